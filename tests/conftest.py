@@ -1,0 +1,147 @@
+"""What every test gets: a small model, a fake vLLM, a real one, and a check for leftovers."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+TESTS = Path(__file__).parent
+OWNER = str(os.getpid())
+GRACE_SECONDS = 5.0
+
+# Every process that a test starts inherits this, whoever adopts it later. vLLM's children rename
+# themselves, which wipes their environment as others see it, unless SPT_NOENV is set.
+os.environ["AUTOTUNE_OWNER"] = OWNER
+os.environ["SPT_NOENV"] = "1"
+
+
+def is_ours(process: psutil.Process) -> bool:
+    """Tell whether a test of this worker started the process."""
+    try:
+        environ = process.environ()
+        alive = process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return False
+    return alive and environ.get("AUTOTUNE_OWNER") == OWNER
+
+
+def our_processes() -> set[psutil.Process]:
+    """Return our children, their children, and those whose parents died before them."""
+    ourselves = psutil.Process()
+    started = ourselves.create_time()
+    children = {
+        child
+        for child in ourselves.children(recursive=True)
+        if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    }
+    strays = {
+        process
+        for process in psutil.process_iter(["create_time"])
+        if process.info["create_time"] >= started
+        and process != ourselves
+        and process not in children
+        and is_ours(process)
+    }
+    return children | strays
+
+
+def described(processes: set[psutil.Process]) -> str:
+    lines = []
+    for process in processes:
+        try:
+            lines.append(f"{process.pid} {process.status()} {' '.join(process.cmdline())[:200]}")
+        except psutil.Error:
+            continue
+    return "\n".join(lines)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Fail a test after which a process that it started still runs, and end that process.
+
+    What a wider fixture started (a server shared by several tests) was there before the test.
+    """
+    before = our_processes()
+    yield
+    deadline = time.monotonic() + GRACE_SECONDS
+    left = our_processes() - before
+    while left and time.monotonic() < deadline:
+        time.sleep(0.05)
+        left = our_processes() - before
+    if not left:
+        return
+    description = described(left)
+    for process in left:
+        try:
+            process.kill()
+        except psutil.Error:
+            continue
+    psutil.wait_procs(left, timeout=5)
+    pytest.fail(f"the test left processes behind:\n{description}")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random-weight Qwen2 model: 4 KiB of KV cache per token, 8192 tokens of context."""
+    tiny_model = load_module("tiny_model", TESTS / "tiny_model.py")
+    folder: Path = tiny_model.make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-qwen2")
+    return folder
+
+
+def load_module(name: str, path: Path) -> Any:
+    """Import a module from a file: the tests are no package."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True, slots=True)
+class FakeVllm:
+    """How to start the fake: `command` stands where `python -m vllm...api_server` would."""
+
+    command: tuple[str, ...]
+    script: Mapping[str, object] = field(default_factory=dict)
+
+    def scripted(self, **script: object) -> "FakeVllm":
+        """Return a fake with these entries in its script (see tests/fake/fake_vllm.py)."""
+        return FakeVllm(self.command, {**self.script, **script})
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What to add to the environment of the fake."""
+        return {"FAKE_VLLM": json.dumps(self.script)}
+
+
+@pytest.fixture
+def fake_vllm() -> FakeVllm:
+    """A fake vLLM server: real processes, real HTTP, everything else scripted."""
+    return FakeVllm((sys.executable, str(TESTS / "fake" / "fake_vllm.py")))
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> str:
+    """An interpreter that has a real vLLM: AUTOTUNE_TEST_VLLM_PYTHON, else our own.
+
+    A missing vLLM is a failure, so that no CI passes without it;
+    AUTOTUNE_TEST_VLLM_PYTHON=none skips these tests on purpose.
+    """
+    python = os.environ.get("AUTOTUNE_TEST_VLLM_PYTHON") or sys.executable
+    if python == "none":
+        pytest.skip("AUTOTUNE_TEST_VLLM_PYTHON=none")
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    if subprocess.run([python, "-c", code], check=False).returncode:
+        pytest.fail(f"{python} has no vLLM (set AUTOTUNE_TEST_VLLM_PYTHON, or to `none` to skip)")
+    return python

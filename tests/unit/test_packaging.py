@@ -1,0 +1,102 @@
+"""Rules about the package itself: who imports what, how fast it starts, which version it is."""
+
+import ast
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+import vllm_autotune
+
+PACKAGE = Path(vllm_autotune.__file__).parent
+ROOT = Path(__file__).parents[2]
+
+ONLY = {
+    "click": "cli.py",
+    "rich": "console.py",
+    "pynvml": "device.py",
+    "subprocess": "server.py",
+    "psutil": "server.py",
+    "httpx": "probe.py",
+}
+NEVER = ("torch", "vllm")
+NOT_AT_START = ("torch", "vllm", "pandas")
+
+
+def imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the top-level name of everything imported from outside the package."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.split(".")[0]
+
+
+def run_on_import(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield every node but those inside functions, which run later."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from run_on_import(node)
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+modules = pytest.mark.parametrize("path", sorted(PACKAGE.glob("**/*.py")), ids=lambda p: p.name)
+
+
+@modules
+def test_each_outside_world_has_one_door(path: Path) -> None:
+    strangers = {
+        name: ONLY[name]
+        for name in imports(ast.walk(parsed(path)))
+        if ONLY.get(name, path.name) != path.name
+    }
+    assert strangers == {}, f"{path.name} imports what only {strangers} may"
+
+
+@modules
+def test_vllm_and_torch_stay_outside(path: Path) -> None:
+    assert not set(NEVER).intersection(imports(ast.walk(parsed(path))))
+
+
+@modules
+def test_pandas_is_imported_late(path: Path) -> None:
+    assert "pandas" not in set(imports(run_on_import(parsed(path))))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from vllm_autotune.cli import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "finally:\n"
+        f"    print('heavy:', sorted(set({NOT_AT_START}) & set(sys.modules)))\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage" in shown.stdout
+    assert shown.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_help_is_quick() -> None:
+    command = [sys.executable, "-c", "from vllm_autotune.cli import main; main(['--help'])"]
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.3, f"best of five: {min(seconds):.2f} s"
+
+
+def test_changelog_is_about_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[(\d[^\]]*)\]", changelog, re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == vllm_autotune.__version__

@@ -1,0 +1,236 @@
+"""What the model is, from its `config.json` and the headers of its weight files."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import BadModel
+from .hub import locate, neighbours
+from .layers import Layers, count_kv_heads, layer_plan, number
+from .parameters import count_experts, count_parameters
+from .shape import (
+    HEADS,
+    HIDDEN,
+    LAYERS,
+    derive_context,
+    method_of,
+    quantization_of,
+    read_config,
+    require,
+    text_part,
+)
+from .tensors import HEAD, Files, Format, Weights, find_weights, tally
+
+# Families whose embeddings are shared with the output unless config.json says otherwise.
+TIED = ("gemma", "gpt2", "gpt_bigcode", "opt", "bloom", "falcon", "cohere", "starcoder2", "mpt")
+TOWERS = ("vision_config", "visual", "audio_config", "vision_tower_config", "mm_vision_tower")
+DTYPES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sibling:
+    """A quantized checkpoint of the same model next to it; `model` is what vLLM is given."""
+
+    model: str
+    quantization: str
+    weight_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What the model is.
+
+    `context` is the longest length vLLM accepts and `default_context` the one it takes when
+    none is asked for; they differ for LongRoPE. `weight_bytes` is what the tensors that vLLM
+    loads take as stored, None where that is not known. `plan` is None for an unknown model.
+    """
+
+    path: str
+    revision: str | None
+    architecture: str
+    model_type: str
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    context: int
+    default_context: int
+    dtype: str
+    weights: Weights | None
+    quantization: str | None
+    kv_quantized: bool
+    tied_embeddings: bool
+    experts: int
+    experts_per_token: int
+    plan: tuple[Layers, ...] | None
+    multimodal: bool
+    siblings: tuple[Sibling, ...]
+    digest: str
+    load_format: Format
+
+    @property
+    def weight_bytes(self) -> int | None:
+        """Return the bytes of the tensors as stored."""
+        return self.weights.bytes if self.weights else None
+
+
+def read_checkpoint(
+    model: str, revision: str | None = None, *, weights_required: bool = True
+) -> Checkpoint:
+    """Read what a model is, from a local folder, a GGUF file, or the Hugging Face cache.
+
+    Without weight files, `weights_required=False` counts the parameters from the shape.
+
+    Raises BadModel where the model is missing, broken or cannot be read.
+    """
+    path, revision = locate(model, revision)
+    folder = path.parent if path.is_file() else path
+    text, config = read_config(folder)
+    files = find_weights(path)
+    if weights_required and files.format == "none":
+        raise BadModel(
+            f"{folder} has no weights: no .safetensors, .bin or .gguf file.",
+            "Download the weights, or pass -- --load-format dummy to try a shape without them.",
+        )
+    return _describe(folder, revision, config, text, files)
+
+
+def _describe(
+    folder: Path,
+    revision: str | None,
+    config: dict[str, Any],
+    text: bytes,
+    files: Files,
+) -> Checkpoint:
+    part = text_part(config)
+    require(part, folder)
+    architectures = config.get("architectures") or [""]
+    quantization = quantization_of(config, part)
+    model_type = str(part.get("model_type") or "")
+    layers, hidden = number(part, *LAYERS), number(part, *HIDDEN)
+    heads = number(part, *HEADS)
+    head_dim = number(part, "head_dim", "hidden_size_per_head", "attention_head_dim")
+    head_dim = head_dim or (hidden // heads if heads else 0)
+    context, default_context = derive_context(part)
+    tied = _tied(config, part, files)
+    dtype = str(part.get("dtype") or part.get("torch_dtype") or "").removeprefix("torch.")
+    plan = layer_plan(part, model_type, layers=layers, heads=heads, head_dim=head_dim)
+    weights = _weights(
+        files, layers, tied, DTYPES.get(dtype, 2), number(part, "vocab_size") * hidden
+    )
+    if weights is None and plan is not None:
+        weights = count_parameters(
+            part,
+            model_type,
+            layers=layers,
+            hidden=hidden,
+            heads=heads,
+            head_dim=head_dim,
+            vocab=number(part, "vocab_size"),
+            tied=tied,
+            quantization=quantization,
+        )
+    return Checkpoint(
+        path=str(folder),
+        revision=revision,
+        architecture=str(architectures[0] if isinstance(architectures, list) else architectures),
+        model_type=model_type,
+        layers=layers,
+        hidden_size=hidden,
+        intermediate_size=number(part, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden,
+        heads=heads,
+        kv_heads=count_kv_heads(part, model_type, heads),
+        head_dim=head_dim,
+        vocab_size=number(part, "vocab_size"),
+        context=context,
+        default_context=default_context,
+        dtype=dtype or "bfloat16",
+        weights=weights,
+        quantization=method_of(quantization),
+        kv_quantized=bool(quantization.get("kv_cache_scheme")),
+        tied_embeddings=tied,
+        experts=count_experts(part),
+        experts_per_token=number(part, "num_experts_per_tok", "num_experts_per_token", "moe_topk"),
+        plan=plan,
+        multimodal=any(config.get(name) for name in (*TOWERS, "thinker_config")),
+        siblings=find_siblings(folder, config),
+        digest=_digest(text, files),
+        load_format=files.format,
+    )
+
+
+def _tied(config: Mapping[str, Any], part: Mapping[str, Any], files: Files) -> bool:
+    """Return whether the output head is the embedding table, and so kept once."""
+    for fields in (part, config):
+        if isinstance(fields.get("tie_word_embeddings"), bool):
+            return bool(fields["tie_word_embeddings"])
+    if files.headers:
+        return not any(HEAD.search(name) for header, _ in files.headers for name in header)
+    return str(part.get("model_type")).startswith(TIED)
+
+
+def _weights(files: Files, layers: int, tied: bool, size: int, table: int) -> Weights | None:
+    """Return what the weight files hold; `size` and `table` stand in where no header says it.
+
+    They are the bytes of one element and the elements of the embedding table.
+    """
+    if files.format == "none":
+        return None
+    if files.format == "safetensors":
+        parts = [tally(header, layers=layers, tied=tied) for header, _ in files.headers]
+        return sum(parts[1:], parts[0])
+    stored = sum(path.stat().st_size for path in files.paths)
+    if files.format == "gguf":
+        return Weights(bytes=stored, packed_bytes=stored)
+    embedding = table * (1 if tied else 2)
+    return Weights(bytes=stored, embedding=embedding, linear=max(0, stored // size - embedding))
+
+
+def _digest(text: bytes, files: Files) -> str:
+    """Return a fingerprint of the weights that does not read them."""
+    digest = hashlib.sha256(text)
+    for i, path in enumerate(files.paths):
+        header = files.headers[i][1] if files.headers else b""
+        digest.update(f"\n{path.name} {path.stat().st_size}\n".encode() + header)
+    return digest.hexdigest()[:16]
+
+
+def find_siblings(folder: Path, config: Mapping[str, Any]) -> tuple[Sibling, ...]:
+    """Return the whole quantized checkpoints of the same model next to it, smallest first."""
+    part = text_part(config)
+    if quantization_of(config, part):
+        return ()
+    found = []
+    for model, path in neighbours(folder):
+        try:
+            _, other = read_config(path)
+            theirs = text_part(other)
+            method = method_of(quantization_of(other, theirs))
+            if method is None or not _same(part, theirs):
+                continue
+            files = find_weights(path)
+        except BadModel:
+            continue  # half a download is no alternative
+        if files.format in {"safetensors", "bin"}:
+            weights = _weights(files, number(theirs, *LAYERS), _tied(other, theirs, files), 2, 0)
+            found.append(
+                Sibling(
+                    model=model,
+                    quantization=method,
+                    weight_bytes=weights.bytes if weights else 0,
+                )
+            )
+    return tuple(sorted(found, key=lambda sibling: sibling.weight_bytes))
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two configurations describe the same model but for its precision."""
+    numbers = (HIDDEN, LAYERS, HEADS, ("vocab_size",))
+    return one.get("model_type") == other.get("model_type") and all(
+        number(one, *names) == number(other, *names) for names in numbers
+    )

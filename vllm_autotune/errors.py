@@ -1,0 +1,67 @@
+"""Refusals: what stops a run before it can answer, each with its exit code and a hint.
+
+    Refusal
+    ├── BadUsage        2  an option, argument or `autotune.toml` that cannot be meant
+    ├── BadLadder       2  a ladder file with a mistake in it
+    ├── BadReport       2  a report that is not one
+    ├── BadModel        3  the model is missing, broken or cannot be read
+    ├── NoDevice        3  nothing to run on
+    ├── DeviceBusy      3  another tuning, or another program, holds the device
+    ├── NoEngine        3  no vLLM to start
+    ├── NoPort          3  every allowed port is in use
+    ├── CannotWrite     3  results or cache cannot be written
+    └── BudgetSpent     4  launches or time ran out
+
+A candidate that fails is not a refusal: it is an `Outcome`.
+"""
+
+
+class Refusal(Exception):
+    """Say why a run cannot go on, and what to do about it."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class BadUsage(Refusal):
+    exit_code = 2
+
+
+class BadLadder(Refusal):
+    exit_code = 2
+
+
+class BadReport(Refusal):
+    exit_code = 2
+
+
+class BadModel(Refusal):
+    pass
+
+
+class NoDevice(Refusal):
+    pass
+
+
+class DeviceBusy(Refusal):
+    pass
+
+
+class NoEngine(Refusal):
+    pass
+
+
+class NoPort(Refusal):
+    pass
+
+
+class CannotWrite(Refusal):
+    pass
+
+
+class BudgetSpent(Refusal):
+    exit_code = 4

@@ -1,0 +1,164 @@
+"""What the walk knows: the facts before it, what became of each launch, what to expect."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from .checkpoint import Checkpoint
+from .config import LaunchConfig, Value, Workload
+from .device import Device
+from .engine import Engine
+from .ladder import Ladder
+from .memory import Calibration, Footprint, Interval, footprint
+from .outcome import Outcome, OutOfMemory, Readings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything known before the first launch.
+
+    `fixed` are the user's own vLLM arguments, never changed. `checkpoints` maps what vLLM may
+    be given as a model (the user's, and quantized siblings) to what it is. `headroom_bytes`
+    must stay free on each device, `host_free_bytes` is what weights may be offloaded into.
+    """
+
+    model: str
+    checkpoints: Mapping[str, Checkpoint]
+    devices: tuple[Device, ...]
+    engine: Engine
+    workload: Workload
+    ladder: Ladder
+    fixed: Mapping[str, Value]
+    headroom_bytes: int
+    host_free_bytes: int = 0
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Return what the user's model is."""
+        return self.checkpoints[self.model]
+
+    @property
+    def context(self) -> int:
+        """Return the context wanted, in tokens: the user's, the fixed one, or the model's own."""
+        fixed = LaunchConfig(self.model, self.fixed).number("max-model-len")
+        return int(fixed or self.workload.context or self.checkpoint.default_context)
+
+    def base(self) -> LaunchConfig:
+        """Return the model as it is, with the user's arguments and wanted context."""
+        config = LaunchConfig(self.model, self.fixed)
+        if self.workload.context and "max-model-len" not in self.fixed:
+            config = config.replace({"max-model-len": self.workload.context})
+        return config
+
+    def length(self, config: LaunchConfig) -> int:
+        """Return the context a configuration serves, in tokens."""
+        return config.integer("max-model-len", self.checkpoint.default_context)
+
+    def budget(self, device: Device) -> int:
+        """Return the bytes of `device` that may be used at most."""
+        free = device.free_bytes - self.headroom_bytes
+        return max(0, min(free, device.limit_bytes or device.memory_bytes))
+
+    def used(self, config: LaunchConfig) -> tuple[Device, ...]:
+        """Return the devices a configuration runs on."""
+        count = config.integer("tensor-parallel-size", 1) * config.integer(
+            "pipeline-parallel-size", 1
+        )
+        return self.devices[: max(1, count)]
+
+    def reserved(self, config: LaunchConfig) -> int:
+        """Return the bytes vLLM takes for itself on each device, by its utilization."""
+        share = config.number("gpu-memory-utilization") or self.engine.default_utilization
+        return math.ceil(min(d.memory_bytes for d in self.used(config)) * share)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The arithmetic's expectation for one device, in bytes."""
+
+    reserved_bytes: int
+    weights: Interval
+    kv_needed: Interval
+    kv_available: Interval
+
+    @property
+    def fits(self) -> Literal["yes", "no", "perhaps", "unknown"]:
+        """Return whether the KV cache that is needed fits: `no` only where it is certain."""
+        if self.kv_available.high < self.kv_needed.low:
+            return "no"
+        if math.isinf(self.kv_needed.high) or math.isinf(self.weights.high):
+            return "unknown"
+        return "yes" if self.kv_available.low >= self.kv_needed.high else "perhaps"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """A rung in a candidate, with the values it was given."""
+
+    name: str
+    gives_up: str
+    args: dict[str, Value]
+    env: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A configuration worth a launch."""
+
+    config: LaunchConfig
+    rungs: tuple[Applied, ...]
+    predicted: Prediction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One launch: what was tried, what became of it, and the numbers vLLM printed."""
+
+    candidate: Candidate
+    outcome: Outcome
+    readings: Readings
+
+
+def expect(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Footprint:
+    """Return a configuration's footprint, measured where a launch measured it."""
+    device = facts.used(config)[0]
+    checkpoint = facts.checkpoints[config.model]
+    estimate = footprint(checkpoint, config, device, vllm=facts.engine.release)
+    return calibration.apply(estimate, config)
+
+
+def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Prediction:
+    """Return what the arithmetic expects of a configuration."""
+    print_ = expect(facts, calibration, config)
+    reserved = facts.reserved(config)
+    return Prediction(
+        reserved_bytes=reserved,
+        weights=print_.weights,
+        kv_needed=print_.kv_bytes(facts.length(config), facts.workload.concurrency),
+        kv_available=print_.kv_available(reserved),
+    )
+
+
+def calibrated(facts: Facts, history: Sequence[Attempt]) -> Calibration:
+    """Return what the launches so far measured."""
+    calibration = Calibration()
+    for attempt in history:
+        config = attempt.candidate.config
+        readings = precise(facts, config, attempt)
+        reserved = readings.requested_bytes or facts.reserved(config)
+        calibration = calibration.learned(config, readings, reserved)
+    return calibration
+
+
+def precise(facts: Facts, config: LaunchConfig, attempt: Attempt) -> Readings:
+    """Return the readings with the KV bytes that the estimated maximum length stands for.
+
+    vLLM prints GiB with two decimals, but the length exact to a block.
+    """
+    readings, outcome = attempt.readings, attempt.outcome
+    if isinstance(outcome, OutOfMemory) and outcome.limit:
+        estimate = expect(facts, Calibration(), config).kv_bytes(outcome.limit)
+        if not math.isinf(estimate.high):
+            return replace(readings, kv_bytes=int(estimate.low))
+    return readings

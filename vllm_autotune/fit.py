@@ -1,0 +1,386 @@
+"""Solve the numbers of a candidate from what is known: no guessing where vLLM printed one.
+
+`build` applies rungs to the base configuration. A rung with `fit` has a solver here that
+returns the changed configuration, or a sentence why the rung changes nothing.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .config import LaunchConfig
+from .device import Device
+from .facts import Applied, Attempt, Facts, expect, predict
+from .ladder import Rung
+from .memory import Calibration, batch_defaults, block_size, format_bytes
+from .outcome import Hung, OutOfMemory
+
+GIB = 2**30
+
+# Phases in which memory outside the KV cache ran out: there the KV cache must leave more room.
+OUTSIDE_KV = ("graphs", "warmup", "serving")
+UTILIZATION_STEP = 0.03
+UTILIZATION_STEPS = 3
+SEQUENCES = (64, 16, 4, 1)
+BATCHED_TOKENS = (2048, 512)
+
+# What the KV cache of one configuration varies by from launch to launch: on an H200 7 MiB
+# between two starts, on a CPU 4 MiB.
+NOISE_BYTES = 16 * 2**20
+
+# Solved in this order: what the weights are and where they lie first, the context last.
+ORDER = (
+    "checkpoint",
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "gpu-memory-utilization",
+    "max-num-seqs",
+    "max-num-batched-tokens",
+    "cpu-offload-gb",
+    "max-model-len",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A configuration, the rungs that shaped it, and why the others did not."""
+
+    config: LaunchConfig
+    applied: tuple[Applied, ...]
+    reasons: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a solver may look at."""
+
+    facts: Facts
+    history: Sequence[Attempt]
+    calibration: Calibration
+
+    def failures(self, *phases: str) -> list[Attempt]:
+        """Return the attempts that ran out of memory (or hung) in one of these phases."""
+        return [
+            a
+            for a in self.history
+            if isinstance(a.outcome, OutOfMemory | Hung) and a.outcome.phase in phases
+        ]
+
+    def defaults(self, config: LaunchConfig) -> tuple[int, int]:
+        """Return batched tokens and sequences as this vLLM would choose them."""
+        return batch_defaults(self.facts.used(config)[0], self.facts.engine.release)
+
+
+def build(
+    facts: Facts,
+    history: Sequence[Attempt],
+    calibration: Calibration,
+    rungs: Sequence[Rung],
+    withdrawn: Mapping[str, str],
+) -> Draft:
+    """Apply these rungs together, and those that belong to the first candidate."""
+    situation = Situation(facts, history, calibration)
+    config = facts.base()
+    applied: dict[str, Applied] = {}
+    reasons: dict[str, str] = {}
+
+    def apply(rung: Rung) -> None:
+        nonlocal config
+        reason = withdrawn.get(rung.name) or _inapplicable(rung, config, facts)
+        if reason:
+            reasons[rung.name] = reason
+            return
+        changed = config.replace(rung.args, rung.env)
+        if rung.fit:
+            solved = SOLVERS[rung.fit](situation, changed)
+            if isinstance(solved, str):
+                reasons[rung.name] = solved
+                return
+            changed = solved
+        if changed == config:
+            reasons[rung.name] = "it is so already"
+            return
+        args = {k: v for k, v in changed.args.items() if config.args.get(k) != v}
+        env = {k: v for k, v in changed.env.items() if config.env.get(k) != v}
+        applied[rung.name] = Applied(
+            name=rung.name, gives_up=rung.gives_up, args=args, env=env
+        )
+        config = changed
+
+    chosen = [r for r in facts.ladder.rungs if r in rungs or belongs_to_start(r, facts)]
+    solved = sorted((r for r in chosen if r.fit), key=lambda r: ORDER.index(r.fit or ""))
+    for rung in [*(r for r in chosen if not r.fit or r.fit == "checkpoint"), *solved]:
+        if rung.name not in applied and rung.name not in reasons:
+            apply(rung)
+    in_order = [applied[r.name] for r in facts.ladder.rungs if r.name in applied]
+    return Draft(config, tuple(in_order), reasons)
+
+
+def belongs_to_start(rung: Rung, facts: Facts) -> bool:
+    """Tell whether a rung is part of the first candidate already.
+
+    Utilization is, when vLLM's default share of the device is not free or not ours to use.
+    """
+    if rung.fit == "gpu-memory-utilization":
+        default = facts.engine.default_utilization
+        return default > _most_utilization(facts, facts.base())
+    return rung.start
+
+
+def _inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
+    """Return why a rung does not apply here, None if it does."""
+    device, engine = facts.used(config)[0], facts.engine
+    checkpoint = facts.checkpoints[config.model]
+    fixed = sorted(rung.flags() & set(facts.fixed))
+    unknown = sorted(flag for flag in rung.flags() if not engine.knows(flag))
+    quantized = checkpoint.quantization is not None or "quantization" in config.args
+    when, capability = rung.when, device.capability
+    method, kv_dtype = rung.args.get("quantization"), rung.args.get("kv-cache-dtype")
+    checks = (
+        (bool(fixed), f"you fixed --{', --'.join(fixed)}"),
+        (bool(unknown), f"vLLM {engine.version} does not know --{', --'.join(unknown)}"),
+        (
+            bool(method and engine.quantizations) and method not in engine.quantizations,
+            f"vLLM {engine.version} has no {method} quantization here",
+        ),
+        (
+            bool(kv_dtype and engine.kv_cache_dtypes) and kv_dtype not in engine.kv_cache_dtypes,
+            f"vLLM {engine.version} has no {kv_dtype} KV cache",
+        ),
+        (
+            when.device is not None and when.device != device.kind,
+            f"it is for {when.device}, this is {device.kind}",
+        ),
+        (
+            bool(when.min_capability and capability and capability < when.min_capability),
+            f"it needs compute capability {_dotted(when.min_capability)}, "
+            f"{device.name} has {_dotted(capability)}",
+        ),
+        (
+            bool(when.max_capability and capability and capability > when.max_capability),
+            f"{device.name} does not need it",
+        ),
+        (
+            when.quantized is False and quantized and config.text("quantization") != method,
+            "the weights are quantized already",
+        ),
+        (when.quantized is True and not quantized, "the weights are not quantized"),
+        (
+            when.dtype is not None and checkpoint.dtype != when.dtype,
+            f"the model is {checkpoint.dtype} already",
+        ),
+        (
+            when.min_gpus is not None and len(facts.devices) < when.min_gpus,
+            f"it needs {when.min_gpus} GPUs, there is {len(facts.devices)}",
+        ),
+    )
+    return next((reason for holds, reason in checks if holds), None)
+
+
+def _dotted(capability: tuple[int, int] | None) -> str:
+    return ".".join(map(str, capability or ()))
+
+
+def _most_utilization(facts: Facts, config: LaunchConfig) -> float:
+    """Return the largest share of the devices that may be used, rounded down to 1/10000."""
+    shares = [facts.budget(d) / d.memory_bytes for d in facts.used(config)]
+    return math.floor(min(shares) * 10_000) / 10_000
+
+
+def fit_utilization(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Take all that is free; less of it where memory outside the KV cache ran out."""
+    most = _most_utilization(now.facts, config)
+    failures = now.failures(*OUTSIDE_KV)
+    if not failures:
+        if most <= 0:
+            return "no memory is free"
+        if most <= now.facts.engine.default_utilization and not _forced(now, most):
+            return "no more memory is free than vLLM takes by itself"
+        return config.replace({"gpu-memory-utilization": most})
+    if len(failures) > UTILIZATION_STEPS:
+        return f"it was lowered {UTILIZATION_STEPS} times"
+    failed = failures[-1]
+    before = failed.candidate.config.number("gpu-memory-utilization")
+    total = min(d.memory_bytes for d in now.facts.used(config))
+    step = max(UTILIZATION_STEP, 2 * (failed.readings.tried_bytes or 0) / total)
+    lower = math.floor(((before or now.facts.engine.default_utilization) - step) * 10_000) / 10_000
+    return config.replace({"gpu-memory-utilization": min(lower, most)}) if lower > 0 else (
+        "it cannot be lowered further"
+    )
+
+
+def _forced(now: Situation, most: float) -> bool:
+    return now.facts.engine.default_utilization > most
+
+
+def fit_sequences(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Cap the sequences: at the number vLLM named, else in steps down to the concurrency."""
+    _, current = now.defaults(config)
+    current = config.integer("max-num-seqs", current)
+    named = [a.readings.max_num_seqs for a in now.history if a.readings.max_num_seqs]
+    failed = [
+        a.candidate.config.integer("max-num-seqs", current)
+        for a in now.failures("profile", *OUTSIDE_KV)
+    ]
+    below = min([current, *failed])
+    floor = now.facts.workload.concurrency
+    steps = [max(step, floor) for step in (*named, *SEQUENCES)]
+    lower = next((step for step in steps if step < below), None)
+    if lower is None:
+        return f"{below} sequences are few already"
+    return config.replace({"max-num-seqs": lower})
+
+
+def fit_batched_tokens(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Read prompts in smaller pieces, which profiling and serving hold activations for."""
+    tokens, sequences = now.defaults(config)
+    tokens = config.integer("max-num-batched-tokens", tokens)
+    sequences = config.integer("max-num-seqs", sequences)
+    failed = [
+        a.candidate.config.integer("max-num-batched-tokens", tokens)
+        for a in now.failures("profile", "warmup", "serving")
+    ]
+    below = min([tokens, *failed])
+    lower = next((n for n in BATCHED_TOKENS if sequences <= n < below), None)
+    if lower is None:
+        return f"{below} tokens a batch are few already"
+    return config.replace({"max-num-batched-tokens": lower})
+
+
+def fit_checkpoint(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Take the largest quantized sibling that may fit, which gives up least."""
+    siblings = sorted(
+        (name for name in now.facts.checkpoints if name != now.facts.model),
+        key=lambda name: -(now.facts.checkpoints[name].weight_bytes or 0),
+    )
+    failed = {a.candidate.config.model for a in now.failures("load")}
+    for name in siblings:
+        candidate = config.replace(model=name)
+        if name not in failed and _shortest_fits(now, candidate):
+            return candidate
+    if siblings:
+        return "no quantized checkpoint next to the model is small enough"
+    return "no quantized checkpoint lies next to the model"
+
+
+def fit_tensor_parallel(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Split layers over the fewest GPUs that divide the heads and may fit."""
+    checkpoint = now.facts.checkpoints[config.model]
+    heads, kv_heads = checkpoint.heads, max(1, checkpoint.kv_heads)
+    sizes = [
+        n
+        for n in range(2, len(now.facts.devices) + 1)
+        if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)
+    ]
+    if not sizes:
+        return f"no number of GPUs up to {len(now.facts.devices)} divides {heads} heads"
+    return _first_that_fits(now, config, "tensor-parallel-size", sizes)
+
+
+def fit_pipeline_parallel(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Deal layers out to the GPUs that tensor parallel leaves."""
+    groups = len(now.facts.devices) // config.integer("tensor-parallel-size", 1)
+    layers = now.facts.checkpoints[config.model].layers
+    sizes = list(range(2, min(groups, layers) + 1))
+    if not sizes:
+        return "tensor parallel uses every GPU already"
+    return _first_that_fits(now, config, "pipeline-parallel-size", sizes)
+
+
+def _first_that_fits(
+    now: Situation, config: LaunchConfig, flag: str, sizes: Sequence[int]
+) -> LaunchConfig | str:
+    # A size that ran out of memory before is not tried again: the next one splits finer.
+    failed = max((a.candidate.config.integer(flag, 1) for a in now.failures("load")), default=1)
+    for size in sizes:
+        candidate = config.replace({flag: size})
+        if size > failed and _shortest_fits(now, candidate):
+            return candidate
+    return f"even {sizes[-1]} GPUs are too small together"
+
+
+def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Put as many whole GiB of the weights into host memory as the KV cache lacks."""
+    prediction = predict(now.facts, now.calibration, config)
+    lacking = prediction.kv_needed.high - prediction.kv_available.low
+    if math.isinf(lacking):
+        return "the arithmetic does not know this architecture"
+    gib = math.ceil(lacking / GIB)
+    already = max(
+        (a.candidate.config.integer("cpu-offload-gb", 0) for a in now.history), default=0
+    )
+    gib = max(gib, already + 2) if already and gib <= already else gib
+    if gib <= 0:
+        return "the weights leave room enough"
+    # Pinned host copies took 1.9 times the offloaded bytes (vLLM issue 56410).
+    host = now.facts.host_free_bytes / 1.9
+    if gib * GIB > host:
+        return f"{gib} GiB do not fit into host memory ({format_bytes(host)} usable)"
+    if gib * GIB > prediction.weights.high:
+        return f"{gib} GiB are lacking, more than the weights have"
+    return config.replace({"cpu-offload-gb": gib})
+
+
+def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Serve the longest context that fits, down to the shortest the user accepts."""
+    facts, workload = now.facts, now.facts.workload
+    wanted = facts.context
+    block = block_size(facts.used(config)[0], config)
+    stuck = [a for a in now.failures("serving") if a.candidate.config.args == config.args]
+    prediction = predict(facts, now.calibration, config)
+    if prediction.fits == "unknown":
+        limit = _printed_limit(now, config)
+        length = int(limit * 0.98) if limit else wanted
+    elif prediction.kv_available.low >= prediction.kv_needed.high and not stuck:
+        return "the whole context fits"
+    else:
+        measured = now.calibration.covers(config)
+        available = prediction.kv_available.high - (NOISE_BYTES if measured else 0)
+        footprint = expect(facts, now.calibration, config)
+        length = footprint.longest(available, workload.concurrency, block)[1]
+    if stuck:
+        length = min(length, facts.length(stuck[-1].candidate.config) - block)
+    length = min(length, wanted) if length >= wanted else length // block * block
+    if length == wanted:
+        return "the whole context may fit"
+    if length < workload.min_context:
+        return (
+            f"at most {max(0, length):,} tokens fit, fewer than the {workload.min_context:,} "
+            "you accept"
+        )
+    return config.replace({"max-model-len": length})
+
+
+def _printed_limit(now: Situation, config: LaunchConfig) -> int | None:
+    """Return the longest length vLLM printed for a configuration that differs only in it."""
+    without = config.replace({"max-model-len": None})
+    for attempt in reversed(now.history):
+        tried = attempt.candidate.config.replace({"max-model-len": None})
+        if tried == without and isinstance(attempt.outcome, OutOfMemory):
+            return attempt.outcome.limit
+    return None
+
+
+def _shortest_fits(now: Situation, config: LaunchConfig) -> bool:
+    """Tell whether the shortest acceptable context is not ruled out."""
+    if "max-model-len" not in now.facts.fixed:
+        shortest = min(now.facts.workload.min_context, now.facts.context)
+        config = config.replace({"max-model-len": shortest})
+    return predict(now.facts, now.calibration, config).fits != "no"
+
+
+def usable(device: Device, facts: Facts) -> int:
+    """Return the bytes of a device a candidate may take."""
+    return facts.budget(device)
+
+
+SOLVERS: dict[str, Callable[[Situation, LaunchConfig], LaunchConfig | str]] = {
+    "checkpoint": fit_checkpoint,
+    "tensor-parallel-size": fit_tensor_parallel,
+    "pipeline-parallel-size": fit_pipeline_parallel,
+    "gpu-memory-utilization": fit_utilization,
+    "max-num-seqs": fit_sequences,
+    "max-num-batched-tokens": fit_batched_tokens,
+    "cpu-offload-gb": fit_offload,
+    "max-model-len": fit_context,
+}

@@ -1,0 +1,52 @@
+"""A number known only to lie between two others."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A quantity between `low` and `high`, both included; in bytes unless said otherwise."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def exactly(cls, value: float) -> Self:
+        """Return the interval that holds one value."""
+        return cls(value, value)
+
+    @classmethod
+    def unknown(cls) -> Self:
+        """Return the interval that says nothing."""
+        return cls(0.0, math.inf)
+
+    @property
+    def known(self) -> bool:
+        """Return whether there is an upper end."""
+        return math.isfinite(self.high)
+
+    def __add__(self, other: "Interval | float") -> "Interval":
+        more = other if isinstance(other, Interval) else Interval(other, other)
+        return Interval(self.low + more.low, self.high + more.high)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> "Interval":
+        return Interval(-self.high, -self.low)
+
+    def __sub__(self, other: "Interval | float") -> "Interval":
+        return self + (-other)
+
+    def __rsub__(self, other: float) -> "Interval":
+        return -self + other
+
+    def __mul__(self, factor: float) -> "Interval":
+        """Scale by a factor that is not negative."""
+        return Interval(self.low * factor, self.high * factor)
+
+    __rmul__ = __mul__
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high

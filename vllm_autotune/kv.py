@@ -1,0 +1,182 @@
+"""What a sequence keeps in the KV cache of one device.
+
+The formulas are those of vLLM 0.32's v1/kv_cache_interface.py and v1/core/kv_cache_utils.py.
+The low end leaves out every padding and counts one batch in flight; the high end groups and pads
+layers as vLLM does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+
+from .interval import Interval
+from .layers import Kind, Layers
+
+FLOAT16 = frozenset({"auto", "float16", "bfloat16", "half"})
+
+
+NOTHING = Interval(0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Layers of one kind on one device; `token` is bytes per token and layer, `state` per layer."""
+
+    kind: Kind
+    layers: Interval
+    token: Interval = NOTHING
+    window: int = 0
+    state: Interval = NOTHING
+
+    def blocks(self, length: int, block: float, in_flight: float, *, most: bool) -> int:
+        """Return the blocks one sequence holds, at most or at least."""
+        if self.kind == "state":
+            return 2 if most else 1  # prefix caching keeps a second state
+        if self.kind == "sliding":
+            return ceil(min(self.window - 1 + in_flight, length) / block) + 1
+        if self.kind == "chunked":
+            return ceil(min(self.window + in_flight, length) / block)
+        return ceil(length / block)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """The KV cache of one device; `groups` is None where the model is not known.
+
+    `block` is in tokens, `in_flight` the tokens scheduled but not settled, `null` the blocks the
+    pool holds back. `all_tokens` says whether windowed layers beside full ones keep every
+    token: never (0, 0), always (1, 1), or perhaps (0, 1).
+    """
+
+    groups: tuple[Group, ...] | None
+    block: Interval
+    in_flight: Interval
+    null: Interval
+    all_tokens: Interval = NOTHING
+
+    def token_bytes(self) -> Interval:
+        """Return what one more token costs in a long sequence."""
+        if self.groups is None:
+            return Interval.unknown()
+        total = NOTHING
+        for group in self.groups:
+            if group.kind in {"full", "mla"}:
+                total += Interval(
+                    group.layers.low * group.token.low, group.layers.high * group.token.high
+                )
+        return total
+
+    def bytes(self, length: int, sequences: int = 1) -> Interval:
+        """Return what this many sequences of this length need before vLLM admits them."""
+        if self.groups is None:
+            return Interval.unknown()
+        if not self.groups:
+            return NOTHING
+        return Interval(self._least(length, sequences), self._most(length, sequences))
+
+    def longest(self, available: Interval, sequences: int, block: int, limit: int) -> Interval:
+        """Return the longest length in tokens that surely fits, and that perhaps fits.
+
+        Both are whole blocks, or `limit`.
+        """
+        sure = _search(lambda n: self.bytes(n, sequences).high <= available.low, limit, block)
+        perhaps = _search(lambda n: self.bytes(n, sequences).low <= available.high, limit, block)
+        return Interval(sure, max(sure, perhaps))
+
+    def _mixed(self) -> bool:
+        return len({group.kind for group in self.groups or ()}) > 1
+
+    def _least(self, length: int, sequences: int) -> float:
+        block, total, page = self.block.low, 0.0, 0.0
+        promoted = bool(self.all_tokens.low) and self._mixed()
+        for group in self.groups or ():
+            blocks = group.blocks(length, block, self.in_flight.low, most=False)
+            if promoted and group.kind != "state":
+                blocks = ceil(length / block)
+            size = group.state.low if group.kind == "state" else group.token.low * block
+            total += group.layers.low * size * blocks
+            page = max(page, group.layers.low * size)
+        return total * sequences + self.null.low * page
+
+    def _most(self, length: int, sequences: int) -> float:
+        """Group layers so that every group has as many, and pad their pages to one size."""
+        groups = self.groups or ()
+        counts = [group.layers.high for group in groups]
+        # v1/core/kv_cache_utils.py, _get_kv_cache_groups_uniform_page_size
+        size = max(counts) if max(counts) < 1.5 * min(counts) else min(counts)
+        state = max(group.state.high for group in groups)
+        tokens = [group.token.high for group in groups if group.token.high]
+        block = self.block.high
+        if state and tokens:  # platforms/interface.py, _align_hybrid_block_size
+            block *= max(1, ceil(state / (block * max(tokens))))
+        page = max(state, block * max(tokens, default=0))
+        promoted = bool(self.all_tokens.high) and self._mixed()
+        total = 0
+        for group in groups:
+            own, span = block * group.token.high, block
+            if own and page % own == 0:
+                span = block * page / own
+            blocks = group.blocks(length, span, self.in_flight.high, most=True)
+            if promoted and group.kind != "state":
+                blocks = max(blocks, ceil(length / span))
+            total += ceil(group.layers.high / size) * blocks
+        return size * page * (total * sequences + self.null.high)
+
+
+def _search(fits: Callable[[int], bool], limit: int, block: int) -> int:
+    if fits(limit):
+        return limit
+    low, high = 0, limit // block  # in blocks; low fits, or is nothing
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle * block) else (low, middle - 1)
+    return low * block
+
+
+def token_bytes(layers: Layers, *, tp: int, size: int, dtype: str, stored: bool) -> Interval:
+    """Return what one layer keeps per token on one of `tp` devices.
+
+    `size` is the bytes of one of the model's floats, `dtype` the value of `--kv-cache-dtype`,
+    `stored` says that the checkpoint itself asks for 8 bits.
+    """
+    if layers.kind == "mla":
+        return _latent_bytes(layers, size, dtype)
+    heads = max(1, layers.kv_heads // tp)  # replicated once there are more devices than heads
+    width = heads * (layers.head_dim + layers.value_dim)
+    if dtype == "auto" and stored:
+        return Interval(width, width * size)
+    if dtype in FLOAT16:
+        return Interval.exactly(width * size)
+    if dtype.startswith("int4_per_token_head"):
+        return Interval(width / 2 + 4 * heads, width / 2 + 16 * heads)
+    if dtype.endswith("per_token_head"):
+        return Interval.exactly(width + 8 * heads)  # a 4-byte scale for key and value each
+    if dtype.startswith("nvfp4"):
+        return Interval.exactly(width / 2 + width / 16)
+    if dtype.startswith("fp8"):
+        return Interval.exactly(width)
+    return Interval(width * 0.2, width * size * 1.1)
+
+
+def _latent_bytes(layers: Layers, size: int, dtype: str) -> Interval:
+    latent = layers.head_dim
+    packed = {"fp8_ds_mla": 656, "nvfp4_ds_mla": 352}.get(dtype)
+    if packed:
+        bytes_ = Interval.exactly(packed)
+    elif dtype in FLOAT16:
+        bytes_ = Interval.exactly(latent * size)
+    elif dtype.startswith("fp8"):
+        bytes_ = Interval(latent, max(latent, 656) if layers.extra_bytes else latent)
+    else:
+        bytes_ = Interval(latent * 0.2, latent * size * 1.1)
+    return bytes_ + Interval(0, layers.extra_bytes)
+
+
+def state_bytes(layers: Layers, *, tp: int, size: int, wide: bool) -> Interval:
+    """Return what one recurrent layer keeps per sequence; `wide` asks for 32-bit matrices."""
+    if layers.state is None:
+        return NOTHING
+    convolution, matrix = layers.state.elements(tp)
+    low = 4 if wide or layers.state.wide else size
+    high = 4 if wide or layers.state.wide is not False else size
+    return Interval(convolution * size + matrix * low, convolution * size + matrix * high)

@@ -1,0 +1,94 @@
+"""A line of a vLLM log: what is noise in it, whose it is, how loud, and what it says."""
+
+import re
+from collections.abc import Iterable
+
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[@-Z\\^_])")
+# A tqdm bar begins with `\r` and ends without a newline: `Loading:  50%|##  | 1/2 [00:01<00:01]`.
+_BAR = re.compile(r"\d{1,3}%[^|]{0,20}\|[^\[]{0,400}\[[\d:]+[^\]]{0,100}\]")
+_OWNER = r"\((?:APIServer|EngineCore|VllmWorker|Worker)\w{0,30}[^()]{0,30} pid=\d+\)"
+# Where another process's line begins. Python writes a prefix and its text apart, so it can begin
+# inside a line; the rest of that line then follows on the next one.
+_INTRUDER = re.compile(
+    rf"{_OWNER} |(?:DEBUG|INFO|WARNING|ERROR) \d\d-\d\d \d\d:\d\d:\d\d|INFO:     "
+)
+_PREFIX = re.compile(
+    r"\s*(?:\([^()]{1,60}\bpid=\d+\)|\[rank\d+\]:?|"
+    r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b:?(?: +\d\d-\d\d \d\d:\d\d:\d\d)?|\[[\w./-]+:\d+\])"
+)
+_OTHER_RANK = re.compile(r"\((?:Vllm)?Worker\w{0,30}?(?:[TP]P[1-9]|[^()]{0,20}rank=[1-9])")
+_LEVEL = re.compile(r"\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
+# Text that repeats what a user sent: an error quoted in it is nobody's error.
+_QUOTING = re.compile(
+    r"Received request|Generated response|prompt: |"
+    r'"(?:GET|POST|PUT|DELETE|HEAD|OPTIONS|PATCH) '
+)
+
+
+def without_ansi(text: str) -> str:
+    """Return the text without its terminal escape sequences."""
+    return _ANSI.sub("", text) if "\x1b" in text else text
+
+
+def without_bars(line: str) -> str:
+    """Return the line without the progress bars drawn over or into it."""
+    first, *others = line.split("\r")
+    kept = [first]
+    for part in others:
+        bar = _BAR.search(part)
+        kept.append(part[bar.end() :] if bar else part)
+    return "".join(kept)
+
+
+def may_be_torn(line: str) -> bool:
+    """Tell cheaply whether another process may have written into this line."""
+    return line.rfind(" pid=") > 20 or line.rfind("INFO:     ") > 26
+
+
+def untangle(line: str) -> list[str]:
+    """Split a line where other processes' lines begin in it; one part if none does."""
+    starts = [0]
+    for found in _INTRUDER.finditer(line):
+        if not _only_prefixes(line[starts[-1] : found.start()]):
+            starts.append(found.start())
+    return [line[a:b] for a, b in zip(starts, [*starts[1:], len(line)], strict=True)]
+
+
+def _only_prefixes(text: str) -> bool:
+    return not body(text).strip()
+
+
+def body(line: str) -> str:
+    """Return what the line says, without process, level, date and source in front.
+
+    Keeps the indentation: a traceback's source is indented by four or more.
+    """
+    end = 0
+    while found := _PREFIX.match(line, end):
+        end = found.end()
+    return line[end + 1 :] if end and line[end : end + 1] == " " else line[end:]
+
+
+def level(lead: str) -> str | None:
+    """Return the last log level named in `lead`, None for a raw line."""
+    found = _LEVEL.findall(lead)
+    return found[-1] if found else None
+
+
+def quotes(lead: str) -> bool:
+    """Tell whether what follows `lead` is text from a user's request."""
+    return bool(_QUOTING.search(lead))
+
+
+def other_rank(line: str) -> bool:
+    """Tell whether a worker other than the first of its group wrote the line."""
+    return bool(_OTHER_RANK.search(line))
+
+
+def any_of(needles: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern that finds a line with at least one of the needles in it."""
+    kept: list[str] = []
+    for needle in sorted(set(needles), key=len):
+        if not any(shorter in needle for shorter in kept):
+            kept.append(needle)
+    return re.compile("|".join(map(re.escape, kept)))

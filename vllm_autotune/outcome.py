@@ -1,0 +1,158 @@
+"""What became of a candidate: one of seven outcomes, and the numbers vLLM printed on the way."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Self
+
+Phase = Literal["spawn", "config", "load", "profile", "kv_cache", "graphs", "warmup", "serving"]
+
+PHASES: tuple[Phase, ...] = (
+    "spawn",
+    "config",
+    "load",
+    "profile",
+    "kv_cache",
+    "graphs",
+    "warmup",
+    "serving",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """The numbers one vLLM server printed; None where it printed nothing.
+
+    Bytes are per device (rank 0). `kv_bytes` is negative when the rest left no room.
+    """
+
+    version: str | None = None
+    model_runner: Literal["v1", "v2"] | None = None
+    weights_bytes: int | None = None
+    offloaded_bytes: int | None = None
+    activation_bytes: int | None = None
+    non_torch_bytes: int | None = None
+    graph_bytes: int | None = None
+    kv_bytes: int | None = None
+    kv_needed_bytes: int | None = None
+    kv_tokens: int | None = None
+    concurrency: float | None = None
+    max_model_len: int | None = None
+    estimated_max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    utilization: float | None = None
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    requested_bytes: int | None = None
+    tried_bytes: int | None = None
+    minimum_capability: int | None = None
+    load_seconds: float | None = None
+    compile_seconds: float | None = None
+    graph_seconds: float | None = None
+    init_seconds: float | None = None
+
+    def updated(self, newer: Self) -> Self:
+        """Return these readings with every number that `newer` has."""
+        known = {f.name: getattr(newer, f.name) for f in fields(newer)}
+        return replace(self, **{name: value for name, value in known.items() if value is not None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What every failing outcome carries.
+
+    `cause` is the name of the signature that matched, `reason` one sentence for a person,
+    `evidence` the log lines it rests on.
+    """
+
+    cause: str
+    phase: Phase
+    reason: str
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfMemory(Failure):
+    """Memory ran out; `limit` is the longest context vLLM said would fit, in tokens."""
+
+    kind: Literal["out_of_memory"] = "out_of_memory"
+    where: Literal["gpu", "host"] = "gpu"
+    shortfall_bytes: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected(Failure):
+    """VLLM refused the configuration; no smaller one of the same kind would help."""
+
+    kind: Literal["rejected"] = "rejected"
+    argument: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degraded(Failure):
+    """It served, but not right: wrong tokens, a flag without effect, a collapse."""
+
+    kind: Literal["degraded"] = "degraded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hung(Failure):
+    """Nothing moved until the deadline, `seconds` after it began."""
+
+    kind: Literal["hung"] = "hung"
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crashed(Failure):
+    """It died of something no signature knows."""
+
+    kind: Literal["crashed"] = "crashed"
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment(Failure):
+    """The surroundings failed, not the candidate: a busy device, a stolen port."""
+
+    kind: Literal["environment"] = "environment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One item of the certificate: `requests` sent, what came back, and how fast.
+
+    `ttft_seconds` is the worst time to first token, `tokens_per_second` counts what all of
+    them read and wrote together. `note` says why an item was left out (then `requests` is 0).
+    """
+
+    name: str
+    requests: int
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float
+    ttft_seconds: float | None = None
+    tokens_per_second: float | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What the server survived, item by item, and the least memory left meanwhile."""
+
+    checks: tuple[Check, ...]
+    seconds: float
+    kv_usage_peak: float | None = None
+    preemptions: int | None = None
+    least_free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stable:
+    """Every item of the certificate came back right."""
+
+    kind: Literal["stable"] = "stable"
+    certificate: Certificate
+
+
+FailedOutcome = OutOfMemory | Rejected | Degraded | Hung | Crashed | Environment
+Outcome = Stable | FailedOutcome

@@ -1,0 +1,118 @@
+"""How many parameters a model has, from its `config.json` alone (`--load-format dummy`)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .layers import MLA, count_kv_heads, number
+from .tensors import Weights
+
+# One up and one down projection instead of a gated pair.
+UNGATED = frozenset(
+    {"gpt2", "gpt_bigcode", "gpt_neox", "opt", "bloom", "falcon", "starcoder2", "phi", "mpt"}
+)
+# Two more norms per layer, two norms on query and key: too little to tell apart, so all count 4.
+NORMS = 4
+
+BITS = {"awq": 4, "gptq": 4, "auto_awq": 4, "auto_gptq": 4, "bitsandbytes": 4, "fp8": 8, "mxfp4": 4}
+
+
+def count_parameters(
+    config: Mapping[str, Any],
+    model_type: str,
+    *,
+    layers: int,
+    hidden: int,
+    heads: int,
+    head_dim: int,
+    vocab: int,
+    tied: bool,
+    quantization: Mapping[str, Any],
+) -> Weights | None:
+    """Return what weights of this shape hold, None where that is not known.
+
+    In 16-bit floats but for what `quantization` packs. Only for models whose every layer is
+    attention and a (mixture of) multi-layer perceptron.
+    """
+    intermediate = number(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+    intermediate = intermediate or (4 * hidden if model_type in UNGATED else 0)
+    if not intermediate or number(config, "linear_num_value_heads", "mamba_d_state"):
+        return None
+    if model_type in MLA and number(config, "kv_lora_rank"):
+        attention = _latent_attention(config, hidden, heads)
+    else:
+        kv_heads = count_kv_heads(config, model_type, heads)
+        attention = 2 * hidden * head_dim * (heads + kv_heads)
+    matrices = 2 if model_type in UNGATED else 3
+    sparse = _sparse_layers(config, layers)
+    mixture = matrices * hidden * _mixture_width(config, intermediate)
+    dense = matrices * hidden * (number(config, "intermediate_size_mlp") or intermediate)
+    embedding = vocab * hidden * (1 if tied else 2)
+    experts = sparse * mixture + (layers - sparse) * dense
+    linear = layers * attention + experts
+    other = layers * NORMS * hidden + hidden
+    # GPT-OSS leaves its attention as it is.
+    packed = experts if quantization.get("quant_method") == "mxfp4" else linear
+    packed = packed if quantization else 0
+    plain = embedding + linear + other - packed
+    packed_bytes = int(packed * _packed_bits(quantization) / 8)
+    return Weights(
+        bytes=2 * plain + packed_bytes,
+        embedding=embedding,
+        linear=linear - packed,
+        other=other,
+        packed_bytes=packed_bytes,
+    )
+
+
+def _packed_bits(quantization: Mapping[str, Any]) -> float:
+    """Return the bits a weight takes, with its share of the scale and zero point of its group."""
+    method = str(quantization.get("quant_method", ""))
+    bits = number(quantization, "bits", "w_bit", "weight_bits") or BITS.get(method, 8)
+    groups = quantization.get("config_groups")
+    if isinstance(groups, dict) and groups:
+        first = next(iter(groups.values()))
+        bits = (
+            number(first.get("weights") or {}, "num_bits") if isinstance(first, dict) else 0
+        ) or 8
+    if bits >= 8:
+        return bits * 1.001
+    if method == "mxfp4":
+        return bits + 8 / 32
+    return bits + (16 + bits) / (number(quantization, "group_size") or 128)
+
+
+def _latent_attention(config: Mapping[str, Any], hidden: int, heads: int) -> int:
+    rank, rope = number(config, "kv_lora_rank"), number(config, "qk_rope_head_dim")
+    nope, value = number(config, "qk_nope_head_dim"), number(config, "v_head_dim")
+    query_rank = number(config, "q_lora_rank")
+    query = heads * (nope + rope)
+    queries = query_rank * (hidden + query) if query_rank else hidden * query
+    return queries + hidden * (rank + rope) + rank * heads * (nope + value) + heads * value * hidden
+
+
+def count_experts(config: Mapping[str, Any]) -> int:
+    """Return the number of experts of one layer, 0 for a dense model."""
+    names = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
+    nested = config.get("ffn_config")
+    return number(config, *names) or (
+        number(nested, "moe_num_experts") if isinstance(nested, dict) else 0
+    )
+
+
+def _sparse_layers(config: Mapping[str, Any], layers: int) -> int:
+    if not count_experts(config):
+        return 0
+    first = number(config, "first_k_dense_replace")
+    step = number(config, "decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step") or 1
+    dense = config.get("mlp_only_layers") or []
+    return sum(1 for i in range(first, layers) if (i + 1) % step == 0 and i not in dense)
+
+
+def _mixture_width(config: Mapping[str, Any], intermediate: int) -> int:
+    """Return the width of one sparse layer: every expert, shared ones too."""
+    width = number(config, "moe_intermediate_size") or intermediate
+    shared = number(config, "shared_expert_intermediate_size", "shared_intermediate_size")
+    shared = shared or number(config, "n_shared_experts") * width
+    if str(config.get("model_type")).startswith("llama4"):
+        shared = width
+    return count_experts(config) * width + shared

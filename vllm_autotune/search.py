@@ -1,0 +1,207 @@
+"""The walk over the ladder: pure, from (facts, history) to the next candidate.
+
+For every prefix of the ladder, shortest first, build the configuration that all its rungs
+together give. The first one that the numbers do not rule out, and that differs from what failed
+by a rung that cures it, is the next candidate, less every rung it can do without. The
+same facts and history always give the same step; no clock, no I/O.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .config import LaunchConfig
+from .facts import Attempt, Candidate, Facts, Prediction, calibrated, predict
+from .fit import Draft, build
+from .ladder import Rung
+from .memory import format_bytes
+from .outcome import Environment, FailedOutcome, Hung, OutOfMemory, Phase, Stable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """A rung that was not taken, and why."""
+
+    rung: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What to do next: launch `candidate`, or stop for `reason` if there is none.
+
+    `skips` are the rungs passed over on the way to it.
+    """
+
+    candidate: Candidate | None
+    reason: str
+    skips: tuple[Skip, ...] = ()
+
+
+def next_step(facts: Facts, history: Sequence[Attempt]) -> Step:
+    """Return the next candidate after what became of those before it."""
+    if history:
+        last = history[-1]
+        if isinstance(last.outcome, Stable):
+            return Step(candidate=None, reason="stable")
+        if isinstance(last.outcome, Environment):
+            again = len(history) < 2 or not isinstance(history[-2].outcome, Environment)
+            reason = "again: the surroundings failed" if again else "the surroundings failed twice"
+            return Step(candidate=last.candidate if again else None, reason=reason)
+    withdrawn = _withdrawn(history)
+    if withdrawn is None:
+        return Step(candidate=None, reason=_unanswered(history[-1].outcome))
+    return _Walk(facts, history, withdrawn).step()
+
+
+def plan(facts: Facts) -> Iterator[tuple[Rung, Candidate | None, str]]:
+    """Yield for each rung the candidate of the ladder up to it, or why it is not taken."""
+    walk = _Walk(facts, (), {})
+    for length, rung in enumerate(facts.ladder.rungs, 1):
+        draft = walk.draft(facts.ladder.rungs[:length])
+        if rung.name in draft.reasons:
+            yield rung, None, draft.reasons[rung.name]
+        else:
+            candidate = walk.candidate(draft)
+            yield rung, candidate, _prospect(candidate.predicted)
+
+
+def _withdrawn(history: Sequence[Attempt]) -> dict[str, str] | None:
+    """Return the rungs that vLLM would not take, and why; None if it would not take any less.
+
+    What was rejected, crashed or served wrong is blamed on the rungs the candidate added.
+    """
+    withdrawn: dict[str, str] = {}
+    before: set[str] = set()
+    for index, attempt in enumerate(history):
+        names = {applied.name for applied in attempt.candidate.rungs}
+        outcome = attempt.outcome
+        if isinstance(outcome, OutOfMemory) or _full_length_hang(outcome):
+            before = names
+        elif not isinstance(outcome, Stable | Environment):
+            added = names - before
+            if not added or index == 0:
+                return None
+            withdrawn.update(dict.fromkeys(added, f"vLLM would not take it: {outcome.reason}"))
+    return withdrawn
+
+
+def _full_length_hang(outcome: object) -> bool:
+    return isinstance(outcome, Hung) and outcome.phase == "serving"
+
+
+def _unanswered(outcome: object) -> str:
+    assert isinstance(outcome, FailedOutcome)
+    return f"no rung of the ladder cures this: {outcome.reason}"
+
+
+class _Walk:
+    """One step of the walk."""
+
+    def __init__(
+        self, facts: Facts, history: Sequence[Attempt], withdrawn: dict[str, str]
+    ) -> None:
+        self.facts = facts
+        self.history = history
+        self.withdrawn = withdrawn
+        self.calibration = calibrated(facts, history)
+        self.tried = {a.candidate.config.fingerprint() for a in history}
+        self.failures = [
+            a
+            for a in history
+            if isinstance(a.outcome, OutOfMemory) or _full_length_hang(a.outcome)
+        ]
+
+    def step(self) -> Step:
+        rungs = self.facts.ladder.rungs
+        skips: dict[str, str] = {}
+        for length in range(len(rungs) + 1):
+            draft = self.draft(rungs[:length])
+            skips.update(draft.reasons)
+            if length and rungs[length - 1].name in draft.reasons:
+                continue  # the rung changes nothing: this prefix is the one before
+            why_not = self.objection(draft)
+            if why_not is None:
+                best = self.pruned(draft, rungs[:length])
+                skips = {n: r for n, r in skips.items() if n not in {a.name for a in best.applied}}
+                return Step(
+                    candidate=self.candidate(best),
+                    reason="",
+                    skips=tuple(Skip(rung=name, reason=why) for name, why in skips.items()),
+                )
+            if length:
+                skips[rungs[length - 1].name] = why_not
+        return Step(
+            candidate=None,
+            reason="every rung of the ladder was tried or ruled out",
+            skips=tuple(Skip(rung=name, reason=why) for name, why in skips.items()),
+        )
+
+    def draft(self, rungs: Sequence[Rung]) -> Draft:
+        return build(self.facts, self.history, self.calibration, rungs, self.withdrawn)
+
+    def candidate(self, draft: Draft) -> Candidate:
+        return Candidate(
+            config=draft.config,
+            rungs=draft.applied,
+            predicted=predict(self.facts, self.calibration, draft.config),
+        )
+
+    def objection(self, draft: Draft) -> str | None:
+        """Return why the draft is not worth a launch, None if it is."""
+        if draft.config.fingerprint() in self.tried:
+            return "it was tried"
+        prediction = predict(self.facts, self.calibration, draft.config)
+        if prediction.fits == "no":
+            return _prospect(prediction)
+        for failure in self.failures:
+            if not self._cured(draft, failure):
+                phase = _phase(failure)
+                return f"it does not cure what happened ({phase.replace('_', ' ')})"
+        return None
+
+    def pruned(self, draft: Draft, rungs: Sequence[Rung]) -> Draft:
+        """Take away, the dearest first, every rung that the numbers do not ask for."""
+        needed = list(rungs)
+        for rung in reversed(rungs):
+            if rung.start or rung.name not in {a.name for a in draft.applied}:
+                continue
+            without = [r for r in needed if r is not rung]
+            smaller = self.draft(without)
+            if self.objection(smaller) is None:
+                needed, draft = without, smaller
+        return draft
+
+    def _cured(self, draft: Draft, failure: Attempt) -> bool:
+        """Tell whether a rung that cures the failure's phase makes the draft differ from it."""
+        failed = failure.candidate.config
+        cures = {r.name for r in self.facts.ladder.rungs if _phase(failure) in r.cures}
+        return any(
+            applied.name in cures and _sets_otherwise(applied.args, draft.config, failed)
+            for applied in draft.applied
+        )
+
+
+def _sets_otherwise(flags: object, config: LaunchConfig, failed: LaunchConfig) -> bool:
+    assert isinstance(flags, dict)
+    return config.model != failed.model or any(
+        config.args.get(flag) != failed.args.get(flag) for flag in flags
+    )
+
+
+def _phase(failure: Attempt) -> Phase:
+    outcome = failure.outcome
+    assert isinstance(outcome, FailedOutcome)
+    return outcome.phase
+
+
+def _prospect(prediction: Prediction) -> str:
+    needed, available = prediction.kv_needed, prediction.kv_available
+    if prediction.fits == "unknown":
+        return "unknown: the arithmetic does not know this architecture"
+    room = f"between {format_bytes(available.low)} and {format_bytes(available.high)}"
+    sentence = {
+        "no": "cannot fit",
+        "yes": "fits",
+        "perhaps": "may fit",
+    }[prediction.fits]
+    return f"{sentence}: it needs {format_bytes(needed.low)} of KV cache and has {room}"

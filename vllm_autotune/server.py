@@ -1,0 +1,207 @@
+"""A vLLM server as a process tree: start, watch, stop, prove it is gone.
+
+The only module that knows subprocess and psutil. vLLM's API server starts an engine process,
+which starts workers; killing the first leaves the others holding the device. So every server
+gets its own session and a marker in its environment that all its descendants inherit, and
+stopping it ends with a search for that marker.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Self
+
+import psutil
+
+from .errors import CannotWrite, NoEngine, NoPort
+
+MARKER = "AUTOTUNE_TRIAL"
+
+# The caller's key would lock our own probe out; the plan cache would replay other trials' memory.
+# setproctitle in vLLM's engine and workers wipes their environment, and the marker with it,
+# unless SPT_NOENV is set.
+HYGIENE = {
+    "NO_COLOR": "1",
+    "SPT_NOENV": "1",
+    "PYTHONUNBUFFERED": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "VLLM_ENABLE_STARTUP_PLAN": "0",
+}
+NOT_INHERITED = ("VLLM_API_KEY", "VLLM_PORT")
+
+TERM_SECONDS = 15.0
+KILL_SECONDS = 10.0
+
+
+def output_of(argv: Sequence[str], seconds: float = 60) -> str | None:
+    """Return what a short command prints on stdout, None if it cannot run or fails."""
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def free_port(allowed: range | None = None) -> int:
+    """Return a port of 127.0.0.1 that nobody listens on.
+
+    Raises NoPort when every port of `allowed` is taken.
+    """
+    for port in allowed or [0]:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))  # without SO_REUSEADDR: a used port says so
+            return int(probe.getsockname()[1])
+    raise NoPort(
+        f"every port from {allowed.start} to {allowed.stop - 1} is in use"
+        if allowed
+        else "no free port",
+        "give a wider --port-range, or leave it away to let the system choose",
+    )
+
+
+@dataclass
+class Server:
+    """One child server, logging to `log`; use it as a context manager.
+
+    `env` comes on top of our own environment. `trial` marks the tree: it must be unique.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    log: Path
+    trial: str
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _reader: IO[bytes] | None = field(default=None, init=False)
+    _scratch: Path | None = field(default=None, init=False)
+
+    def __enter__(self) -> Self:
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            # Sockets live in it, and their paths may have 107 characters: keep it short.
+            self._scratch = Path(tempfile.mkdtemp(prefix="autotune-"))
+            with self.log.open("wb") as log:
+                self._start(log)
+            self._reader = self.log.open("rb")
+        except OSError as error:
+            self.stop()
+            raise CannotWrite(f"cannot start a server: {error}", "check the disk") from error
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self, log: IO[bytes]) -> None:
+        scratch = str(self._scratch)
+        inherited = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
+        ours = {"TMPDIR": scratch, "VLLM_RPC_BASE_PATH": scratch, MARKER: self.trial}
+        try:
+            self._process = subprocess.Popen(
+                self.argv,
+                env={**inherited, **HYGIENE, **self.env, **ours},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except (FileNotFoundError, PermissionError) as error:
+            raise NoEngine(
+                f"`{self.argv[0]}` cannot be started: {error.strerror}",
+                "check --vllm-python and --vllm-command",
+            ) from error
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return how the API server ended (negative: the signal), None while it lives."""
+        return self._process.poll() if self._process else None
+
+    def new_text(self) -> str:
+        """Return what the log gained since the last call."""
+        return self._reader.read(1 << 22).decode(errors="replace") if self._reader else ""
+
+    def stop(self) -> bool:
+        """End the whole tree, remove its scratch folder; tell whether nothing of it is left.
+
+        SIGTERM to the group, up to 15 s, then SIGKILL to the group and to everything that
+        carries the marker. An exception on the way (a second Ctrl-C) goes straight to SIGKILL.
+        """
+        try:
+            if self._process and self._process.poll() is None:
+                self._signal_group(signal.SIGTERM)
+                self._wait_until_gone(TERM_SECONDS)
+        finally:
+            gone = self._kill()
+            if self._reader:
+                self._reader.close()
+                self._reader = None
+            if self._scratch:
+                shutil.rmtree(self._scratch, ignore_errors=True)
+                self._scratch = None
+        return gone
+
+    def _kill(self) -> bool:
+        if not self._process:
+            return True
+        self._signal_group(signal.SIGKILL)
+        deadline = time.monotonic() + KILL_SECONDS
+        while (left := list(self._survivors())) and time.monotonic() < deadline:
+            for process in left:
+                with suppress(psutil.Error):
+                    process.kill()
+            time.sleep(0.05)
+        return not left
+
+    def _wait_until_gone(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while any(self._survivors()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        assert self._process
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def _survivors(self) -> Iterator[psutil.Process]:
+        if self._process:
+            self._process.poll()  # reaps the root: a zombie is no survivor
+            yield from _living(self.trial, self._process.pid)
+
+
+def _living(trial: str, session: int) -> Iterator[psutil.Process]:
+    """Yield the living processes of a session, and those that carry the trial's marker."""
+    marker = f"{MARKER}={trial}".encode()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it ended meanwhile, or is not ours to read
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            variables = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+            if marker in variables or os.getsid(process.pid) == session:
+                yield process
+
+
+def oom_kills() -> int:
+    """Return how many processes the kernel has killed for memory in our cgroup so far."""
+    with suppress(OSError):
+        for line in Path("/sys/fs/cgroup/memory.events").read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0

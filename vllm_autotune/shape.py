@@ -1,0 +1,141 @@
+"""The fields of a `config.json`, by every name they go by."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import BadModel
+from .layers import number
+from .tensors import unreadable
+
+# Fields by every name they go by in vLLM's model_arch_config_convertor.py.
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+HIDDEN = ("hidden_size", "n_embd", "d_model")
+HEADS = ("num_attention_heads", "n_head", "n_heads")
+LENGTHS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"),
+    *("max_target_positions", "max_sequence_length", "max_seq_length", "seq_len"),
+)
+TEXT = ("text_config", "llm_config", "language_config")
+UNSCALED = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
+STATE_ONLY = {"mamba", "mamba2", "falcon_mamba"}
+# What a nested text_config may leave out, because transformers' class has it as its default.
+LLAMA = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "intermediate_size": 11008,
+    "vocab_size": 32000,
+    "max_position_embeddings": 2048,
+}
+NESTED: dict[str, dict[str, int]] = {
+    "llama": LLAMA,
+    "mistral": {**LLAMA, "intermediate_size": 14336, "num_key_value_heads": 8},
+    "gemma3_text": {
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262208,
+        "max_position_embeddings": 131072,
+    },
+}
+
+
+def read_config(folder: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return a folder's `config.json` as written and parsed.
+
+    Raises BadModel where it is missing, unreadable or no JSON object.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BadModel(
+            f"{folder} has no config.json.",
+            "Give the folder that config.json and the weights are in.",
+        )
+    try:
+        text = path.read_bytes()
+        config = json.loads(text)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise BadModel(
+            f"{path} is broken JSON: {error}.",
+            "Copy or download config.json again.",
+        ) from error
+    if not isinstance(config, dict):
+        raise BadModel(
+            f"{path} holds {type(config).__name__}, not an object with the model's fields.",
+            "Copy or download config.json again.",
+        )
+    return text, config
+
+
+def text_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the language model: the nested ones over those around them."""
+    thinker = config.get("thinker_config")
+    outer = thinker if isinstance(thinker, dict) else config
+    for name in TEXT:
+        nested = outer.get(name)
+        if isinstance(nested, dict):
+            defaults = NESTED.get(str(nested.get("model_type")), {})
+            return {**defaults, **outer, **nested}
+    return dict(outer)
+
+
+def quantization_of(config: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the checkpoint says it is quantized, empty where it is not."""
+    for part in (config, text):
+        for name in ("quantization_config", "compression_config"):
+            found = part.get(name)
+            if isinstance(found, dict) and found:
+                return found
+    return {}
+
+
+def method_of(quantization: Mapping[str, Any]) -> str | None:
+    """Return the name vLLM knows the quantization by."""
+    if not quantization:
+        return None
+    named = str(quantization.get("quant_method") or "").lower().replace("_tensors", "-tensors")
+    if not named and "quantization" in quantization:
+        named = "modelopt"
+    return named or "unknown"
+
+
+def derive_context(text: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the longest context in tokens, and the default one (vLLM 0.32, config/model.py).
+
+    Older vLLM also multiplies YaRN's factor, and so accepts more than this.
+    """
+    lengths = [number(text, name) for name in LENGTHS if number(text, name)]
+    longest = number(text, "model_max_length") or min(lengths, default=0)
+    if not longest:
+        return 2048, 2048
+    ropes = text.get("rope_parameters") or text.get("rope_scaling")
+    ropes = ropes if isinstance(ropes, dict) else {}
+    nested = [rope for rope in ropes.values() if isinstance(rope, dict)]
+    factor, default = 1.0, 0
+    for rope in nested or [ropes]:
+        kind = rope.get("rope_type") or rope.get("type")
+        if kind == "longrope":
+            default = number(text, "original_max_position_embeddings")
+        if kind and kind not in UNSCALED and "gemma3" not in str(text.get("model_type")):
+            factor = float(rope["factor"]) if number(rope, "factor") else factor
+    longest = int(longest * factor)
+    return longest, default or longest
+
+
+def require(text: Mapping[str, Any], folder: Path) -> None:
+    """Raise BadModel, naming the fields, where those of a language model are missing."""
+    needed = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "vocab_size": ("vocab_size",)}
+    if text.get("model_type") not in STATE_ONLY:
+        needed["num_attention_heads"] = HEADS
+    missing = [name for name, spellings in needed.items() if not number(text, *spellings)]
+    if not text.get("model_type") and not text.get("architectures"):
+        missing.insert(0, "model_type")
+    if missing:
+        raise BadModel(
+            f"{folder / 'config.json'} lacks {', '.join(missing)}.",
+            "It must be the config.json of a language model, as transformers writes it.",
+        )
