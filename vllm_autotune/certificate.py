@@ -75,7 +75,7 @@ class _Examination:
     workload: Workload
     endpoint: Endpoint
     prompt_tokens_read: int = 0
-    random: random.Random = field(default_factory=random.Random)
+    dice: random.Random = field(default_factory=random.Random)
 
     def items(self) -> dict[str, Item]:
         """Return the items, the one most likely to kill as early as can be."""
@@ -156,7 +156,7 @@ class _Examination:
     def prompt(self, length: int) -> list[int]:
         """Return random token ids; the ends of the vocabulary hold special tokens."""
         low, high = self.target.vocab_size // 20, max(2, self.target.vocab_size // 2)
-        return [self.random.randrange(low, high) for _ in range(max(1, length))]
+        return [self.dice.randrange(low, high) for _ in range(max(1, length))]
 
     async def vital_signs(self) -> FailedOutcome | None:
         """Ask for health and names once more, and compare the server's counters with ours."""

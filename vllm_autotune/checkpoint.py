@@ -151,7 +151,7 @@ def _describe(
         default_context=default_context,
         dtype=dtype or "bfloat16",
         weights=weights,
-        quantization=method_of(quantization),
+        quantization="gguf" if files.format == "gguf" else method_of(quantization),
         kv_quantized=bool(quantization.get("kv_cache_scheme")),
         tied_embeddings=tied,
         experts=count_experts(part),

@@ -5,7 +5,7 @@ import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,10 @@ CGROUP = Path("/sys/fs/cgroup")
 class Device:
     """One device as vLLM would see it; memory in bytes.
 
-    `free_bytes` is what was free when it was detected; `limit_bytes` is the most the user
-    lets us use. `capability` is NVIDIA's compute capability, (8, 9) for 8.9.
+    `memory_bytes` tells its type. `share_bytes` is what vLLM's utilization is a share of, where
+    that is another number: the memory of one NUMA node. `free_bytes` is what was free when it
+    was detected; `limit_bytes` is the most the user lets us use. `capability` is NVIDIA's
+    compute capability, (8, 9) for 8.9.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -29,10 +31,16 @@ class Device:
     uuid: str
     memory_bytes: int
     free_bytes: int
+    share_bytes: int | None = None
     limit_bytes: int | None = None
     capability: tuple[int, int] | None = None
     driver: str | None = None
     mig: bool = False
+
+    @property
+    def shared_out(self) -> int:
+        """Return the bytes that a utilization of 1 stands for."""
+        return self.share_bytes or self.memory_bytes
 
     @property
     def slug(self) -> str:
@@ -74,6 +82,20 @@ def free_bytes(device: Device) -> int:
     with _nvml() as nvml:
         handle = nvml.nvmlDeviceGetHandleByUUID(device.uuid)
         return int(nvml.nvmlDeviceGetMemoryInfo(handle).free)
+
+
+def refreshed(device: Device) -> Device:
+    """Return the device as it is now, the same object unless its memory changed.
+
+    Free memory always changes a little; 2 % of it count as no change.
+
+    A virtual machine may be given memory while it runs; another tenant may take or leave some.
+    """
+    now = _cpu() if device.kind == "cpu" else replace(device, free_bytes=free_bytes(device))
+    much = abs(now.free_bytes - device.free_bytes) > 0.02 * device.free_bytes
+    if not much and now.share_bytes == device.share_bytes:
+        return device
+    return replace(device, share_bytes=now.share_bytes, free_bytes=now.free_bytes)
 
 
 def visible_environment(devices: list[Device]) -> dict[str, str]:
@@ -163,17 +185,19 @@ def _find(name: str, devices: list[Device], source: str) -> Device:
 
 
 def _cpu() -> Device:
-    total, free = _node_memory()
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    node, free = _node_memory()
     limit, used = _cgroup_memory()
     if limit is not None:
-        total = min(total, limit)
+        host, node = min(host, limit), min(node, limit)
         free = min(free, max(0, limit - used))
     return Device(
         kind="cpu",
         index=0,
         name=_processor(),
         uuid="cpu-0",
-        memory_bytes=total,
+        memory_bytes=host,
+        share_bytes=node,
         free_bytes=free,
     )
 

@@ -6,29 +6,19 @@ Wrappers (`Engine core initialization failed`) never are a cause.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
 
 from . import lines
-from .milestones import MILESTONES, readings_of, to_bytes
-from .outcome import (
-    PHASES,
-    Crashed,
-    Environment,
-    FailedOutcome,
-    OutOfMemory,
-    Phase,
-    Readings,
-    Rejected,
-)
-from .signatures import DEATH, SIGNATURES, Signature
+from .finding import MOST_EVIDENCE, SHOWN, Finding
+from .milestones import MILESTONES, readings_of
+from .outcome import PHASES, Crashed, FailedOutcome, Phase, Readings
+from .signature import DEATH, Signature
+from .signatures import OUT_OF_MEMORY_CURES, SIGNATURES
 
-WINDOW = 1 << 20  # characters looked at in one go
-LONGEST_LINE = 1 << 15  # a longer one is read in pieces that overlap
+WINDOW = 1 << 18  # characters looked at in one go
+LONGEST_LINE = 1 << 14  # a longer one is read in pieces that overlap
 OVERLAP = 1 << 11
-SHOWN = 600  # characters of a line kept as evidence
-MOST_EVIDENCE = 5
 TORN_FOR = 8  # lines after which the rest of a torn line is given up
+MOST_UNKNOWN = 3
 SIGKILLED = (-9, 137)
 ASKED_TO_STOP = (-15, -2, 143, 130)
 
@@ -44,29 +34,22 @@ WRAPPER = re.compile(
 LAST_WORD = re.compile(r"Error: Engine (?:core initialization failed|process failed to start)")
 # Somebody asked the server to stop; what dies afterwards dies on purpose.
 STOPPING = re.compile(
-    r"\[shutdown\] API server: shutdown triggered|\[shutdown\] EngineCore: trigger received signal|"
-    r"Shutting down FastAPI HTTP server"
+    r"\[shutdown\] API server: shutdown triggered|\[shutdown\] EngineCore: trigger received|"
+    r"\[shutdown\] EngineCore: start mode|Shutting down FastAPI HTTP server"
 )
 STARTED_AGAIN = re.compile(r"(?:█|API server) +version v?\d")
 EAGER = re.compile(r"Enforce eager set|'enforce_eager': True|Cudagraph is disabled")
-IDENTIFIER = re.compile(r"[a-z_]+$")
-INTERESTING = lines.any_of(
-    ("rror", "xception", "ERROR", "nforce", "Cudagraph", "[shutdown] ", "Shutting down FastAPI")
-    + tuple(milestone.needle for milestone in MILESTONES)
-    + tuple(signature.needle for signature in SIGNATURES)
+
+# A line that says anything has one of these in it. They are few, because each costs a pass.
+TELLING = (
+    *("rror", "ERROR", "xception", "unexpectedly", "ut of memory", "nccl"),
+    *("[shutdown] ", "Shutting down FastAPI", " version ", "timed out", "rpc"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Hit:
-    """One signature found: where the start had come to, and what the line said."""
-
-    signature: Signature
-    phase: Phase
-    line: str = ""
-    groups: dict[str, str]
-    readings: Readings = Readings()
-    after: tuple[str, ...] = ()
+TELLING_BEFORE_READY = (
+    *TELLING,
+    *("nforce", "Cudagraph is disabled"),
+    *(milestone.needle for milestone in MILESTONES),
+)
 
 
 class LogReader:
@@ -83,12 +66,12 @@ class LogReader:
         self.ready = False
         self._eager = False
         self._stopping = False
-        self._hit: _Hit | None = None
+        self._finding: Finding | None = None
         self._unknown: list[str] = []
         self._last_word = ""
         self._memory_lines: dict[str, str] = {}
         self._torn: tuple[str, ...] = ()
-        self._torn_for = 0
+        self._attentive = 0
 
     @property
     def last_line(self) -> str:
@@ -102,18 +85,32 @@ class LogReader:
     def feed(self, text: str) -> None:
         """Take the next text of the log, cut wherever it was."""
         for start in range(0, len(text), WINDOW):
-            data = lines.without_ansi(self._partial + text[start : start + WINDOW])
-            *whole, self._partial = data.split("\n")
-            for line in whole:
-                if self._torn or INTERESTING.search(line) or lines.may_be_torn(line):
-                    self._take(line)
-            self._tail = next(
-                (line for line in reversed(whole) if line.strip() and " Route: " not in line),
-                self._tail,
-            )[-LONGEST_LINE:]
+            window = lines.without_ansi(self._partial + text[start : start + WINDOW])
+            whole, newline, self._partial = window.rpartition("\n")
+            if newline:
+                self._read(whole)
             while len(self._partial) > LONGEST_LINE:
-                self._take(self._partial[:LONGEST_LINE])
+                self._read(self._partial[:LONGEST_LINE])
                 self._partial = self._partial[LONGEST_LINE - OVERLAP :]
+
+    def _read(self, text: str) -> None:
+        """Take the telling ones of some whole lines."""
+        telling = _lines_with(TELLING if self.ready else TELLING_BEFORE_READY, text)
+        if not telling and not self._attentive and not lines.may_be_torn(text):
+            self._tail = text[-SHOWN:] if text.strip() else self._tail
+            return
+        telling.append(len(text) + 1)
+        start, following = 0, iter(telling)
+        next_one = next(following)
+        for line in text.split("\n"):
+            told = next_one == start
+            if told:
+                next_one = next(following, -1)
+            start += len(line) + 1
+            if self._attentive or lines.may_be_torn(line) or (told and not lines.is_source(line)):
+                self._take(line)
+            if line and " Route: " not in line:
+                self._tail = line
 
     def _take(self, line: str) -> None:
         """Look at one line, and at what it makes together with lines torn before it."""
@@ -121,43 +118,36 @@ class LogReader:
             for start in range(0, len(line), LONGEST_LINE - OVERLAP):
                 self._take(line[start : start + LONGEST_LINE])
             return
-        if "%|" in line and "Capturing CUDA graph" in line:
-            self._reach("graphs")
         if "\r" in line:
+            if "%|" in line and "Capturing CUDA graph" in line:
+                self._reach("graphs")
             line = lines.without_bars(line)
-        head, *others = lines.untangle(line)
+        head, *others = lines.untangle(line) if lines.may_be_torn(line) else (line,)
         joined = tuple(start + head for start in self._torn)
         for text in (head, *joined, *others):
             self._look(text)
         if others:
             self._torn = (*self._torn, *joined, head)[-4:]
-            self._torn_for = TORN_FOR
-        elif self._torn:
-            self._torn_for -= 1
-            if not self._torn_for:
+            self._attentive = TORN_FOR
+        elif self._attentive:
+            self._attentive -= 1
+            if not self._attentive:
                 self._torn = ()
 
     def _look(self, line: str) -> None:
-        self._continue(line)
-        if not INTERESTING.search(line):
+        said = lines.body(line)
+        if said.startswith("    "):  # source in a traceback
             return
-        if (self._hit or self._stopping or self._last_word) and STARTED_AGAIN.search(line):
+        found = self._finding
+        if found and "validation error" in found.line and len(found.after) < 2 and said.strip():
+            self._finding = found.followed_by(line, said.strip())
+        if (found or self._stopping or self._last_word) and STARTED_AGAIN.search(line):
             self._restart()
         if not self.ready:
             self._measure(line)
         self._stopping = self._stopping or bool(STOPPING.search(line))
         if not self._stopping:
-            self._blame(line)
-
-    def _continue(self, line: str) -> None:
-        """Add what pydantic says below its first line: the field, then what is wrong with it."""
-        hit = self._hit
-        if hit and len(hit.after) < 2 and "validation error" in hit.line and line.strip():
-            said = lines.body(line).strip()
-            groups = hit.groups
-            if not hit.after and IDENTIFIER.match(said):
-                groups = {**groups, "argument": said}
-            self._hit = replace(hit, after=(*hit.after, line[:SHOWN].strip()), groups=groups)
+            self._blame(line, said)
 
     def _measure(self, line: str) -> None:
         self._eager = self._eager or bool(EAGER.search(line))
@@ -184,52 +174,44 @@ class LogReader:
             self.phase = phase
         if phase == "serving" and not self.ready:
             # Whatever it complained of, it survived.
-            self.ready, self._hit, self._unknown, self._last_word = True, None, [], ""
+            self.ready, self._finding, self._unknown, self._last_word = True, None, [], ""
 
-    def _blame(self, line: str) -> None:
-        said = lines.body(line)
-        if said.startswith("    "):  # source in a traceback
-            return
+    def _blame(self, line: str, said: str) -> None:
         if LAST_WORD.search(line):
             self._last_word = line[:SHOWN].strip()
+        found = self._finding
         for signature in SIGNATURES:
-            if signature.needle in line and (signature.serving or not self.ready):
+            if signature.needle not in line or (self.ready and not signature.serving):
+                continue
+            if (
+                not found
+                or signature.name == found.signature.name
+                or (signature.strength > found.signature.strength)
+            ):
                 match = signature.pattern.search(line)
                 if match and not _harmless(line[: match.start()], signature):
-                    self._note(signature, match, line)
+                    self._note(Finding.of(signature, match, self.phase, line))
                     return
-        lead = line[: len(line) - len(said)]
-        if len(self._unknown) < 3 and EXCEPTION.match(said) and not WRAPPER.search(line):
-            if lines.level(lead) in (None, "ERROR", "CRITICAL"):
+        if len(self._unknown) < MOST_UNKNOWN and EXCEPTION.match(said):
+            loudness = lines.level(line[: len(line) - len(said)])
+            if loudness in (None, "ERROR", "CRITICAL") and not WRAPPER.search(line):
                 self._unknown.append(line[:SHOWN].strip())
 
-    def _note(self, signature: Signature, match: re.Match[str], line: str) -> None:
-        hit = _Hit(
-            signature=signature,
-            phase=signature.phase or self.phase,
-            line=line[:SHOWN].strip(),
-            groups={name: text.strip() for name, text in match.groupdict().items() if text},
-            readings=readings_of(match),
-        )
-        old = self._hit
-        if old is None or signature.strength > old.signature.strength:
-            self._hit = hit
-        elif signature.name == old.signature.name:
-            # Said twice; the first may have been torn.
-            self._hit = replace(
-                old,
-                groups={**hit.groups, **old.groups},
-                readings=hit.readings.updated(old.readings),
-            )
+    def _note(self, new: Finding) -> None:
+        old = self._finding
+        if old is None or new.signature.strength > old.signature.strength:
+            self._finding = new
+            self._attentive = max(self._attentive, 2)
+        elif new.signature.name == old.signature.name and new.groups.keys() - old.groups.keys():
+            self._finding = old.completed(new)
         else:
             return
-        self.readings = self.readings.updated(self._hit.readings)
+        self.readings = self.readings.updated(self._finding.readings)
 
     def terminal(self) -> FailedOutcome | None:
         """Return the verdict as soon as a line was seen that this start cannot survive."""
-        hit = self._hit
-        if hit and hit.signature.fatal:
-            return _outcome(hit, self.readings, self._memory_lines, None)
+        if self._finding and self._finding.signature.fatal:
+            return self._outcome(self._finding, None)
         if self._last_word and not self._stopping:
             return self.verdict()
         return None
@@ -244,18 +226,18 @@ class LogReader:
         """
         if self._partial:
             self._take(self._partial)
-        hit = self._hit
-        if hit and hit.signature.strength > DEATH:
-            return _outcome(hit, self.readings, self._memory_lines, exit_code)
-        killed = exit_code in SIGKILLED or (hit is not None and hit.groups.get("exit") == "-9")
-        died = hit is not None or self._last_word or exit_code not in (None, 0)
-        if self._stopping and hit is None:
+        found = self._finding
+        if found and found.signature.strength > DEATH:
+            return self._outcome(found, exit_code)
+        if self._stopping and found is None:
             return None
+        killed = exit_code in SIGKILLED or (found is not None and found.groups.get("exit") == "-9")
+        died = found is not None or self._last_word or exit_code not in (None, 0)
         if died and host_oom_kills > 0:
             return self._death("killed_by_host", exit_code)
         if killed and not self._unknown:
             return self._death("killed", exit_code)
-        if hit and (self.ready or not self._unknown):
+        if found and (self.ready or not self._unknown):
             return self._death("engine_died", exit_code)
         if self.ready and exit_code in (None, 0, *ASKED_TO_STOP):
             return None
@@ -263,102 +245,60 @@ class LogReader:
             return self._crashed(exit_code)
         return None
 
+    def _outcome(self, found: Finding, exit_code: int | None) -> FailedOutcome:
+        memory = found.signature.kind == "out_of_memory"
+        supporting = reversed(self._memory_lines.values()) if memory else ()
+        return found.outcome(self.readings, supporting, exit_code)
+
     def _death(self, name: str, exit_code: int | None) -> FailedOutcome:
-        signature = next(s for s in SIGNATURES if s.name == name)
-        hit = self._hit
-        return _outcome(
-            _Hit(
-                signature=signature,
-                phase=hit.phase if hit else self.phase,
-                line=hit.line if hit else self.last_line,
-                groups=hit.groups if hit else {},
-                after=tuple(self._unknown),
-            ),
-            self.readings,
-            {},
-            exit_code,
-        )
+        """Return the verdict on a process that died without a word about the cause."""
+        found = self._finding
+        line = found.line if found else self.last_line
+        said_first, *said = (*self._unknown, line)
+        return Finding(
+            signature=next(signature for signature in SIGNATURES if signature.name == name),
+            phase=found.phase if found else self.phase,
+            line=said_first,
+            groups=found.groups if found else {},
+            after=tuple(said),
+        ).outcome(exit_code=exit_code)
 
     def _crashed(self, exit_code: int | None) -> Crashed:
-        said = lines.body(self._unknown[0]).strip() if self._unknown else "it did not say why"
-        how = "" if exit_code is None else f" (exit code {exit_code})"
-        evidence = tuple(filter(None, (*self._unknown, self._last_word)))
+        reason = lines.body(self._unknown[0]).strip() if self._unknown else "it did not say why"
+        evidence = (*self._unknown, self._last_word) if self._unknown else (self.last_line,)
         return Crashed(
             cause="unknown",
             phase=self.phase,
-            reason=said + how,
-            evidence=evidence or tuple(filter(None, (self.last_line,))),
+            reason=reason if exit_code is None else f"{reason} (exit code {exit_code})",
+            evidence=tuple(filter(None, evidence))[:MOST_EVIDENCE],
             exit_code=exit_code,
         )
 
 
+def _lines_with(needles: Iterable[str], text: str) -> list[int]:
+    """Return where the lines begin that have one of the needles in them, ascending."""
+    starts: set[int] = set()
+    for needle in needles:
+        at = text.find(needle)
+        while at >= 0:
+            starts.add(text.rfind("\n", 0, at) + 1)
+            end = text.find("\n", at)
+            at = text.find(needle, end) if end >= 0 else -1
+    return sorted(starts)
+
+
 def _harmless(lead: str, signature: Signature) -> bool:
-    """Tell whether a signature after `lead` is only talked about, or survived."""
+    """Tell whether what follows `lead` is only talked about, or was survived."""
     if lines.quotes(lead):
         return True
     loudness = lines.level(lead)
     return loudness in ("DEBUG", "INFO") or (loudness == "WARNING" and signature.strength > DEATH)
 
 
-def _outcome(
-    hit: _Hit, readings: Readings, memory_lines: dict[str, str], exit_code: int | None
-) -> FailedOutcome:
-    signature = hit.signature
-    out_of_memory = signature.kind == "out_of_memory"
-    supporting = tuple(reversed(memory_lines.values())) if out_of_memory else ()
-    evidence = dict.fromkeys(filter(None, (hit.line, *hit.after, *supporting)))
-    common: dict[str, Any] = {
-        "cause": signature.name,
-        "phase": hit.phase,
-        "reason": _sentence(hit),
-        "evidence": tuple(evidence)[:MOST_EVIDENCE],
-    }
-    match signature.kind:
-        case "out_of_memory":
-            return OutOfMemory(
-                **common,
-                where=signature.where,
-                shortfall_bytes=_shortfall(hit, readings),
-                limit=hit.readings.estimated_max_model_len,
-            )
-        case "rejected":
-            argument = hit.groups.get("argument") or signature.argument
-            return Rejected(**common, argument=argument and argument.replace("_", "-"))
-        case "environment":
-            return Environment(**common)
-        case "crashed":
-            return Crashed(**common, exit_code=exit_code)
-
-
-def _sentence(hit: _Hit) -> str:
-    """Fill the signature's reason; a number that was cut off the log is `?`."""
-
-    def shown(match: re.Match[str]) -> str:
-        text = hit.groups.get(match[1], "?")
-        return f"{text} GiB" if match[1].endswith("_bytes") and " " not in text else text
-
-    return re.sub(r"\{(\w+)\}", shown, hit.signature.reason)[:SHOWN]
-
-
-def _shortfall(hit: _Hit, readings: Readings) -> int | None:
-    """How many bytes were missing, as far as the log tells."""
-    wanted = hit.readings.kv_needed_bytes or hit.readings.tried_bytes
-    left = hit.groups.get("left_bytes")
-    if hit.readings.kv_needed_bytes is not None and hit.readings.kv_bytes is not None:
-        return hit.readings.kv_needed_bytes - hit.readings.kv_bytes
-    if "wanted_bytes" in hit.groups:
-        wanted = to_bytes(hit.groups["wanted_bytes"])
-    if wanted is not None and left:
-        return max(wanted - to_bytes(left), 0)
-    if hit.phase == "kv_cache" and readings.kv_bytes is not None and readings.kv_bytes < 0:
-        return -readings.kv_bytes
-    return None
-
-
 def diagnose(
     log: Iterable[str], exit_code: int | None = None, host_oom_kills: int = 0
 ) -> FailedOutcome | None:
-    """Return the verdict on a whole log, given as lines or as pieces of text."""
+    """Return the verdict on a whole log, given as lines with their ends, or as any pieces."""
     reader = LogReader()
     for text in log:
         reader.feed(text)
@@ -369,5 +309,5 @@ def cures(outcome: FailedOutcome) -> tuple[str, ...]:
     """Return what helps against this failure, best first, in words for a person."""
     for signature in SIGNATURES:
         if signature.name == outcome.cause:
-            return signature.cure_in(outcome.phase)
+            return signature.cures or OUT_OF_MEMORY_CURES.get(outcome.phase, ())
     return ()

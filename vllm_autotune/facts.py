@@ -10,8 +10,10 @@ from .config import LaunchConfig, Value, Workload
 from .device import Device
 from .engine import Engine
 from .ladder import Ladder
-from .memory import Calibration, Footprint, Interval, footprint
+from .memory import Calibration, Footprint, Interval, batch_defaults, footprint
 from .outcome import Outcome, OutOfMemory, Readings
+
+MEASURED_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +57,15 @@ class Facts:
         """Return the context a configuration serves, in tokens."""
         return config.integer("max-model-len", self.checkpoint.default_context)
 
+    def sequences(self, config: LaunchConfig) -> int:
+        """Return how many sequences a configuration runs at once."""
+        default = batch_defaults(self.used(config)[0], self.engine.release)[1]
+        return config.integer("max-num-seqs", default)
+
     def budget(self, device: Device) -> int:
         """Return the bytes of `device` that may be used at most."""
         free = device.free_bytes - self.headroom_bytes
-        return max(0, min(free, device.limit_bytes or device.memory_bytes))
+        return max(0, min(free, device.limit_bytes or device.shared_out))
 
     def used(self, config: LaunchConfig) -> tuple[Device, ...]:
         """Return the devices a configuration runs on."""
@@ -70,7 +77,7 @@ class Facts:
     def reserved(self, config: LaunchConfig) -> int:
         """Return the bytes vLLM takes for itself on each device, by its utilization."""
         share = config.number("gpu-memory-utilization") or self.engine.default_utilization
-        return math.ceil(min(d.memory_bytes for d in self.used(config)) * share)
+        return math.ceil(min(d.shared_out for d in self.used(config)) * share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +88,11 @@ class Prediction:
     weights: Interval
     kv_needed: Interval
     kv_available: Interval
+
+    @property
+    def measured(self) -> bool:
+        """Tell whether a launch measured what is left for the KV cache (to 64 MiB)."""
+        return self.kv_available.high - self.kv_available.low <= MEASURED_BYTES
 
     @property
     def fits(self) -> Literal["yes", "no", "perhaps", "unknown"]:
@@ -130,13 +142,13 @@ def expect(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Foot
 
 def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Prediction:
     """Return what the arithmetic expects of a configuration."""
-    print_ = expect(facts, calibration, config)
+    expected = expect(facts, calibration, config)
     reserved = facts.reserved(config)
     return Prediction(
         reserved_bytes=reserved,
-        weights=print_.weights,
-        kv_needed=print_.kv_bytes(facts.length(config), facts.workload.concurrency),
-        kv_available=print_.kv_available(reserved),
+        weights=expected.weights,
+        kv_needed=expected.kv_bytes(facts.length(config), facts.workload.concurrency),
+        kv_available=reserved - expected.overhead,
     )
 
 
@@ -146,19 +158,36 @@ def calibrated(facts: Facts, history: Sequence[Attempt]) -> Calibration:
     for attempt in history:
         config = attempt.candidate.config
         readings = precise(facts, config, attempt)
-        reserved = readings.requested_bytes or facts.reserved(config)
-        calibration = calibration.learned(config, readings, reserved)
+        calibration = calibration.learned(config, readings, reserved_then(facts, attempt))
     return calibration
 
 
-def precise(facts: Facts, config: LaunchConfig, attempt: Attempt) -> Readings:
-    """Return the readings with the KV bytes that the estimated maximum length stands for.
+def reserved_then(facts: Facts, attempt: Attempt) -> int:
+    """Return the bytes vLLM had on each device in an earlier launch.
 
-    vLLM prints GiB with two decimals, but the length exact to a block.
+    On a GPU that is what we computed for it: the driver's total is 0.4 % above the one that
+    vLLM sees (H200), and the same error in both makes it cancel out. A CPU's total is one
+    number, but may have grown since.
+    """
+    total, share = attempt.readings.total_bytes, attempt.readings.utilization
+    if facts.devices[0].kind == "cpu" and total and share:
+        return int(total * share)
+    return attempt.candidate.predicted.reserved_bytes
+
+
+def precise(facts: Facts, config: LaunchConfig, attempt: Attempt) -> Readings:
+    """Return the readings with what vLLM left out, or printed with two decimals only.
+
+    The estimated maximum length is exact to a block, and so are the KV bytes it stands for.
+    The CPU backend prints no weights: there their size on disk stands in, so that weights and
+    the rest still add up to what was measured.
     """
     readings, outcome = attempt.readings, attempt.outcome
+    estimate = expect(facts, Calibration(), config)
     if isinstance(outcome, OutOfMemory) and outcome.limit:
-        estimate = expect(facts, Calibration(), config).kv_bytes(outcome.limit)
-        if not math.isinf(estimate.high):
-            return replace(readings, kv_bytes=int(estimate.low))
+        kv_bytes = estimate.kv_bytes(outcome.limit)
+        if kv_bytes.known:
+            readings = replace(readings, kv_bytes=int(kv_bytes.low))
+    if readings.weights_bytes is None and readings.kv_bytes and estimate.weights.known:
+        readings = replace(readings, weights_bytes=int(estimate.weights.low))
     return readings

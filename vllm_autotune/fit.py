@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .config import LaunchConfig
-from .device import Device
 from .facts import Applied, Attempt, Facts, expect, predict
 from .ladder import Rung
-from .memory import Calibration, batch_defaults, block_size, format_bytes
+from .memory import Calibration, batch_defaults, format_bytes
 from .outcome import Hung, OutOfMemory
 
 GIB = 2**30
@@ -24,9 +23,9 @@ UTILIZATION_STEPS = 3
 SEQUENCES = (64, 16, 4, 1)
 BATCHED_TOKENS = (2048, 512)
 
-# What the KV cache of one configuration varies by from launch to launch: on an H200 7 MiB
-# between two starts, on a CPU 4 MiB.
-NOISE_BYTES = 16 * 2**20
+# What the KV cache of one configuration varies by from launch to launch, doubled: 7 MiB between
+# two starts on an H200 (vLLM 0.26), 4 MiB on a CPU (0.32).
+NOISE_BYTES = {"cuda": 14 * 2**20, "cpu": 8 * 2**20}
 
 # Solved in this order: what the weights are and where they lie first, the context last.
 ORDER = (
@@ -102,9 +101,7 @@ def build(
             return
         args = {k: v for k, v in changed.args.items() if config.args.get(k) != v}
         env = {k: v for k, v in changed.env.items() if config.env.get(k) != v}
-        applied[rung.name] = Applied(
-            name=rung.name, gives_up=rung.gives_up, args=args, env=env
-        )
+        applied[rung.name] = Applied(name=rung.name, gives_up=rung.gives_up, args=args, env=env)
         config = changed
 
     chosen = [r for r in facts.ladder.rungs if r in rungs or belongs_to_start(r, facts)]
@@ -183,7 +180,7 @@ def _dotted(capability: tuple[int, int] | None) -> str:
 
 def _most_utilization(facts: Facts, config: LaunchConfig) -> float:
     """Return the largest share of the devices that may be used, rounded down to 1/10000."""
-    shares = [facts.budget(d) / d.memory_bytes for d in facts.used(config)]
+    shares = [facts.budget(d) / d.shared_out for d in facts.used(config)]
     return math.floor(min(shares) * 10_000) / 10_000
 
 
@@ -201,11 +198,13 @@ def fit_utilization(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         return f"it was lowered {UTILIZATION_STEPS} times"
     failed = failures[-1]
     before = failed.candidate.config.number("gpu-memory-utilization")
-    total = min(d.memory_bytes for d in now.facts.used(config))
+    total = min(d.shared_out for d in now.facts.used(config))
     step = max(UTILIZATION_STEP, 2 * (failed.readings.tried_bytes or 0) / total)
     lower = math.floor(((before or now.facts.engine.default_utilization) - step) * 10_000) / 10_000
-    return config.replace({"gpu-memory-utilization": min(lower, most)}) if lower > 0 else (
-        "it cannot be lowered further"
+    return (
+        config.replace({"gpu-memory-utilization": min(lower, most)})
+        if lower > 0
+        else ("it cannot be lowered further")
     )
 
 
@@ -306,9 +305,7 @@ def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     if math.isinf(lacking):
         return "the arithmetic does not know this architecture"
     gib = math.ceil(lacking / GIB)
-    already = max(
-        (a.candidate.config.integer("cpu-offload-gb", 0) for a in now.history), default=0
-    )
+    already = max((a.candidate.config.integer("cpu-offload-gb", 0) for a in now.history), default=0)
     gib = max(gib, already + 2) if already and gib <= already else gib
     if gib <= 0:
         return "the weights leave room enough"
@@ -325,7 +322,8 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     """Serve the longest context that fits, down to the shortest the user accepts."""
     facts, workload = now.facts, now.facts.workload
     wanted = facts.context
-    block = block_size(facts.used(config)[0], config)
+    footprint = expect(facts, now.calibration, config)
+    block = int(footprint.cache.block.low)
     stuck = [a for a in now.failures("serving") if a.candidate.config.args == config.args]
     prediction = predict(facts, now.calibration, config)
     if prediction.fits == "unknown":
@@ -334,10 +332,11 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     elif prediction.kv_available.low >= prediction.kv_needed.high and not stuck:
         return "the whole context fits"
     else:
-        measured = now.calibration.covers(config)
-        available = prediction.kv_available.high - (NOISE_BYTES if measured else 0)
-        footprint = expect(facts, now.calibration, config)
-        length = footprint.longest(available, workload.concurrency, block)[1]
+        room = prediction.kv_available
+        available = room.high
+        if prediction.measured:
+            available = (room.low + room.high) / 2 - NOISE_BYTES[facts.devices[0].kind]
+        length = footprint.longest(max(0.0, available), workload.concurrency, block)[1]
     if stuck:
         length = min(length, facts.length(stuck[-1].candidate.config) - block)
     length = min(length, wanted) if length >= wanted else length // block * block
@@ -367,11 +366,6 @@ def _shortest_fits(now: Situation, config: LaunchConfig) -> bool:
         shortest = min(now.facts.workload.min_context, now.facts.context)
         config = config.replace({"max-model-len": shortest})
     return predict(now.facts, now.calibration, config).fits != "no"
-
-
-def usable(device: Device, facts: Facts) -> int:
-    """Return the bytes of a device a candidate may take."""
-    return facts.budget(device)
 
 
 SOLVERS: dict[str, Callable[[Situation, LaunchConfig], LaunchConfig | str]] = {

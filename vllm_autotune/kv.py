@@ -7,7 +7,7 @@ layers as vLLM does.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from .interval import Interval
 from .layers import Kind, Layers
@@ -87,7 +87,7 @@ class Cache:
         return len({group.kind for group in self.groups or ()}) > 1
 
     def _least(self, length: int, sequences: int) -> float:
-        block, total, page = self.block.low, 0.0, 0.0
+        block, total, page = self.block.low, 0.0, inf
         promoted = bool(self.all_tokens.low) and self._mixed()
         for group in self.groups or ():
             blocks = group.blocks(length, block, self.in_flight.low, most=False)
@@ -95,7 +95,7 @@ class Cache:
                 blocks = ceil(length / block)
             size = group.state.low if group.kind == "state" else group.token.low * block
             total += group.layers.low * size * blocks
-            page = max(page, group.layers.low * size)
+            page = min(page, group.layers.low * size)
         return total * sequences + self.null.low * page
 
     def _most(self, length: int, sequences: int) -> float:

@@ -14,7 +14,7 @@ _INTRUDER = re.compile(
 )
 _PREFIX = re.compile(
     r"\s*(?:\([^()]{1,60}\bpid=\d+\)|\[rank\d+\]:?|"
-    r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b:?(?: +\d\d-\d\d \d\d:\d\d:\d\d)?|\[[\w./-]+:\d+\])"
+    r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b(?:: +| +\d\d-\d\d \d\d:\d\d:\d\d)?|\[[\w./-]+:\d+\])"
 )
 _OTHER_RANK = re.compile(r"\((?:Vllm)?Worker\w{0,30}?(?:[TP]P[1-9]|[^()]{0,20}rank=[1-9])")
 _LEVEL = re.compile(r"\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
@@ -43,6 +43,11 @@ def without_bars(line: str) -> str:
 def may_be_torn(line: str) -> bool:
     """Tell cheaply whether another process may have written into this line."""
     return line.rfind(" pid=") > 20 or line.rfind("INFO:     ") > 26
+
+
+def is_source(line: str) -> bool:
+    """Tell cheaply whether a log record holds a line of a traceback, which is not its message."""
+    return "]     " in line or '   File "' in line or '  File "' in line[:8]
 
 
 def untangle(line: str) -> list[str]:

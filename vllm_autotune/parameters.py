@@ -10,6 +10,10 @@ from .tensors import Weights
 UNGATED = frozenset(
     {"gpt2", "gpt_bigcode", "gpt_neox", "opt", "bloom", "falcon", "starcoder2", "phi", "mpt"}
 )
+# Learned positions beside the tokens.
+POSITIONED = frozenset({"gpt2", "gpt_bigcode", "opt"})
+# Fields of recurrent layers, which are not counted here.
+RECURRENT = ("linear_num_value_heads", "mamba_d_state", "ssm_state_size", "state_size")
 # Two more norms per layer, two norms on query and key: too little to tell apart, so all count 4.
 NORMS = 4
 
@@ -35,7 +39,7 @@ def count_parameters(
     """
     intermediate = number(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
     intermediate = intermediate or (4 * hidden if model_type in UNGATED else 0)
-    if not intermediate or number(config, "linear_num_value_heads", "mamba_d_state"):
+    if not intermediate or number(config, *RECURRENT):
         return None
     if model_type in MLA and number(config, "kv_lora_rank"):
         attention = _latent_attention(config, hidden, heads)
@@ -47,6 +51,8 @@ def count_parameters(
     mixture = matrices * hidden * _mixture_width(config, intermediate)
     dense = matrices * hidden * (number(config, "intermediate_size_mlp") or intermediate)
     embedding = vocab * hidden * (1 if tied else 2)
+    if model_type in POSITIONED:
+        embedding += hidden * number(config, "n_positions", "max_position_embeddings")
     experts = sparse * mixture + (layers - sparse) * dense
     linear = layers * attention + experts
     other = layers * NORMS * hidden + hidden

@@ -97,18 +97,14 @@ def _unanswered(outcome: object) -> str:
 class _Walk:
     """One step of the walk."""
 
-    def __init__(
-        self, facts: Facts, history: Sequence[Attempt], withdrawn: dict[str, str]
-    ) -> None:
+    def __init__(self, facts: Facts, history: Sequence[Attempt], withdrawn: dict[str, str]) -> None:
         self.facts = facts
         self.history = history
         self.withdrawn = withdrawn
         self.calibration = calibrated(facts, history)
         self.tried = {a.candidate.config.fingerprint() for a in history}
         self.failures = [
-            a
-            for a in history
-            if isinstance(a.outcome, OutOfMemory) or _full_length_hang(a.outcome)
+            a for a in history if isinstance(a.outcome, OutOfMemory) or _full_length_hang(a.outcome)
         ]
 
     def step(self) -> Step:

@@ -129,7 +129,7 @@ def derive_context(text: Mapping[str, Any]) -> tuple[int, int]:
 def require(text: Mapping[str, Any], folder: Path) -> None:
     """Raise BadModel, naming the fields, where those of a language model are missing."""
     needed = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "vocab_size": ("vocab_size",)}
-    if text.get("model_type") not in STATE_ONLY:
+    if str(text.get("model_type")) not in STATE_ONLY:
         needed["num_attention_heads"] = HEADS
     missing = [name for name, spellings in needed.items() if not number(text, *spellings)]
     if not text.get("model_type") and not text.get("architectures"):

@@ -37,6 +37,7 @@ Modes while serving:
     metrics_frozen       counters that never move
     health_lies          after `after` requests the engine is dead, and /health still 200
     memory_creep         every request keeps `creep_mib` MiB more
+    leak_blocks          the blocks of a client that left in a stream stay taken
     rate_limit           429 when more than `limit` requests run
     reset                every `every`-th connection is reset
     accepts_over_long    200 for a prompt longer than the context
@@ -68,6 +69,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 GIB = 2**30
+NO_MODULE = (
+    f"{sys.executable}: Error while finding module specification for "
+    "'vllm.entrypoints.openai.api_server' (ModuleNotFoundError: No module named 'vllm')"
+)
 ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 CONSERVING = "See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details."
 SHORT = {
@@ -435,6 +440,13 @@ def set_up_process(script: Script, name: str) -> None:
     signal.signal(signal.SIGINT, action)
 
 
+def close_all_but(*kept: int) -> None:
+    """Close what a forked child inherited: the server's socket, the ends of others' pipes."""
+    for fd in {int(fd.name) for fd in Path("/proc/self/fd").iterdir()} - {0, 1, 2, *kept}:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
 class Worker:
     """The process that would hold the model."""
 
@@ -540,9 +552,7 @@ class Crew:
             answer_read, answer_write = os.pipe()
             pid = os.fork()
             if pid == 0:
-                # Kept open here, these would hide the engine's death from the worker.
-                for fd in (order_write, answer_read, *(pipe[0] for pipe in self.pipes)):
-                    os.close(fd)
+                close_all_but(order_read, answer_write)
                 Worker(card, rank).run(order_read, answer_write)
             os.close(order_read)
             os.close(answer_write)
@@ -601,7 +611,7 @@ class Engine:
             say("EngineCore", "core.py:1510", f"EngineCore failed to start.\n{text}", "ERROR")
             if not self.alone:
                 # Printed after any failure, whether or not the worker had a part in it.
-                self.say_worker_died("0")
+                self.say_worker_died(self.crew.dead() or "None")
             raw(f"Process EngineCore:\n{text}")
             os._exit(1)
         os.write(ready, (json.dumps([self.max_model_len, self.card.kv_tokens]) + "\n").encode())
@@ -618,7 +628,7 @@ class Engine:
             f"enforce_eager={card.eager}, kv_cache_dtype={card.text('kv-cache-dtype') or 'auto'}, "
             f"device_config={script.device}",
         )
-        crew = Crew(card)
+        self.crew = crew = Crew(card)
         if self.alone:
             worker = Worker(card, 0)
             worker.load("EngineCore")
@@ -721,12 +731,12 @@ class EngineProcess:
         self.ready, ready_write = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self.orders)
-            os.close(self.ready)
+            close_all_but(order_read, ready_write)
             Engine(card, context).run(order_read, ready_write)
         os.close(order_read)
         os.close(ready_write)
         self.exit_code: int | None = None
+        self.lock = threading.Lock()
 
     def wait_ready(self) -> tuple[int, int] | None:
         """Return the length and the KV tokens it serves, None if it died."""
@@ -739,10 +749,11 @@ class EngineProcess:
         return max_model_len, kv_tokens
 
     def wait(self) -> int:
-        if self.exit_code is None:
-            _, status = os.waitpid(self.pid, 0)
-            self.exit_code = os.waitstatus_to_exitcode(status)
-        return self.exit_code
+        with self.lock:
+            if self.exit_code is None:
+                _, status = os.waitpid(self.pid, 0)
+                self.exit_code = os.waitstatus_to_exitcode(status)
+            return self.exit_code
 
     def perish(self) -> None:
         with contextlib.suppress(OSError):
@@ -750,9 +761,10 @@ class EngineProcess:
 
     def kill(self) -> None:
         """Kill the engine; its workers see the end of their pipes and follow."""
-        with contextlib.suppress(ProcessLookupError):
-            if self.exit_code is None:
+        if self.exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+            self.wait()
 
 
 # --- The API server -----------------------------------------------------------------------------
@@ -903,7 +915,9 @@ class Api:
         """Start everything, serve until told to stop, and return the exit code."""
         script = self.script
         if script.die_at == "spawn":
-            raw(script.text if script.how == "text" else "Error while finding module specification")
+            if script.how in ("hang", "sigkill", "exit0"):
+                perish(self.card, "spawn")
+            raw(script.text if script.how == "text" else NO_MODULE)
             return 1
         signal.alarm(script.lifetime)
         stop = signal.SIG_IGN if script.is_on("ignores_sigterm") else lambda *_: self.stop.set()
@@ -1252,6 +1266,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 piece = {"delta": {"content": shown}} if chat else {"text": shown}
                 end = {"index": 0, "logprobs": None, "finish_reason": "length" if last else None}
                 self.event({**document, "choices": [{**end, **piece}]})
+        except OSError:
+            if script.is_on("leak_blocks"):
+                self.api.scheduler.used += prompt
+            raise
         except EngineDead:
             self.event(Refusal(500, "InternalServerError", ENGINE_DEAD).body)
         else:

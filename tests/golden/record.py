@@ -26,7 +26,8 @@ from threading import Thread
 
 HERE = Path(__file__).parent
 READY = "Application startup complete"
-PATIENCE = 300.0
+PATIENCE = 200.0  # seconds until the line to act on, or the end
+TO_END = 60.0  # seconds from the act to the end
 
 MAKE_MODEL = """
 import json, sys, pathlib
@@ -45,7 +46,7 @@ fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftex
 fast.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\\n{% endfor %}"
 fast.save_pretrained(path)
 torch.manual_seed(0)
-config = Qwen2Config(vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=4,
+config = Qwen2Config(vocab_size=512, hidden_size=256, intermediate_size=256, num_hidden_layers=4,
     num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32768,
     bos_token_id=0, eos_token_id=0, tie_word_embeddings=False)
 Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(path)
@@ -128,6 +129,7 @@ def kill_worker_under_load(server: Server) -> None:
     server.kill_child("Worker")
 
 
+WITHOUT_WEIGHTS = ("no-weights", "small-heads")
 ENGINE = "Initializing a V1 LLM engine"
 WORKER = "Starting to load model"
 CASES = {
@@ -175,6 +177,8 @@ CASES = {
     "unknown-architecture": Case(model="unknown-architecture"),
     "unknown-model-type": Case(model="unknown-type"),
     "remote-code": Case(model="remote-code"),
+    "crash-in-first-request": Case(
+        model="small-heads", args=("--load-format", "dummy"), act=serve_and_stop),
     "tp-heads": Case(args=("--tensor-parallel-size", "3")),
     "port-in-use": Case(occupied=True, act=Server.stop),
     "shared-memory-too-small": Case(
@@ -208,6 +212,7 @@ def make_models(python: str, root: Path) -> None:
             "{", '{"quantization_config": {"quant_method": "awq", "bits": 4, '
             '"group_size": 32, "zero_point": true},', 1,
         ),
+        "small-heads": config.replace('"hidden_size"', '"head_dim": 16, "hidden_size"'),
         "unknown-architecture": config.replace(architecture, '"NobodyForCausalLM"'),
         "unknown-type": config.replace('"qwen2"', '"nobody"'),
         "remote-code": config.replace('"qwen2"', '"nobody"').replace(
@@ -226,8 +231,8 @@ def make_models(python: str, root: Path) -> None:
     (root / "remote-code" / "configuration_nobody.py").write_text("class NobodyConfig: pass\n")
 
 
-def record(python: str, models: Path, case: Case) -> tuple[str, int]:
-    """Run one case; return its log and the exit code of the API server."""
+def record(python: str, models: Path, case: Case) -> tuple[str, int | None]:
+    """Run one case; return its log and the API server's exit code, None if it stayed."""
     with ExitStack() as stack:
         port_holder = stack.enter_context(socket.socket())
         port_holder.bind(("127.0.0.1", 0))
@@ -262,16 +267,17 @@ def record(python: str, models: Path, case: Case) -> tuple[str, int]:
         return scrubbed(log.read_text(errors="replace"), python, models, scratch), code
 
 
-def _watch(server: Server, log: Path, case: Case) -> int:
-    acted = False
-    for _ in range(int(PATIENCE * 2)):
-        if server.process.poll() is not None:
-            return server.process.returncode
+def _watch(server: Server, log: Path, case: Case) -> int | None:
+    deadline, acted = time.monotonic() + PATIENCE, False
+    while time.monotonic() < deadline:
+        code = server.process.poll()
+        if code is not None:
+            return code
         if not acted and case.when in log.read_text(errors="replace"):
-            acted = True
+            acted, deadline = True, time.monotonic() + TO_END
             (case.act or Server.stop)(server)
         time.sleep(0.5)
-    return server.process.returncode if server.process.poll() is not None else 0
+    return None
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

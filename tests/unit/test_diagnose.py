@@ -1,0 +1,485 @@
+"""What `diagnose` makes of real logs, and of lines no real log of ours has yet."""
+
+import json
+import re
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vllm_autotune.diagnose import LogReader, cures, diagnose
+from vllm_autotune.outcome import (
+    PHASES,
+    Crashed,
+    Environment,
+    OutOfMemory,
+    Rejected,
+)
+from vllm_autotune.signatures import SIGNATURES
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+LOGS = sorted(GOLDEN.glob("*/*.log"))
+GIB = 2**30
+
+WORKER = "(EngineCore pid=3135) ERROR 11-20 09:50:12 [core.py:1330] "
+LOADING = "(EngineCore pid=3135) INFO 11-20 09:50:10 [model_runner.py:284] Loading model from scratch...\n"
+LOADED = (
+    "(EngineCore pid=3135) INFO 11-20 09:50:11 [model_runner.py:305] "
+    "Model loading took 14.29 GiB and 1.032844 seconds\n"
+)
+KV_SIZE = (
+    "(EngineCore pid=3135) INFO 11-20 09:25:04 [kv_cache_utils.py:2177] "
+    "GPU KV cache size: 2,115,440 tokens\n"
+)
+CAPTURED = (
+    "(EngineCore pid=898) INFO 11-20 09:25:08 [model_runner.py:747] "
+    "Graph capturing finished in 4 secs, took 0.89 GiB\n"
+)
+READY = "(APIServer pid=833) INFO:     Application startup complete.\n"
+OUT = (
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 298.00 MiB. GPU 0 has a total "
+    "capacity of 139.80 GiB of which 51.00 MiB is free.\n"
+)
+DEAD = "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.\n"
+
+
+def read(text: str) -> LogReader:
+    reader = LogReader()
+    reader.feed(text)
+    return reader
+
+
+def expected(log: Path) -> dict[str, Any]:
+    verdict: dict[str, Any] = json.loads(log.with_suffix(".json").read_text())
+    return verdict
+
+
+def test_there_are_real_logs_and_each_has_a_verdict_written_by_hand() -> None:
+    assert len(LOGS) > 40
+    assert {log.with_suffix("") for log in LOGS} == {
+        verdict.with_suffix("") for verdict in GOLDEN.glob("*/*.json")
+    }
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda log: f"{log.parent.name}/{log.stem}")
+def test_a_real_log_gives_its_recorded_verdict(log: Path) -> None:
+    wanted = expected(log)
+    reader = read(log.read_text())
+    verdict = reader.verdict(exit_code=wanted["exit_code"])
+
+    assert reader.ready == wanted["ready"]
+    assert reader.phase == wanted["reached"]
+    for name, value in wanted["readings"].items():
+        assert getattr(reader.readings, name) == pytest.approx(value, rel=1e-6), name
+    if wanted["outcome"] is None:
+        assert verdict is None
+        assert reader.terminal() is None
+        return
+    assert verdict is not None
+    assert 1 <= len(verdict.evidence) <= 5
+    assert cures(verdict) or verdict.cause == "unknown"
+    shown = {name: getattr(verdict, name, None) for name in wanted["verdict"]}
+    assert shown == pytest.approx(wanted["verdict"], rel=1e-6)
+    assert verdict.kind == wanted["outcome"]
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda log: f"{log.parent.name}/{log.stem}")
+def test_feeding_a_log_in_small_pieces_changes_nothing(log: Path) -> None:
+    text, code = log.read_text(), expected(log)["exit_code"]
+    whole, pieces = read(text), LogReader()
+    for start in range(0, len(text), 997):
+        pieces.feed(text[start : start + 997])
+    assert pieces.verdict(exit_code=code) == whole.verdict(exit_code=code)
+    assert (pieces.readings, pieces.phase, pieces.ready) == (
+        whole.readings,
+        whole.phase,
+        whole.ready,
+    )
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda log: f"{log.parent.name}/{log.stem}")
+def test_the_early_verdict_of_a_real_log_is_its_last_one(log: Path) -> None:
+    reader = LogReader()
+    for line in log.read_text().splitlines(keepends=True):
+        reader.feed(line)
+        early = reader.terminal()
+        if early is not None:
+            assert early.cause == expected(log)["verdict"]["cause"]
+            assert early.phase == expected(log)["verdict"]["phase"]
+
+
+@pytest.mark.parametrize(
+    ("before", "phase"),
+    [
+        (LOADING, "load"),
+        (LOADING + LOADED, "profile"),
+        (LOADING + LOADED + KV_SIZE, "graphs"),
+        (LOADING + LOADED + KV_SIZE + CAPTURED, "warmup"),
+        (LOADING + LOADED + KV_SIZE + CAPTURED + READY, "serving"),
+    ],
+)
+def test_a_bare_out_of_memory_error_happened_where_the_last_milestone_was(
+    before: str, phase: str
+) -> None:
+    verdict = read(before + WORKER + OUT).verdict(exit_code=1)
+    assert isinstance(verdict, OutOfMemory)
+    assert verdict.cause == "cuda_out_of_memory"
+    assert verdict.phase == phase
+    assert verdict.shortfall_bytes == (298 - 51) * 2**20
+    assert cures(verdict)
+
+
+def test_without_graphs_what_comes_after_the_kv_cache_is_warm_up() -> None:
+    eager = "(APIServer pid=1) WARNING 11-20 09:49:56 [vllm.py:1163] Enforce eager set, disabling\n"
+    assert read(eager + LOADING + LOADED + KV_SIZE).phase == "warmup"
+
+
+def test_a_progress_bar_tells_that_graphs_are_captured() -> None:
+    bar = "\rCapturing CUDA graphs (PIECEWISE):  50%|#####     | 5/10 [00:01<00:01,  4.5it/s]\n"
+    assert read(LOADING + LOADED + bar).phase == "graphs"
+
+
+# One line for each signature that no real log of ours shows; the words are vLLM's (or torch's,
+# NCCL's, the Hub's), the numbers are made up.
+FROM_SOURCE: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    (
+        "ValueError: To serve at least one request with the models's max seq len (32768), (1.75 GiB "
+        "KV cache is needed, which is larger than the available KV cache memory (1.14 GiB). Based on "
+        "the available memory,  Try increasing `gpu_memory_utilization` or decreasing",
+        "kv_cache_too_small",
+        {"phase": "kv_cache", "limit": None, "shortfall_bytes": round(0.61 * GIB)},
+    ),
+    (
+        "ValueError: The model's max seq len (32768) is larger than the maximum number of tokens that "
+        "can be stored in KV cache (20112). Try increasing `gpu_memory_utilization`",
+        "kv_cache_too_small",
+        {"phase": "kv_cache", "limit": 20112},
+    ),
+    (
+        "ValueError: max_num_seqs (1024) exceeds available Mamba cache blocks (311). Each decode",
+        "too_many_sequences",
+        {"phase": "graphs"},
+    ),
+    (
+        "ValueError: Available memory on node 0 (6.5/8.21 GiB) on kv cache allocation is less than "
+        "requested memory for kv (7.0/7.5 GiB). Reduce CPU memory used by other processes.",
+        "cpu_memory_busy",
+        {"phase": "kv_cache"},
+    ),
+    (
+        "ValueError: The worker already uses 1.2 GiB of memory; increase --gpu-memory-utilization to "
+        "more than 0.17",
+        "model_exceeds_reservation",
+        {"where": "host"},
+    ),
+    (
+        "ValueError: No available memory for the cache blocks. Try increasing "
+        "`VLLM_CPU_KVCACHE_SPACE` when initializing the engine.",
+        "no_kv_cache_memory",
+        {},
+    ),
+    (
+        "ValueError: Free memory on device (20.1/23.65 GiB) on startup is less than desired GPU memory "
+        "utilization (0.9, 21.28 GiB). Decrease GPU memory",
+        "device_busy",
+        {"kind": "environment"},
+    ),
+    (
+        "ValueError: Externally held weights on device cuda:0 (30.1/39.5 GiB) exceed the desired GPU "
+        "memory utilization (0.5, 19.75 GiB). Increase GPU memory",
+        "external_weights",
+        {"kind": "out_of_memory"},
+    ),
+    (
+        "AssertionError: Error in memory profiling. Initial free memory 60.5 GiB, current free memory "
+        "70.25 GiB. This happens when other processes sharing the same container release",
+        "memory_released_during_profiling",
+        {"kind": "environment"},
+    ),
+    (
+        "ERROR 11-20 09:50:12 [gpu_model_runner.py:5148] Failed to load model - not enough GPU memory. "
+        "Try lowering --gpu-memory-utilization to free memory for weights (original error: CUDA out "
+        "of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 23.65 GiB of which "
+        "1.00 GiB is free.)",
+        "weights_out_of_memory",
+        {"phase": "load", "shortfall_bytes": GIB // 2},
+    ),
+    (
+        "RuntimeError: CUDA out of memory occurred when warming up sampler with 1024 dummy requests. "
+        "Please try lowering `max_num_seqs`",
+        "sampler_out_of_memory",
+        {},
+    ),
+    ("torch.AcceleratorError: CUDA error: out of memory", "cuda_out_of_memory", {}),
+    (
+        "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuda_out_of_memory",
+        {},
+    ),
+    (
+        "RuntimeError: NCCL Error 1: unhandled cuda error; Cuda failure 2 'out of memory'",
+        "cuda_out_of_memory",
+        {},
+    ),
+    (
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't "
+        "allocate memory: you tried to allocate 1073741824 bytes. Error code 12",
+        "host_out_of_memory",
+        {"where": "host"},
+    ),
+    ("OSError: [Errno 12] Cannot allocate memory", "host_out_of_memory", {"where": "host"}),
+    (
+        "  Value error, The quantization method awq is not supported for the current GPU. Minimum "
+        "capability: 75. Current capability: 70. [type=value_error]",
+        "unsupported_quantization",
+        {"argument": "quantization"},
+    ),
+    (
+        "  Value error, torch.bfloat16 is not supported for quantization method gptq. Supported "
+        "dtypes: [torch.float16]",
+        "unsupported_quantization",
+        {},
+    ),
+    ("ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your "
+     "Tesla T4 GPU has compute capability 7.5.", "unsupported_dtype", {"argument": "dtype"}),
+    (
+        "ValueError: No valid attention backend found for cuda with AttentionSelectorConfig("
+        "head_size=128). Reasons: {FLASH_ATTN: [kv_cache_dtype not supported]}.",
+        "unsupported_kv_cache_dtype",
+        {"argument": "kv-cache-dtype"},
+    ),
+    (
+        "ValueError: No valid attention backend found for cuda with AttentionSelectorConfig("
+        "head_size=17). Reasons: {FLASH_ATTN: [head_size not supported]}.",
+        "no_attention_backend",
+        {},
+    ),
+    (
+        "ValueError(\"type fp8e4nv not supported in this architecture. The supported fp8 dtypes are\")",
+        "unsupported_kv_cache_dtype",
+        {},
+    ),
+    ("  Value error, Pipeline parallelism is not supported for this model. Supported models",
+     "pipeline_parallel_unsupported", {}),
+    ("ImportError: Please install bitsandbytes>=0.46.1 via `pip install bitsandbytes>=0.46.1`",
+     "bitsandbytes_unavailable", {}),
+    ("ValueError: Unable to load Ray: No module named 'ray'. Ray is required for multi-node inference",
+     "too_few_gpus", {}),
+    ("RuntimeError: NCCL error: unhandled system error", "nccl", {"kind": "environment"}),
+    ("torch.distributed.DistBackendError: NCCL error in: /pytorch/torch/csrc", "nccl", {}),
+    ("torch.distributed.DistNetworkError: The server socket has failed to listen on any local network "
+     "address. port: 45759, EADDRINUSE", "port_in_use", {"kind": "environment"}),
+    ("OSError: You are trying to access a gated repo.", "model_not_found_or_gated", {}),
+    ("huggingface_hub.errors.GatedRepoError: 403 Client Error. Cannot access gated repo for url",
+     "gated_model", {}),
+    ("huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error.", "model_not_found", {}),
+    ("  Value error, Model architectures ['Foo'] failed to be inspected. Please check the logs",
+     "unknown_architecture", {}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "cause", "numbers"), FROM_SOURCE)
+def test_a_line_from_the_sources_is_known(line: str, cause: str, numbers: dict[str, Any]) -> None:
+    if cause == "model_not_found_or_gated":
+        cause = "gated_model"
+    verdict = read(LOADING + line + "\n").verdict(exit_code=1)
+    assert verdict is not None
+    assert verdict.cause == cause
+    for name, value in numbers.items():
+        assert getattr(verdict, name) == pytest.approx(value, rel=1e-6), name
+    assert cures(verdict)
+
+
+def test_the_mamba_limit_is_a_reading() -> None:
+    line = "ValueError: max_num_seqs (1024) exceeds available Mamba cache blocks (311). Each\n"
+    assert read(line).readings.max_num_seqs == 311
+
+
+def test_the_cause_is_the_sampler_though_torch_spoke_first() -> None:
+    sampler = "RuntimeError: CUDA out of memory occurred when warming up sampler with 9 dummy requests."
+    verdict = read(LOADED + WORKER + OUT + WORKER + sampler + "\n").verdict()
+    assert verdict is not None
+    assert verdict.cause == "sampler_out_of_memory"
+    assert verdict.phase == "profile"
+
+
+def test_what_nccl_says_after_a_worker_ran_out_of_memory_is_not_the_cause() -> None:
+    nccl = "(Worker_TP0 pid=9) ERROR 11-20 09:50:12 [x.py:1] torch.distributed.DistBackendError: NCCL\n"
+    for text in (WORKER + OUT + nccl, nccl + WORKER + OUT):
+        verdict = read(text).verdict()
+        assert verdict is not None
+        assert verdict.cause == "cuda_out_of_memory"
+
+
+def test_text_that_a_user_sent_is_nobodys_error() -> None:
+    quoted = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    for line in (
+        f"INFO 11-20 09:50:12 [logger.py:39] Received request cmpl-1: prompt: '{quoted}', params",
+        f'INFO:     127.0.0.1:37296 - "GET /?q={quoted} HTTP/1.1" 404 Not Found',
+        f'(APIServer pid=9) INFO:     10.0.0.1:1 - "GET /v1/{quoted} HTTP/1.1" 404',
+        "INFO 11-20 09:50:12 [x.py:1] No available memory for the cache blocks, said somebody",
+        "my program ran out of memory",
+    ):
+        assert read(READY + line + "\n").verdict() is None
+        assert read(READY + line + "\n").verdict(exit_code=0) is None
+
+
+def test_a_warning_about_memory_was_survived() -> None:
+    line = "WARNING 11-20 09:50:12 [tune.py:1] torch.OutOfMemoryError: CUDA out of memory. Skipping\n"
+    assert read(LOADED + line + READY).verdict() is None
+
+
+def test_what_was_said_before_the_server_was_ready_was_survived() -> None:
+    assert read("OSError: LocalEntryNotFoundError: offline\n" + READY).verdict() is None
+
+
+def test_an_engine_that_died_while_serving_is_a_failure_though_the_server_exits_with_0() -> None:
+    verdict = read(READY + WORKER + DEAD).verdict(exit_code=0)
+    assert isinstance(verdict, Crashed)
+    assert verdict.cause == "engine_died"
+    assert verdict.phase == "serving"
+
+
+def test_an_engine_that_died_after_sigterm_was_stopped() -> None:
+    stop = "(APIServer pid=1) INFO 11-20 09:37:35 [launcher.py:254] [shutdown] API server: shutdown triggered\n"
+    force = "(APIServer pid=1) WARNING 11-20 09:37:35 [utils.py:648] force killing remaining processes\n"
+    assert read(READY + stop + force + WORKER + DEAD).verdict(exit_code=0) is None
+
+
+def test_a_kill_is_the_hosts_only_when_the_cgroup_says_so() -> None:
+    log = LOADING + (
+        "RuntimeError: Engine core initialization failed. See root cause above. "
+        "Failed core proc(s): {'EngineCore': -9}\n"
+    )
+    perhaps = read(log).verdict(exit_code=1)
+    assert isinstance(perhaps, Crashed)
+    assert perhaps.cause == "killed"
+    assert "perhaps" in perhaps.reason
+    surely = read(log).verdict(exit_code=1, host_oom_kills=1)
+    assert isinstance(surely, OutOfMemory)
+    assert (surely.cause, surely.where) == ("killed_by_host", "host")
+
+
+def test_the_hosts_oom_killer_is_not_blamed_for_what_has_another_cause() -> None:
+    verdict = read(LOADED + WORKER + OUT).verdict(exit_code=-9, host_oom_kills=1)
+    assert verdict is not None
+    assert verdict.cause == "cuda_out_of_memory"
+
+
+def test_a_process_killed_before_it_said_anything_was_killed() -> None:
+    verdict = read(LOADING).verdict(exit_code=-9)
+    assert verdict is not None
+    assert verdict.cause == "killed"
+
+
+def test_an_empty_dictionary_of_failed_processes_is_no_cause() -> None:
+    end = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}\n"
+    verdict = read(LOADING + end).verdict(exit_code=1)
+    assert isinstance(verdict, Crashed)
+    assert verdict.cause == "unknown"
+    assert read(LOADING + end).terminal() is not None
+
+
+@pytest.mark.parametrize("code", [1, 2, 134, -6, -11])
+def test_an_error_nobody_knows_is_a_crash_with_its_line(code: int) -> None:
+    line = "(EngineCore pid=3) ERROR 11-20 09:50:12 [core.py:1330] ZeroDivisionError: division by zero"
+    verdict = read(LOADING + line + "\n").verdict(exit_code=code)
+    assert isinstance(verdict, Crashed)
+    assert (verdict.cause, verdict.exit_code) == ("unknown", code)
+    assert verdict.evidence[0] == line
+    assert "division by zero" in verdict.reason
+
+
+def test_the_first_error_is_the_reason_and_wrappers_are_not() -> None:
+    log = (
+        "(Worker pid=1) ERROR 11-20 09:50:12 [m.py:1] WorkerProc hit an exception.\n"
+        "(Worker pid=1) ERROR 11-20 09:50:12 [m.py:1] KeyError: 'lm_head'\n"
+        "(EngineCore pid=2) ERROR 11-20 09:50:13 [m.py:1] RuntimeError: Worker failed with error "
+        "''lm_head'', please check the stack trace above for the root cause\n"
+        "RuntimeError: Engine core initialization failed. See root cause above. "
+        "Failed core proc(s): {'EngineCore': 1}\n"
+    )
+    verdict = read(log).verdict(exit_code=1)
+    assert isinstance(verdict, Crashed)
+    assert verdict.reason.startswith("KeyError: 'lm_head'")
+
+
+def test_nothing_at_all_is_no_failure_unless_the_process_is_gone() -> None:
+    assert LogReader().verdict() is None
+    assert isinstance(LogReader().verdict(exit_code=1), Crashed)
+    assert isinstance(LogReader().verdict(exit_code=0), Crashed)
+
+
+def test_an_unknown_flag_names_itself_in_vllms_words() -> None:
+    verdict = read("api_server.py: error: unrecognized arguments: --swap-space 8\n").terminal()
+    assert isinstance(verdict, Rejected)
+    assert (verdict.cause, verdict.argument) == ("unknown_flag", "swap-space")
+
+
+def test_a_field_that_pydantic_refuses_is_the_argument() -> None:
+    log = (
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for CacheConfig\n"
+        "gpu_memory_utilization\n"
+        "  Input should be less than or equal to 1 [type=less_than_equal, input_value=1.5]\n"
+    )
+    verdict = read(log).verdict(exit_code=1)
+    assert isinstance(verdict, Rejected)
+    assert verdict.argument == "gpu-memory-utilization"
+    assert "Input should be less than or equal to 1" in verdict.evidence[2]
+
+
+def test_only_the_first_worker_of_a_group_is_measured() -> None:
+    other = LOADED.replace("EngineCore", "Worker_TP1").replace("14.29", "15.00")
+    assert read(LOADED + other).readings.weights_bytes == round(14.29 * GIB)
+    assert read(other + LOADED).readings.weights_bytes == round(14.29 * GIB)
+
+
+def test_a_second_start_in_the_same_log_starts_anew() -> None:
+    banner = "(APIServer pid=7) INFO 11-20 09:38:30 [utils.py:1] █▄█▀ █     █  version 0.32.0\n"
+    reader = read(banner + LOADING + LOADED + WORKER + OUT + banner + LOADING + READY)
+    assert reader.ready
+    assert reader.verdict() is None
+
+
+def test_the_last_line_is_fit_to_show() -> None:
+    reader = read("\x1b[32mINFO\x1b[0m first\n\n")
+    assert reader.last_line == "INFO first"
+    reader.feed("\rLoading:  10%|#  | 1/10 [00:01<00:09]\rLoading:  20%|## | 2/10 [00:02<00:08]")
+    assert reader.last_line == "Loading:  20%|## | 2/10 [00:02<00:08]"
+
+
+def test_diagnose_takes_lines_or_pieces() -> None:
+    text = LOADING + LOADED + WORKER + OUT
+    by_line = diagnose(text.splitlines(keepends=True), exit_code=1)
+    assert by_line == diagnose([text[:99], text[99:]], exit_code=1)
+    assert isinstance(by_line, OutOfMemory)
+
+
+def test_every_signature_is_complete() -> None:
+    for signature in SIGNATURES:
+        assert re.fullmatch(r"[a-z_]+", signature.name)
+        assert signature.reason
+        assert signature.phase is None or signature.phase in PHASES
+        assert signature.cures or signature.name == "cuda_out_of_memory"
+
+
+def test_a_log_without_an_end_of_line_stays_in_bounded_memory() -> None:
+    reader = LogReader()
+    tracemalloc.start()
+    for _ in range(300):
+        reader.feed("x" * 100_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8_000_000
+    assert isinstance(reader.verdict(exit_code=1), Crashed)
+
+
+def test_device_busy_is_not_the_candidates_fault() -> None:
+    line = FROM_SOURCE[6][0]
+    verdict = read(line + "\n").terminal()
+    assert isinstance(verdict, Environment)
+    readings = read(line + "\n").readings
+    assert readings.free_bytes == round(20.1 * GIB)
+    assert readings.total_bytes == round(23.65 * GIB)
+    assert readings.utilization == 0.9

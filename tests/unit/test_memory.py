@@ -1,0 +1,520 @@
+"""The bytes of a launch, against what vLLM printed and against its own formulas."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
+from vllm_autotune.config import LaunchConfig, Value
+from vllm_autotune.device import Device
+from vllm_autotune.errors import BadUsage
+from vllm_autotune.memory import (
+    Calibration,
+    Footprint,
+    Interval,
+    batch_defaults,
+    block_size,
+    footprint,
+    format_bytes,
+    parse_bytes,
+)
+from vllm_autotune.outcome import Readings
+
+SHAPES = Path(__file__).parent / "shapes"
+GIB = 2**30
+TINY_QWEN2 = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 32768,
+    "vocab_size": 4096,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+}
+
+
+def device(memory_gib: float = 139.8, name: str = "NVIDIA H200", kind: str = "cuda") -> Device:
+    size = int(memory_gib * GIB)
+    return Device(
+        kind="cpu" if kind == "cpu" else "cuda",
+        index=0,
+        name=name,
+        uuid="GPU-0",
+        memory_bytes=size,
+        free_bytes=size - GIB // 2,
+        capability=(9, 0),
+    )
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
+    found = {}
+    configs = {path.stem: path.read_text() for path in SHAPES.glob("*.json")}
+    for name, text in {**configs, "tiny-qwen2": json.dumps(TINY_QWEN2)}.items():
+        folder = tmp_path_factory.mktemp(name)
+        (folder / "config.json").write_text(text)
+        found[name] = read_checkpoint(str(folder), weights_required=False)
+    return found
+
+
+def estimate(
+    checkpoint: Checkpoint,
+    args: dict[str, Value] | None = None,
+    *,
+    on: Device | None = None,
+    vllm: tuple[int, ...] | None = (0, 26, 0),
+    env: dict[str, str] | None = None,
+) -> Footprint:
+    config = LaunchConfig(checkpoint.path, args or {}, env or {})
+    return footprint(checkpoint, config, on or device(), vllm=vllm)
+
+
+def gib(value: float) -> float:
+    return value * GIB
+
+
+# What vLLM 0.26 printed on an H200: shape, arguments, weights, overhead beside them, available
+# KV cache in GiB, and the tokens it made of it.
+BOOTS: dict[str, tuple[str, dict[str, Value], float, float, float, int]] = {
+    "7B": ("qwen2.5-7b", {}, 14.29, 1.35, 112.98, 2_115_440),
+    "7B eager": ("qwen2.5-7b", {"enforce-eager": True}, 14.29, 1.34, 112.98, 2_115_568),
+    "7B fp8": (
+        "qwen2.5-7b",
+        {"quantization": "fp8", "enforce-eager": True},
+        8.17,
+        1.45,
+        1.42,
+        26_528,
+    ),
+    "7B small": ("qwen2.5-7b", {"enforce-eager": True}, 14.29, 1.34, 1.84, 34_496),
+    "72B on two": (
+        "qwen2.5-72b",
+        {"tensor-parallel-size": 2, "enforce-eager": True},
+        67.8,
+        1.39,
+        59.42,
+        389_392,
+    ),
+}
+
+
+@pytest.mark.parametrize("boot", BOOTS)
+def test_a_real_boot_lies_within_the_estimate(shapes: dict[str, Checkpoint], boot: str) -> None:
+    shape, args, weights, overhead, kv, tokens = BOOTS[boot]
+    found = estimate(shapes[shape], args)
+    assert gib(weights) in found.weights
+    assert (found.weights.low + found.weights.high) / 2 == pytest.approx(gib(weights), rel=0.01)
+    assert gib(overhead) in found.activations + found.non_torch
+    assert gib(kv) / tokens == pytest.approx(found.cache.token_bytes().low, rel=0.005)
+    assert found.cache.token_bytes().low == found.cache.token_bytes().high
+
+
+def test_other_measured_weights_lie_within_the_estimate(shapes: dict[str, Checkpoint]) -> None:
+    seven, big = shapes["qwen2.5-7b"], shapes["qwen2.5-72b"]
+    assert gib(7.15) in estimate(seven, {"pipeline-parallel-size": 2}).weights
+    assert gib(135.43) in estimate(big).weights
+    offloaded = estimate(seven, {"cpu-offload-gb": 8}, env={"VLLM_USE_V2_MODEL_RUNNER": "0"})
+    assert gib(6.1) in offloaded.weights
+    assert offloaded.weights.high < gib(7)
+    ignored = estimate(seven, {"cpu-offload-gb": 8})
+    assert gib(14.29) in ignored.weights
+    assert any("may ignore --cpu-offload-gb" in note for note in ignored.notes)
+
+
+def test_four_bits_shrink_all_but_the_embeddings(shapes: dict[str, Checkpoint]) -> None:
+    """A real 3B with an output head of its own took 6.37 GiB, and 2.65 with bitsandbytes."""
+    seven = shapes["qwen2.5-7b"]
+    three = replace(
+        seven,
+        layers=36,
+        weights=replace(
+            seven.weights or pytest.fail("no weights"),
+            embedding=2 * 151936 * 2048,
+            linear=36 * (2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 11008),
+            other=36 * 4 * 2048,
+        ),
+    )
+    assert gib(6.37) in estimate(three).weights
+    assert gib(2.65) in estimate(three, {"quantization": "bitsandbytes"}).weights
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+LOADED = [
+    log
+    for log in sorted(GOLDEN.glob("*/*.log"))
+    if re.search(r"model='[^']*/qwen2.5-\d+b'.*Model loading took", log.read_text(), re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("log", LOADED, ids=lambda log: f"{log.parent.name}-{log.stem}")
+def test_every_log_of_a_known_shape_agrees_with_the_estimate(
+    shapes: dict[str, Checkpoint], log: Path
+) -> None:
+    text = log.read_text()
+    model = re.search(r"with config: model='[^']*/([^'/]+)'", text)
+    weights = re.search(r"Model loading took ([\d.]+) GiB", text)
+    assert model
+    assert weights
+    args: dict[str, Value] = {}
+    for flag in ("quantization", "tensor_parallel_size", "cpu_offload_gb"):
+        given_ = re.search(rf"'{flag}': '?([\w.]+)'?", text)
+        if given_:
+            args[flag.replace("_", "-")] = given_[1]
+    found = estimate(shapes[model[1]], args)
+    assert gib(float(weights[1])) in found.weights
+
+
+@pytest.mark.parametrize(
+    ("shape", "args", "expected"),
+    [
+        ("qwen2.5-7b", {}, 57_344),
+        ("qwen2.5-7b", {"kv-cache-dtype": "fp8"}, 28_672),
+        ("qwen2.5-7b", {"kv-cache-dtype": "int8_per_token_head"}, 28 * 4 * (256 + 8)),
+        ("qwen2.5-7b", {"kv-cache-dtype": "nvfp4"}, 16_128),
+        ("qwen2.5-7b", {"dtype": "float32"}, 114_688),
+        ("qwen2.5-7b", {"tensor-parallel-size": 4}, 14_336),
+        ("qwen2.5-7b", {"tensor-parallel-size": 7}, 14_336),  # key heads replicated
+        ("qwen2.5-7b", {"pipeline-parallel-size": 2}, 28_672),
+        ("qwen2.5-72b", {"tensor-parallel-size": 2}, 163_840),
+        ("llama-3.1-8b", {}, 131_072),
+        ("falcon-7b", {}, 32 * 2 * 64 * 2),
+        ("falcon-7b", {"tensor-parallel-size": 8}, 32 * 2 * 64 * 2),
+        ("starcoder", {}, 40 * 2 * 128 * 2),
+        ("mixtral-8x7b", {}, 131_072),
+        ("qwen3-30b-a3b", {}, 98_304),
+        ("deepseek-v3", {}, 61 * 576 * 2),
+        ("deepseek-v3", {"tensor-parallel-size": 8}, 61 * 576 * 2),
+        ("deepseek-v3", {"kv-cache-dtype": "fp8"}, 61 * 576),
+        ("deepseek-v2-lite", {"kv-cache-dtype": "fp8_ds_mla"}, 27 * 656),
+        ("gpt-oss-20b", {}, 12 * 2 * 8 * 64 * 2),
+        ("gemma-3-4b", {}, 5 * 2 * 4 * 256 * 2),
+        ("jamba-mini", {}, 4 * 2 * 8 * 128 * 2),
+        ("qwen3-next-80b", {}, 12 * 2 * 2 * 256 * 2),
+        ("mamba-2.8b", {}, 0),
+    ],
+)
+def test_a_token_costs_exactly_this_much(
+    shapes: dict[str, Checkpoint], shape: str, args: dict[str, Value], expected: int
+) -> None:
+    assert estimate(shapes[shape], args).cache.token_bytes() == Interval.exactly(expected)
+
+
+def test_a_sliding_window_bounds_what_a_sequence_keeps(shapes: dict[str, Checkpoint]) -> None:
+    mistral = estimate(shapes["mistral-7b-v0.1"], {"max-num-batched-tokens": 2048})
+    short, long = mistral.kv_bytes(1024), mistral.kv_bytes(32768)
+    assert long == mistral.kv_bytes(20000)
+    assert short.high < long.low
+    layer = 2 * 8 * 128 * 2
+    assert long.low == 32 * layer * 16 * (math.ceil((4095 + 2048) / 16) + 1)
+
+
+def test_without_the_hybrid_manager_windows_keep_everything(
+    shapes: dict[str, Checkpoint],
+) -> None:
+    gemma = shapes["gemma-2-9b"]
+    full = estimate(gemma, {"disable-hybrid-kv-cache-manager": True}).kv_bytes(8192)
+    assert full.low == 42 * 2 * 8 * 256 * 2 * 8192
+    assert estimate(gemma, {"max-num-batched-tokens": 512}).kv_bytes(8192).low < full.low
+
+
+def test_a_recurrent_state_is_kept_once_per_sequence(shapes: dict[str, Checkpoint]) -> None:
+    mamba = estimate(shapes["mamba-2.8b"])
+    state = 5120 * 3 * 2 + 5120 * 16 * 2
+    assert mamba.kv_bytes(100).low == mamba.kv_bytes(100_000).low == 64 * state
+    jamba = estimate(shapes["jamba-mini"])
+    more = jamba.kv_bytes(32768, 2).low - jamba.kv_bytes(32768, 1).low
+    assert more == 4 * 4096 * 32768 + 28 * (8192 * 3 * 2 + 8192 * 16 * 2)
+
+
+def test_a_real_cpu_refusal_names_the_length_the_arithmetic_finds(
+    shapes: dict[str, Checkpoint],
+) -> None:
+    """Four layers of 2 key heads of 64: 20 MiB hold 10,112 tokens (vLLM 0.32 on a CPU)."""
+    cpu = device(8.46, "CPU", "cpu")
+    tiny = estimate(shapes["tiny-qwen2"], on=cpu, vllm=(0, 32))
+    assert tiny.longest(20 * 2**20, block=128) == (10112, 10112)
+
+
+def test_a_real_gpu_refusal_names_the_length_the_arithmetic_finds(
+    shapes: dict[str, Checkpoint],
+) -> None:
+    """0.12 of an H200 leaves 1.14 GiB, and vLLM's estimate is 21,408 tokens."""
+    seven = estimate(shapes["qwen2.5-7b"])
+    least, most = seven.longest(Interval(gib(1.135), gib(1.145)))
+    assert least <= 21408 <= most
+    assert most - least < 300
+
+
+def test_an_unknown_architecture_abstains_and_says_so(shapes: dict[str, Checkpoint]) -> None:
+    found = estimate(replace(shapes["qwen2.5-7b"], plan=None, architecture="FutureLM"))
+    assert found.kv_bytes(1) == Interval.unknown()
+    assert found.longest(gib(1)) == (0, 32768)
+    assert found.notes == ("KV cache: the layers of FutureLM are not known",)
+    weightless = estimate(shapes["jamba-mini"])
+    assert not weightless.weights.known
+    assert weightless.kv_available(gib(80)).low == -math.inf
+
+
+def test_a_tower_widens_the_estimate(shapes: dict[str, Checkpoint]) -> None:
+    plain, tower = estimate(shapes["qwen2.5-7b"]), estimate(shapes["qwen2-vl-7b"])
+    assert tower.activations.high > plain.activations.high + gib(4)
+    assert tower.notes
+
+
+@pytest.mark.parametrize(
+    ("vllm", "env", "charged"),
+    [
+        (None, {}, None),
+        ((0, 17), {}, False),
+        ((0, 19), {"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "1"}, True),
+        ((0, 20, 2), {}, True),
+        ((0, 26), {}, None),
+        ((0, 26), {"VLLM_USE_V2_MODEL_RUNNER": "0"}, True),
+        ((0, 33), {}, True),
+        ((0, 33), {"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "0"}, False),
+    ],
+)
+def test_graphs_come_out_of_the_budget_in_some_versions(
+    shapes: dict[str, Checkpoint],
+    vllm: tuple[int, ...] | None,
+    env: dict[str, str],
+    charged: bool | None,
+) -> None:
+    assert estimate(shapes["qwen2.5-7b"], vllm=vllm, env=env).graphs_charged is charged
+
+
+def test_graphs_shrink_with_the_sequences_and_vanish_when_eager(
+    shapes: dict[str, Checkpoint],
+) -> None:
+    seven = shapes["qwen2.5-7b"]
+    assert gib(0.89) in estimate(seven).graphs
+    assert estimate(seven, {"max-num-seqs": 16}).graphs.high < estimate(seven).graphs.high
+    assert estimate(seven, {"enforce-eager": True}).graphs == Interval(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("on", "expected"),
+    [
+        (device(), (8192, 1024)),
+        (device(79.3, "NVIDIA A100-SXM4-80GB"), (2048, 256)),
+        (device(23.9, "NVIDIA GeForce RTX 4090"), (2048, 256)),
+        (device(178, "NVIDIA B200"), (16384, 1024)),
+        (device(16, "CPU", "cpu"), (2048, 128)),
+    ],
+)
+def test_batch_defaults_follow_the_device(on: Device, expected: tuple[int, int]) -> None:
+    assert batch_defaults(on, (0, 33)) == expected
+
+
+def test_a_limit_does_not_change_the_batch_defaults() -> None:
+    assert batch_defaults(replace(device(), limit_bytes=11 * GIB)) == (8192, 1024)
+    assert block_size(device(), LaunchConfig("m")) == 16
+    assert block_size(device(kind="cpu"), LaunchConfig("m")) == 128
+    assert block_size(device(kind="cpu"), LaunchConfig("m", {"block-size": 64})) == 64
+
+
+BUDGET = int(11.04 * GIB)
+SHORT = Readings(weights_bytes=int(14.29 * GIB), kv_bytes=int(-4.59 * GIB))
+
+
+def test_measured_numbers_replace_the_estimate(shapes: dict[str, Checkpoint]) -> None:
+    first = LaunchConfig("m")
+    calibration = Calibration().learned(first, SHORT, BUDGET)
+    shorter = first.replace({"max-model-len": 4096, "gpu-memory-utilization": 0.079})
+    found = calibration.apply(estimate(shapes["qwen2.5-7b"]), shorter)
+    assert found.kv_available(BUDGET).low == pytest.approx(-4.59 * GIB)
+    assert found.kv_available(BUDGET).high < 0
+
+
+def test_other_weights_keep_the_overhead_but_not_exactly(shapes: dict[str, Checkpoint]) -> None:
+    calibration = Calibration().learned(LaunchConfig("m"), SHORT, BUDGET)
+    config = LaunchConfig("m", {"quantization": "fp8"})
+    guess = estimate(shapes["qwen2.5-7b"], {"quantization": "fp8"})
+    found = calibration.apply(guess, config)
+    assert found.weights == guess.weights
+    assert gib(1.45) in found.activations
+    assert gib(1.42) in found.kv_available(BUDGET)
+
+
+def test_a_smaller_step_takes_no_more_than_the_larger_did(shapes: dict[str, Checkpoint]) -> None:
+    calibration = Calibration().learned(LaunchConfig("m"), SHORT, BUDGET)
+    config = LaunchConfig("m", {"max-num-seqs": 16})
+    found = calibration.apply(estimate(shapes["qwen2.5-7b"], {"max-num-seqs": 16}), config)
+    measured = BUDGET - 14.29 * GIB + 4.59 * GIB
+    assert found.activations.high < 1.3 * measured
+    assert found.activations.low < measured
+    larger = Calibration().learned(config, SHORT, BUDGET)
+    plain = estimate(shapes["qwen2.5-7b"])
+    assert larger.apply(plain, LaunchConfig("m")).activations == plain.activations
+
+
+def test_a_cache_set_by_hand_teaches_nothing_about_the_rest(
+    shapes: dict[str, Checkpoint],
+) -> None:
+    config = LaunchConfig("m", {"kv-cache-memory-bytes": "1G"})
+    calibration = Calibration().learned(config, replace(SHORT, kv_bytes=GIB), BUDGET)
+    plain = estimate(shapes["qwen2.5-7b"], dict(config.args))
+    found = calibration.apply(plain, config)
+    assert found.weights.high - found.weights.low < 0.02 * GIB
+    assert found.activations == plain.activations
+    assert found.kv_available(BUDGET) == Interval.exactly(GIB)
+
+
+def test_a_cpu_takes_the_cache_it_is_told_to(shapes: dict[str, Checkpoint]) -> None:
+    env = {"VLLM_CPU_KVCACHE_SPACE": "2"}
+    tiny = shapes["tiny-qwen2"]
+    found = estimate(tiny, on=device(kind="cpu"), env=env)
+    assert found.kv_available(GIB) == Interval.exactly(2 * GIB)
+    assert estimate(tiny, env=env).kv_fixed is None
+
+
+def test_measured_graphs_replace_the_estimate(shapes: dict[str, Checkpoint]) -> None:
+    calibration = Calibration().learned(LaunchConfig("m"), Readings(graph_bytes=int(gib(0.89))), 0)
+    found = calibration.apply(estimate(shapes["qwen2.5-7b"]), LaunchConfig("m"))
+    assert found.graphs.high < gib(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("11GiB", 11 * GIB),
+        ("24G", 24 * GIB),
+        ("24GB", 24 * 10**9),
+        ("512MiB", 512 * 2**20),
+        ("1.5 GiB", 3 * GIB // 2),
+        ("12345678", 12345678),
+        ("8gib", 8 * GIB),
+        (" 2T ", 2 * 2**40),
+        ("100KB", 100_000),
+    ],
+)
+def test_amounts_of_memory_are_read(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "abc", "-5G", "0", "0GiB", "11 apples", "1e9", "GiB", "inf"])
+def test_what_is_no_amount_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(BadUsage) as refusal:
+        parse_bytes(text)
+    assert refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (11 * GIB, "11.0 GiB"),
+        (-4.59 * GIB, "-4.6 GiB"),
+        (512 * 2**20, "512 MiB"),
+        (2048, "2 KiB"),
+        (12, "12 B"),
+        (math.inf, "unknown"),
+    ],
+)
+def test_amounts_of_memory_are_written(number: float, expected: str) -> None:
+    assert format_bytes(number) == expected
+
+
+NAMES = sorted(path.stem for path in SHAPES.glob("*.json"))
+ARGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "tensor-parallel-size": st.sampled_from([1, 2, 4, 8]),
+        "pipeline-parallel-size": st.sampled_from([1, 2, 3]),
+        "kv-cache-dtype": st.sampled_from(["auto", "fp8", "int8_per_token_head", "turboquant"]),
+        "max-num-batched-tokens": st.sampled_from([512, 2048, 8192]),
+        "max-num-seqs": st.sampled_from([1, 16, 256]),
+        "quantization": st.sampled_from(["fp8", "bitsandbytes", "something-new"]),
+        "cpu-offload-gb": st.integers(0, 100),
+        "block-size": st.sampled_from([16, 32, 128]),
+        "enforce-eager": st.just(True),
+    },
+)
+VERSIONS = st.sampled_from([None, (0, 9, 2), (0, 20), (0, 26), (0, 33)])
+
+
+@given(name=st.sampled_from(NAMES), args=ARGS, vllm=VERSIONS)
+def test_every_interval_is_one(
+    shapes: dict[str, Checkpoint],
+    name: str,
+    args: dict[str, Value],
+    vllm: tuple[int, ...] | None,
+) -> None:
+    found = estimate(shapes[name], args, vllm=vllm)
+    parts = (found.weights, found.activations, found.graphs, found.non_torch, found.kv_bytes(5000))
+    for part in parts:
+        assert 0 <= part.low <= part.high
+
+
+@given(
+    name=st.sampled_from(NAMES),
+    args=ARGS,
+    vllm=VERSIONS,
+    lengths=st.tuples(st.integers(1, 200_000), st.integers(1, 200_000)),
+    sequences=st.integers(1, 64),
+)
+def test_more_tokens_and_more_sequences_never_need_less(
+    shapes: dict[str, Checkpoint],
+    name: str,
+    args: dict[str, Value],
+    vllm: tuple[int, ...] | None,
+    lengths: tuple[int, int],
+    sequences: int,
+) -> None:
+    found = estimate(shapes[name], args, vllm=vllm)
+    short, long = (found.kv_bytes(n, sequences) for n in sorted(lengths))
+    assert short.low <= long.low
+    assert short.high <= long.high
+    more = found.kv_bytes(max(lengths), sequences + 1)
+    assert long.low <= more.low
+    assert long.high <= more.high
+
+
+@given(
+    name=st.sampled_from(NAMES),
+    args=ARGS,
+    available=st.integers(0, 80 * GIB),
+    sequences=st.integers(1, 8),
+    block=st.sampled_from([16, 128]),
+)
+def test_the_longest_length_fits_and_the_next_does_not(
+    shapes: dict[str, Checkpoint],
+    name: str,
+    args: dict[str, Value],
+    available: int,
+    sequences: int,
+    block: int,
+) -> None:
+    found = estimate(shapes[name], args)
+    sure, perhaps = found.longest(available, sequences, block)
+    assert 0 <= sure <= perhaps <= found.context
+    if sure:
+        assert found.kv_bytes(sure, sequences).high <= available
+    if sure < found.context // block * block:
+        assert found.kv_bytes(sure + block, sequences).high > available
+    if perhaps < found.context // block * block:
+        assert found.kv_bytes(perhaps + block, sequences).low > available
+
+
+NUMBERS = st.floats(-1e15, 1e15)
+INTERVALS = st.tuples(NUMBERS, NUMBERS).map(lambda ends: Interval(min(ends), max(ends)))
+
+
+@given(one=INTERVALS, other=INTERVALS, factor=st.floats(0, 100))
+def test_interval_arithmetic_keeps_what_it_holds(
+    one: Interval, other: Interval, factor: float
+) -> None:
+    assert one.low + other.high in one + other
+    assert one.low - other.high in one - other
+    assert one.high * factor in one * factor
+    assert one + 0.0 == 0.0 + one == one
+    assert 1.0 - one.low in 1.0 - one

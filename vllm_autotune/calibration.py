@@ -1,0 +1,144 @@
+"""What earlier boots of a walk measured, in the place of what was estimated."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from .config import LaunchConfig
+from .footprint import Footprint
+from .interval import Interval
+from .outcome import Readings
+
+GIB = 2**30
+
+# Flags and variables that change what the weights take.
+WEIGHT_FLAGS = (
+    *("quantization", "quantization-config", "dtype", "tensor-parallel-size", "load-format"),
+    *("pipeline-parallel-size", "data-parallel-size", "enable-expert-parallel", "hf-overrides"),
+    *("cpu-offload-gb", "cpu-offload-params", "offload-backend", "offload-group-size"),
+    *("offload-num-in-group", "offload-prefetch-step", "offload-params", "language-model-only"),
+)
+# Flags and variables that change what the rest takes, without what makes it only smaller.
+STEP_FLAGS = (
+    *("compilation-config", "optimization-level", "cudagraph-capture-sizes", "dtype"),
+    *("max-cudagraph-capture-size", "limit-mm-per-prompt", "language-model-only"),
+    *("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"),
+)
+SIZES = ("max-num-seqs", "max-num-batched-tokens")
+VARIABLES = ("VLLM_USE_V2_MODEL_RUNNER", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
+
+ROUNDING = 0.005 * GIB  # vLLM prints GiB with two decimals
+
+
+def _key(config: LaunchConfig, flags: tuple[str, ...]) -> tuple[str, ...]:
+    chosen = [f"{name}={config.args[name]}" for name in flags if name in config.args]
+    return (*chosen, *(f"{name}={config.env[name]}" for name in VARIABLES if name in config.env))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """One launch's numbers, in bytes per device.
+
+    `overhead` is what vLLM took out of its budget beside the weights: activations, memory outside
+    of torch, and what it set aside for graphs.
+    """
+
+    config: LaunchConfig
+    weights: float | None
+    overhead: float | None
+    graphs: float | None
+
+    def same_weights(self, config: LaunchConfig) -> bool:
+        """Return whether this configuration loads the same weights in the same way."""
+        same = _key(self.config, WEIGHT_FLAGS) == _key(config, WEIGHT_FLAGS)
+        return same and self.config.model == config.model
+
+    def same_step(self, config: LaunchConfig) -> bool:
+        """Return whether a step of this configuration is of the same size."""
+        return self.bounds(config) and all(
+            self.config.args.get(name) == config.args.get(name)
+            for name in (*SIZES, "enforce-eager")
+        )
+
+    def bounds(self, config: LaunchConfig) -> bool:
+        """Return whether a step of this configuration is no larger.
+
+        A size that is not given counts as larger than any: a ladder only ever lowers it.
+        """
+        smaller = all(
+            (config.number(name) or float("inf")) <= (self.config.number(name) or float("inf"))
+            for name in SIZES
+        )
+        eager = config.args.get("enforce-eager") or not self.config.args.get("enforce-eager")
+        return smaller and bool(eager) and _key(self.config, STEP_FLAGS) == _key(config, STEP_FLAGS)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What earlier boots of this walk measured, the oldest first."""
+
+    boots: tuple[Boot, ...] = ()
+
+    def learned(self, config: LaunchConfig, readings: Readings, budget_bytes: int) -> Self:
+        """Return this calibration with one boot's numbers added.
+
+        `budget_bytes` is what vLLM could use of the device (`requested_bytes`).
+        """
+        weights, kv = readings.weights_bytes, readings.kv_bytes
+        overhead = None
+        # A KV cache set by hand says nothing about what the rest took.
+        if weights is not None and kv is not None and "kv-cache-memory-bytes" not in config.args:
+            overhead = max(0.0, float(budget_bytes - weights - kv))
+        boot = Boot(config=config, weights=weights, overhead=overhead, graphs=readings.graph_bytes)
+        return type(self)((*self.boots, boot))
+
+    def apply(self, footprint: Footprint, config: LaunchConfig) -> Footprint:
+        """Return the estimate with what was measured in its place, where it still holds.
+
+        Exact where one boot measured both parts, because their sum is what it left of the budget.
+        """
+        newest = self.boots[::-1]
+        for boot in newest:
+            if boot.graphs is not None and boot.same_step(config):
+                spread = 0.1 * boot.graphs + ROUNDING
+                footprint = replace(footprint, graphs=_around(boot.graphs, spread))
+                break
+        covering = self._covering(config)
+        if covering is not None:
+            weights, overhead = covering.weights or 0.0, covering.overhead or 0.0
+            footprint = replace(footprint, weights=Interval.exactly(weights))
+            return _beside(footprint, Interval.exactly(overhead))
+        for boot in newest:
+            if boot.weights is not None and boot.same_weights(config):
+                footprint = replace(footprint, weights=_around(boot.weights, ROUNDING))
+                break
+        return self._bounded(footprint, config)
+
+    def _covering(self, config: LaunchConfig) -> Boot | None:
+        for boot in self.boots[::-1]:
+            if boot.overhead is not None and boot.same_weights(config) and boot.same_step(config):
+                return boot
+        return None
+
+    def _bounded(self, footprint: Footprint, config: LaunchConfig) -> Footprint:
+        """Take the overhead of a boot with other weights, or of one with a larger step."""
+        for boot in self.boots[::-1]:
+            if boot.overhead is None:
+                continue
+            # Other weights bring other kernels: 1.13 GiB became 1.23 with fp8 (7B, vLLM 0.26).
+            spread = 0.2 * boot.overhead + 0.1 * GIB
+            if boot.same_step(config):
+                return _beside(footprint, _around(boot.overhead, spread))
+            if boot.bounds(config):
+                rest = footprint.overhead - footprint.weights
+                high = boot.overhead + spread
+                return _beside(footprint, Interval(min(rest.low, high), high))
+        return footprint
+
+
+def _beside(footprint: Footprint, overhead: Interval) -> Footprint:
+    """Return the footprint with all that vLLM sets aside beside the weights in one number."""
+    return replace(footprint, activations=overhead, non_torch=Interval(0, 0), graphs_charged=False)
+
+
+def _around(value: float, spread: float) -> Interval:
+    return Interval(max(0.0, value - spread), value + spread)

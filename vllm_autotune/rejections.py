@@ -1,0 +1,213 @@
+"""What vLLM refuses: flags, values, and models it cannot take.
+
+Strings are from vLLM's sources, 0.6.6 to 0.33, and from argparse, pydantic, transformers and
+huggingface_hub. Where two patterns match one line, the first wins.
+"""
+
+from .signature import CONSEQUENCE, GENERIC, Signature, signature, spellings
+
+_QUANT = {"phase": "config", "argument": "quantization"}
+_KV_DTYPE = {"argument": "kv-cache-dtype"}
+_MODEL = {"phase": "config", "argument": "model"}
+# vLLM logs these and tries again, or looks elsewhere: only the end of the process makes them fatal.
+_HUB = {**_MODEL, "fatal": False, "strength": GENERIC}
+
+# fmt: off
+REJECTIONS: tuple[Signature, ...] = (
+    # --- what vLLM refuses --------------------------------------------------------------------------
+    signature(
+        "unknown_flag", "rejected", "error: unrecognized arguments:",
+        r"error: unrecognized arguments: (?P<detail>(?:-*(?P<argument>[\w.-]+))?.*)",
+        "this vLLM does not know {detail}", "drop the flag, or use what replaced it in this version",
+        phase="config",
+    ),
+    signature(
+        "invalid_value", "rejected", "error: argument ",
+        r"error: argument (?:-\w+(?: \w+)?[/,] ?)*--(?P<argument>[\w.-]+)[^:]*: (?P<detail>.*)",
+        "--{argument}: {detail}", "give a value this vLLM accepts", phase="config",
+    ),
+    signature(
+        "context_too_long", "rejected", "greater than the derived max_model_len",
+        r"User-specified max_model_len \((?P<max_model_len>\d+)\) is greater than the derived "
+        r"max_model_len \(\w+=(?P<estimated_max_model_len>\d+)",
+        "the model was made for {estimated_max_model_len} tokens, {max_model_len} was asked for",
+        "shorten --max-model-len to the model's own length",
+        phase="config", argument="max-model-len",
+    ),
+    signature(
+        "tensor_parallel_indivisible", "rejected", "must be divisible by tensor parallel size",
+        r"(?P<detail>Total number of attention heads \(\d+\) must be divisible by tensor parallel "
+        r"size \(\d+\))", "{detail}",
+        "use a --tensor-parallel-size that divides the number of attention heads",
+        phase="config", argument="tensor-parallel-size",
+    ),
+    signature(
+        "too_few_gpus", "rejected", "larger than the number of available GPUs",
+        r"(?P<detail>[Ww]orld size(?: \(\d+\))? is larger than the number of available GPUs"
+        r"(?: \(\d+\))?)", "{detail}",
+        "use fewer GPUs: --tensor-parallel-size times --pipeline-parallel-size",
+        phase="config", argument="tensor-parallel-size", versions="0.11.2 to 0.33",
+    ),
+    signature(
+        "too_few_gpus", "rejected", "Unable to load Ray", r"Error: .{0,400}?Unable to load Ray",
+        "more GPUs were asked for than this host has, and Ray is not installed",
+        "use fewer GPUs: --tensor-parallel-size times --pipeline-parallel-size",
+        phase="config", argument="tensor-parallel-size", versions="0.6.6 to 0.11.0",
+    ),
+    signature(
+        "pipeline_parallel_unsupported", "rejected", "Pipeline parallelism is not supported for",
+        "", "this model cannot be split into stages", "use --tensor-parallel-size instead",
+        phase="config", argument="pipeline-parallel-size",
+    ),
+    signature(
+        "too_few_batched_tokens", "rejected", "max_num_batched_tokens (",
+        r"(?P<detail>max_num_batched_tokens \(\d+\) (?:is smaller than max_model_len|must be greater "
+        r"than or equal to max_num_seqs)[^.]*)", "{detail}",
+        "raise --max-num-batched-tokens, or lower the other number",
+        phase="config", argument="max-num-batched-tokens",
+    ),
+    signature(
+        "unsupported_quantization", "rejected", "not supported for the current GPU",
+        r"quantization method (?P<detail>\S+) is not supported for the current GPU. Minimum "
+        r"capability: (?P<minimum_capability>\d+)",
+        "{detail} needs compute capability {minimum_capability}",
+        "use another quantization method", **_QUANT,
+    ),
+    signature(
+        "unsupported_quantization", "rejected", "is not supported for quantization method",
+        r"(?P<detail>torch\.\w+ is not supported for quantization method \S+?)[. ]", "{detail}",
+        "use --dtype half", "use another quantization method", **_QUANT,
+    ),
+    signature(
+        "unsupported_quantization", "rejected", "quantization is currently not supported in",
+        r"(?P<detail>\S+ quantization is currently not supported in \w+)", "{detail}",
+        "use another quantization method", **_QUANT,
+    ),
+    signature(
+        "unknown_quantization", "rejected", "Unknown quantization method",
+        r"(?P<detail>Unknown quantization method: [^.]+)", "{detail}",
+        "use a method of this vLLM; bitsandbytes needs vllm-bnb-plugin from 0.28, GGUF "
+        "vllm-gguf-plugin from about 0.26", **_QUANT,
+    ),
+    signature(
+        "quantization_mismatch", "rejected", "Quantization method specified in the model config",
+        r"(?P<detail>Quantization method specified in the model config \(\S+\) does not match[^.]*)",
+        "{detail}", "leave --quantization out: the checkpoint says what it is", **_QUANT,
+    ),
+    signature(
+        "quantization_mismatch", "rejected", "Cannot find the config file for",
+        r"(?P<detail>Cannot find the config file for \w+)",
+        "{detail}: the checkpoint is not quantized that way",
+        "leave --quantization out, or use a method that quantizes while loading (fp8)", **_QUANT,
+    ),
+    signature(
+        "deprecated_quantization", "rejected", "--allow-deprecated-quantization",
+        r"is deprecated and will be removed in future versions of vLLM\. To bypass",
+        "this vLLM refuses a deprecated quantization method",
+        "add --allow-deprecated-quantization, or use another method",
+        versions="0.14 to 0.33", **_QUANT,
+    ),
+    signature(
+        "bitsandbytes_unavailable", "rejected", "itsandbytes",
+        r"(?P<detail>Please install bitsandbytes\S+|\S+ does not support BitsAndBytes quantization)",
+        "{detail}", "install bitsandbytes", "use another quantization method",
+        phase="load", argument="quantization", versions="0.6.6 to 0.27",
+    ),
+    signature(
+        "unsupported_dtype", "rejected", "Bfloat16 is only supported on GPUs",
+        r"Bfloat16 is only supported on GPUs with compute capability of at least "
+        r"(?P<minimum_capability>\d+\.\d)",
+        "this GPU has no bfloat16", "use --dtype half", argument="dtype",
+    ),
+    signature(
+        "unsupported_kv_cache_dtype", "rejected", "kv_cache_dtype not supported",
+        r"No valid attention backend found for .{0,4000}kv_cache_dtype not supported",
+        "no attention backend of this device knows that KV cache dtype",
+        "leave --kv-cache-dtype out, or try fp8_e5m2 or int8_per_token_head",
+        versions="0.11.2 to 0.33", **_KV_DTYPE,
+    ),
+    signature(
+        "unsupported_kv_cache_dtype", "rejected", "does not support fp8",
+        r"Error: .{0,400}?FlashAttention does not support fp8",
+        "FlashAttention has no 8-bit KV cache here", "leave --kv-cache-dtype out", **_KV_DTYPE,
+    ),
+    signature(
+        "unsupported_kv_cache_dtype", "rejected", "type fp8e4nv not supported in this architecture",
+        "", "this GPU cannot compute fp8_e4m3", "use --kv-cache-dtype fp8_e5m2, or leave it out",
+        **_KV_DTYPE,
+    ),
+    signature(
+        "no_attention_backend", "rejected", "No valid attention backend found",
+        r"(?P<detail>No valid attention backend found for \S+)", "{detail} with these options",
+        "read the reasons in the line: drop the option they name", strength=GENERIC,
+        versions="0.11.2 to 0.33",
+    ),
+
+    # --- the model ----------------------------------------------------------------------------------
+    signature(
+        "gated_model", "rejected", "gated repo", r"(?:Cannot access gated repo|GatedRepoError)",
+        "the model is gated: this account may not read it",
+        "accept the model's terms on its page and give a token with access (HF_TOKEN)",
+        **{**_MODEL, "fatal": False},
+    ),
+    *spellings(
+        "model_not_found", "rejected", {
+            "Invalid repository ID or local directory": "",
+            "Repo id must ": r"Error: Repo id must (?:be in the form|use alphanumeric)",
+            "LocalEntryNotFoundError": r"LocalEntryNotFoundError: ",
+            "RepositoryNotFoundError": r"RepositoryNotFoundError: ",
+            "outgoing traffic has been disabled":
+                r"Error: .{0,400}?outgoing traffic has been disabled",
+            "couldn't connect to 'https://": r"Error: We couldn't connect to 'https://",
+            "is not a valid model identifier":
+                r"Error: .{0,400}?is not a (?:local folder and is not a )?valid model identifier",
+            "does not appear to have a file named":
+                r"Error: .{0,400}?does not appear to have a file named",
+        }, "the model was not found",
+        "check the path or the name; a missing directory is taken for a Hub name", **_HUB,
+    ),
+    signature(
+        "missing_weights", "rejected", "Cannot find any model weights", "",
+        "the model's directory has no weights", "download the checkpoint again",
+        phase="load", argument="model",
+    ),
+    signature(
+        "missing_weights", "rejected", "No model weights found", r"Error: .{0,400}?No model weights found",
+        "the loader found no weights it can read", "use real weights: this loader cannot take dummies",
+        phase="load", argument="model",
+    ),
+    *spellings(
+        "remote_code", "rejected", {
+            "requires you to execute the configuration file": "",
+            "contains custom code which must be executed": "",
+            "trust_remote_code=True": r"[Pp]lease (?:pass the argument|set the option) `trust_remote_code=True`",
+            "--trust-remote-code": r"please consider using `--trust-remote-code`|using the `--trust-remote-code` flag",
+        },
+        "the model brings its own code", "read that code, then add --trust-remote-code",
+        phase="config", argument="trust-remote-code",
+    ),
+    *spellings(
+        "unknown_architecture", "rejected", {
+            "are not supported for now":
+                r"Model architectures \[.{0,400}?\] are not supported for now",
+            "failed to be inspected": r"Error.{0,400}?failed to be inspected",
+            "was supported in vLLM until": "",
+            "is not supported in-tree anymore": "",
+            "does not recognize this architecture": "",
+        },
+        "this vLLM, or its transformers, does not know the model's architecture",
+        "use a newer vLLM, or a plugin that brings the model", **_MODEL,
+    ),
+
+    # --- refused, by nobody's name ------------------------------------------------------------------
+    signature(
+        "invalid_value", "rejected", "Value error, ", r"Value error, (?P<detail>.*?)(?: \[type=|$)",
+        "{detail}", "read the reason: vLLM refused this combination",
+        phase="config", strength=GENERIC,
+    ),
+    signature(
+        "invalid_value", "rejected", "validation error", r"\d+ validation errors? for (?P<detail>\w+)",
+        "{detail} refused a value", "read the reason: vLLM refused this combination",
+        phase="config", strength=CONSEQUENCE,
+    ),
+)

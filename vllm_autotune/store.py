@@ -1,0 +1,243 @@
+"""Files: the cache and its keys, the journal of a run, locks, writes that are whole or absent."""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .errors import CannotWrite, DeviceBusy
+from .facts import Facts
+from .report import Report, Trial, from_json, to_json, trial_line
+
+CACHE_TAG = "CACHEDIR.TAG"
+# https://bford.info/cachedir/
+CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Answers of vllm-autotune.\n"
+
+# A winner that gave something up is looked for again once this much more memory is free.
+MORE_MEMORY = 1.1
+
+
+def default_cache() -> Path:
+    """Return the cache folder of this user."""
+    from platformdirs import user_cache_path  # noqa: PLC0415
+
+    return user_cache_path("autotune", appauthor=False)
+
+
+def cache_key(facts: Facts) -> str:
+    """Return `<gpu>-<GiB>g-x<count>/<model>@<revision>/<digest>`.
+
+    The digest covers everything that could change the answer.
+    """
+    checkpoint, devices, engine = facts.checkpoint, facts.devices, facts.engine
+    content = {
+        "weights": {name: c.digest for name, c in facts.checkpoints.items()},
+        "workload": asdict(facts.workload),
+        "fixed": dict(facts.fixed),
+        "ladder": [facts.ladder.text, [rung.name for rung in facts.ladder.rungs]],
+        "headroom": facts.headroom_bytes,
+        "engine": [engine.version, engine.torch],
+        "devices": [
+            [d.name, d.memory_bytes, d.limit_bytes, (d.driver or "").split(".")[0], d.mig]
+            for d in devices
+        ],
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    model = safe_name(Path(facts.model).name or facts.model)
+    revision = safe_name((checkpoint.revision or "local")[:12])
+    return f"{devices[0].slug}-x{len(devices)}/{model}@{revision}/{digest}"
+
+
+def safe_name(text: str) -> str:
+    """Return text as one harmless path component."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Answers by key: an index that may be deleted at any time."""
+
+    folder: Path
+
+    def recall(self, key: str) -> Report | str | None:
+        """Return the answer for a key, None if there is none, or why it cannot be used."""
+        path = self.folder / f"{key}.json"
+        try:
+            return from_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            return f"the cache entry {path} is ignored: {error}"
+
+    def remember(self, key: str, report: Report) -> None:
+        """Keep an answer.
+
+        Raises CannotWrite.
+        """
+        self.prepare()
+        write_whole(self.folder / f"{key}.json", to_json(report))
+
+    def prepare(self) -> None:
+        """Make the folder, private to the user.
+
+        Raises CannotWrite.
+        """
+        make_folder(self.folder)
+        if not (self.folder / CACHE_TAG).exists():
+            write_whole(self.folder / CACHE_TAG, CACHE_TAG_TEXT)
+
+    def keys(self) -> list[str]:
+        """Return the keys of all answers."""
+        files = self.folder.glob("*/*/*.json")
+        return sorted(str(f.relative_to(self.folder).with_suffix("")) for f in files)
+
+    def clear(self) -> int:
+        """Forget every answer; return how many there were.
+
+        Raises CannotWrite for a folder that is no cache of ours.
+        """
+        keys = self.keys()
+        if keys and not (self.folder / CACHE_TAG).exists():
+            raise CannotWrite(
+                f"{self.folder} has no {CACHE_TAG}, so it may not be a cache",
+                "remove the folder by hand if it is one",
+            )
+        for key in keys:
+            (self.folder / f"{key}.json").unlink(missing_ok=True)
+        return len(keys)
+
+    @contextmanager
+    def locked(self, facts: Facts) -> Iterator[None]:
+        """Hold every device for the length of the block: one tuning per device at a time.
+
+        Raises DeviceBusy when another tuning holds one.
+        """
+        from filelock import FileLock, Timeout  # noqa: PLC0415
+
+        self.prepare()
+        held: list[FileLock] = []
+        try:
+            for device in facts.devices:
+                lock = FileLock(self.folder / f"{safe_name(device.uuid)}.lock", timeout=0)
+                try:
+                    lock.acquire()
+                except Timeout as error:
+                    raise DeviceBusy(
+                        f"another autotune is tuning on {device.name} ({device.uuid})",
+                        "wait for it to end: two tunings on one device falsify each other",
+                    ) from error
+                held.append(lock)
+            yield
+        finally:
+            for lock in held:
+                lock.release()
+
+
+def still_valid(report: Report, facts: Facts) -> str | None:
+    """Return why a recalled answer cannot be used on these devices now, None if it can."""
+    winner = report.winner
+    if winner is None:
+        return "it has no winner"
+    needed, was = winner.valid_for.needed_bytes, winner.valid_for.budget_bytes
+    budget = min(facts.budget(d) for d in facts.devices[: winner.valid_for.count])
+    if budget < needed:
+        return f"it needs {needed / 2**30:.1f} GiB, {budget / 2**30:.1f} GiB may be used now"
+    if winner.gives_up and budget > was * MORE_MEMORY:
+        return "more memory is free now than when it was found: a better one may fit"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The folder of one run: a journal of trials, their logs, and the report."""
+
+    folder: Path
+
+    @classmethod
+    def begin(cls, results: Path, key: str, stamp: str) -> "Run":
+        """Make `results/<gpu>/<model>/<run>`.
+
+        Raises CannotWrite.
+        """
+        gpu, model, digest = key.split("/")
+        parent = results / gpu / model.split("@")[0]
+        for suffix in ("", *(f"-{n}" for n in range(2, 100))):
+            folder = parent / f"{stamp}-{digest[:6]}{suffix}"
+            if not folder.exists():
+                make_folder(folder)
+                return cls(folder)
+        raise CannotWrite(f"{parent} holds too many runs of this second", "try again")
+
+    def log(self, number: int) -> Path:
+        """Return where a trial's server logs to."""
+        return self.folder / f"trial-{number:02}.log"
+
+    def append(self, trial: Trial) -> None:
+        """Add a trial to the journal, safe on disk before this returns.
+
+        Raises CannotWrite.
+        """
+        path = self.folder / "journal.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as journal:
+                journal.write(trial_line(trial) + "\n")
+                journal.flush()
+                os.fsync(journal.fileno())
+        except OSError as error:
+            raise _cannot(path, error) from error
+
+    def finish(self, report: Report) -> Path:
+        """Write the report; return its path.
+
+        Raises CannotWrite.
+        """
+        path = self.folder / "report.json"
+        write_whole(path, to_json(report))
+        return path
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, private to the user.
+
+    Raises CannotWrite.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _cannot(folder, error) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a crash at any point leaves the old one or the new one.
+
+    Raises CannotWrite.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            with suppress(OSError):
+                Path(temporary).unlink()
+        raise _cannot(path, error) from error
+
+
+def _cannot(path: Path, error: OSError) -> CannotWrite:
+    return CannotWrite(
+        f"cannot write {path}: {error.strerror or error}",
+        "check the folder's rights and the free disk space, or choose another with "
+        "--results-dir or --cache-dir",
+    )

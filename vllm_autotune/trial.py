@@ -1,0 +1,271 @@
+"""One launch: start a server, wait for it, prove it, stop it, and say what became of it."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import device
+from .certificate import certify
+from .device import Device
+from .diagnose import LogReader
+from .errors import BudgetSpent
+from .facts import Candidate, Facts
+from .outcome import (
+    Certificate,
+    Crashed,
+    Environment,
+    FailedOutcome,
+    Hung,
+    Outcome,
+    OutOfMemory,
+    Phase,
+    Stable,
+)
+from .probe import Target, is_healthy, served_length
+from .report import Trial
+from .server import Server, free_port, oom_kills
+
+POLL_SECONDS = 0.2
+HEALTH_SECONDS = 1.0
+# How long the log of a dying engine may take to say why.
+LAST_WORDS_SECONDS = 4.0
+# The driver gives memory back a moment after the process is gone; some of it stays in caches.
+RETURN_SECONDS = 30.0
+RETURN_TOLERANCE = 200 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a waiting person is shown: the phase, for how long, and the last telling line."""
+
+    phase: Phase
+    seconds: float
+    line: str
+    free_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Deadlines: seconds a launch may take, and the clock time (monotonic) when all must end."""
+
+    launch_seconds: float
+    until: float | None = None
+    ports: range | None = None
+
+
+def run_trial(
+    facts: Facts,
+    candidate: Candidate,
+    number: int,
+    log: Path,
+    limits: Limits,
+    show: Callable[[Progress], None],
+) -> Trial:
+    """Launch a candidate and return what became of it.
+
+    Raises BudgetSpent when the time is over.
+    """
+    return _Launch(facts, candidate, number, log, limits, show).run()
+
+
+@dataclass
+class _Launch:
+    facts: Facts
+    candidate: Candidate
+    number: int
+    log: Path
+    limits: Limits
+    show: Callable[[Progress], None]
+
+    def __post_init__(self) -> None:
+        self.name = f"autotune-{secrets.token_hex(4)}"
+        self.url = f"http://127.0.0.1:{free_port(self.limits.ports)}"
+        self.devices = self.facts.used(self.candidate.config)
+        self.reader = LogReader()
+        self.kills = oom_kills()
+        self.began = time.monotonic()
+
+    def run(self) -> Trial:
+        free_before = [device.free_bytes(d) for d in self.devices]
+        self.began = time.monotonic()
+        startup = probing = None
+        env = {**device.visible_environment(list(self.devices)), **self.candidate.config.env}
+        with Server(self._argv(), env, self.log, f"{os.getpid()}-{self.name}") as server:
+            outcome: Outcome | None = self.until_ready(server)
+            if outcome is None:
+                startup = time.monotonic() - self.began
+                outcome = self.proven(server)
+                probing = time.monotonic() - self.began - startup
+            stopping = time.monotonic()
+            gone = server.stop()
+        returned = gone and self.memory_returned(free_before)
+        if not returned:
+            outcome = _not_returned(gone)
+        return Trial(
+            number=self.number,
+            fingerprint=self.candidate.config.fingerprint(),
+            argv=tuple(command(self.facts, self.candidate)),
+            env=dict(self.candidate.config.env),
+            rungs=self.candidate.rungs,
+            predicted=self.candidate.predicted,
+            outcome=outcome,
+            readings=self.reader.readings,
+            startup_seconds=_rounded(startup),
+            probe_seconds=_rounded(probing),
+            stop_seconds=_rounded(time.monotonic() - stopping),
+            memory_returned=returned,
+            log=self.log.name,
+        )
+
+    def _argv(self) -> list[str]:
+        port = self.url.rpartition(":")[2]
+        serving = ["--host", "127.0.0.1", "--port", port, "--served-model-name", self.name]
+        return [*command(self.facts, self.candidate), *serving]
+
+    def until_ready(self, server: Server) -> FailedOutcome | None:
+        """Wait until the server answers; return why it never will."""
+        asked = 0.0
+        while True:
+            self.reader.feed(server.new_text())
+            code = server.exit_code
+            failed = self.reader.terminal()
+            if code is not None:
+                self.reader.feed(server.new_text())
+                return self.verdict(code) or _ended(code, self.reader)
+            if failed is not None:
+                return failed
+            now = time.monotonic()
+            if self.reader.ready or now - asked > HEALTH_SECONDS:
+                asked = now
+                if is_healthy(self.url):
+                    return None
+            seconds = now - self.began
+            if seconds > self.limits.launch_seconds:
+                return _never_ready(self.reader, seconds)
+            self.tick(seconds)
+            time.sleep(POLL_SECONDS)
+
+    def tick(self, seconds: float, doing: str = "") -> None:
+        """Show progress, and stop when the time is over."""
+        if self.limits.until is not None and time.monotonic() > self.limits.until:
+            raise BudgetSpent("the time budget is spent", "raise --time-budget")
+        self.show(
+            Progress(
+                phase="serving" if doing else self.reader.phase,
+                seconds=seconds,
+                line=doing or self.reader.last_line,
+                free_bytes=device.free_bytes(self.devices[0]),
+            )
+        )
+
+    def proven(self, server: Server) -> Outcome:
+        """Send the certificate's requests; the log has the last word on a failure."""
+        length = served_length(self.url, self.name)
+        if length is None:
+            reason = f"/v1/models on {self.url} does not list {self.name}: another server is there"
+            return Environment(cause="stranger_on_port", phase="serving", reason=reason)
+        self.reader.feed(server.new_text())
+        checkpoint = self.facts.checkpoints[self.candidate.config.model]
+        target = Target(
+            url=self.url,
+            model=self.name,
+            max_model_len=length,
+            max_num_seqs=self.facts.sequences(self.candidate.config),
+            vocab_size=checkpoint.vocab_size,
+            kv_tokens=self.reader.readings.kv_tokens,
+        )
+        result = certify(
+            target,
+            self.facts.workload,
+            free_bytes=lambda: min(device.free_bytes(d) for d in self.devices),
+            say=lambda item: self.tick(time.monotonic() - self.began, f"probe: {item}"),
+        )
+        if isinstance(result, Certificate):
+            self.reader.feed(server.new_text())
+            return self.reader.terminal() or self._headroom(result) or Stable(certificate=result)
+        return self.last_words(server) or result
+
+    def last_words(self, server: Server) -> FailedOutcome | None:
+        """Wait a moment for the log to say why the server failed."""
+        deadline = time.monotonic() + LAST_WORDS_SECONDS
+        while time.monotonic() < deadline:
+            self.reader.feed(server.new_text())
+            code = server.exit_code
+            cause = self.verdict(code) if code is not None else self.reader.terminal()
+            if cause is not None:
+                return cause
+            time.sleep(POLL_SECONDS)
+        return self.verdict(server.exit_code)
+
+    def verdict(self, code: int | None) -> FailedOutcome | None:
+        return self.reader.verdict(exit_code=code, host_oom_kills=oom_kills() - self.kills)
+
+    def _headroom(self, certificate: Certificate) -> OutOfMemory | None:
+        least, wanted = certificate.least_free_bytes, self.facts.headroom_bytes
+        if self.devices[0].kind == "cpu" or least is None or least >= wanted:
+            return None
+        return OutOfMemory(
+            cause="too_little_headroom",
+            phase="serving",
+            reason=f"only {least / 2**20:.0f} MiB stayed free under load, "
+            f"{wanted / 2**20:.0f} MiB are to stay free",
+            shortfall_bytes=wanted - least,
+        )
+
+    def memory_returned(self, before: list[int]) -> bool:
+        """Wait until each GPU has as much free memory as before the launch."""
+        deadline = time.monotonic() + RETURN_SECONDS
+        while not all(map(_returned, self.devices, before)):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
+
+
+def command(facts: Facts, candidate: Candidate) -> list[str]:
+    """Return the words that start a candidate, without host, port or name."""
+    engine, config = facts.engine, candidate.config
+    model = [config.model] if engine.takes_model_as_argument else ["--model", config.model]
+    return [*engine.command, *model, *config.flags()]
+
+
+def _returned(d: Device, before: int) -> bool:
+    # A CPU's memory is everyone's; there the end of the processes is the proof.
+    return d.kind == "cpu" or device.free_bytes(d) >= before - RETURN_TOLERANCE
+
+
+def _not_returned(gone: bool) -> Environment:
+    reason = (
+        "the server's processes ended, but the memory did not come back"
+        if gone
+        else "a process of the server could not be killed"
+    )
+    return Environment(cause="memory_not_returned", phase="serving", reason=reason)
+
+
+def _ended(code: int, reader: LogReader) -> Crashed:
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return Crashed(
+        cause="unknown",
+        phase=reader.phase,
+        reason=f"the server ended during start-up ({how}) and did not say why",
+        evidence=(reader.last_line,) if reader.last_line else (),
+        exit_code=code,
+    )
+
+
+def _never_ready(reader: LogReader, seconds: float) -> Hung:
+    return Hung(
+        cause="never_ready",
+        phase=reader.phase,
+        seconds=seconds,
+        reason=f"it was not ready after {seconds:.0f} s",
+        evidence=(reader.last_line,) if reader.last_line else (),
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 2)
