@@ -18,6 +18,7 @@ WINDOW = 1 << 18  # characters looked at in one go
 LONGEST_LINE = 1 << 14  # a longer one is read in pieces that overlap
 OVERLAP = 1 << 11
 TORN_FOR = 8  # lines after which the rest of a torn line is given up
+BELOW = 2  # lines that may belong to the one with the signature
 MOST_UNKNOWN = 3
 SIGKILLED = (-9, 137)
 ASKED_TO_STOP = (-15, -2, 143, 130)
@@ -139,7 +140,7 @@ class LogReader:
         if said.startswith("    "):  # source in a traceback
             return
         found = self._finding
-        if found and "validation error" in found.line and len(found.after) < 2 and said.strip():
+        if found and "validation error" in found.line and len(found.after) < BELOW and said.strip():
             self._finding = found.followed_by(line, said.strip())
         if (found or self._stopping or self._last_word) and STARTED_AGAIN.search(line):
             self._restart()
@@ -201,7 +202,7 @@ class LogReader:
         old = self._finding
         if old is None or new.signature.strength > old.signature.strength:
             self._finding = new
-            self._attentive = max(self._attentive, 2)
+            self._attentive = max(self._attentive, BELOW + 1)
         elif new.signature.name == old.signature.name and new.groups.keys() - old.groups.keys():
             self._finding = old.completed(new)
         else:

@@ -172,11 +172,15 @@ def _latent_bytes(layers: Layers, size: int, dtype: str) -> Interval:
     return bytes_ + Interval(0, layers.extra_bytes)
 
 
-def state_bytes(layers: Layers, *, tp: int, size: int, wide: bool) -> Interval:
-    """Return what one recurrent layer keeps per sequence; `wide` asks for 32-bit matrices."""
+def state_bytes(layers: Layers, *, tp: int, size: int, wide: bool | None) -> Interval:
+    """Return what one recurrent layer keeps per sequence.
+
+    `wide` says whether matrices are kept in 32 bits whatever the model asks for; None: perhaps.
+    """
     if layers.state is None:
         return NOTHING
     convolution, matrix = layers.state.elements(tp)
-    low = 4 if wide or layers.state.wide else size
-    high = 4 if wide or layers.state.wide is not False else size
+    said = {wide, layers.state.wide}
+    low = 4 if True in said else size
+    high = size if said == {False} else 4
     return Interval(convolution * size + matrix * low, convolution * size + matrix * high)

@@ -127,7 +127,10 @@ def _cache(
         notes.append(f"KV cache: the layers of {name} are not known")
     else:
         alone = len(checkpoint.plan) == 1
-        groups = tuple(_group(layers, checkpoint, config, pp, alone) for layers in checkpoint.plan)
+        groups = tuple(
+            _group(layers, checkpoint, config, alone=alone, on_cpu=device.kind == "cpu")
+            for layers in checkpoint.plan
+        )
     return Cache(
         groups=groups,
         block=_block(checkpoint, config, device),
@@ -161,9 +164,10 @@ def _all_tokens(checkpoint: Checkpoint, config: LaunchConfig, vllm: Version | No
 
 
 def _group(
-    layers: Layers, checkpoint: Checkpoint, config: LaunchConfig, pp: int, alone: bool
+    layers: Layers, checkpoint: Checkpoint, config: LaunchConfig, *, alone: bool, on_cpu: bool
 ) -> Group:
     tp = config.integer("tensor-parallel-size", 1)
+    pp = config.integer("pipeline-parallel-size", 1)
     size = float_bytes(config)
     most = math.ceil(layers.count / pp)
     dtype = config.text("kv-cache-dtype") or "auto"
@@ -173,7 +177,9 @@ def _group(
         if "kv-cache-dtype-skip-layers" in config.args:
             whole = token_bytes(layers, tp=tp, size=size, dtype="auto", stored=False)
             token = Interval(token.low, max(token.high, whole.high))
-    wide = config.text("mamba-ssm-cache-dtype") == "float32"
+    wide: bool | None = config.text("mamba-ssm-cache-dtype") == "float32"
+    if on_cpu and not wide:
+        wide = None  # the CPU backend widens the states of some kernels (platforms/cpu.py)
     return Group(
         kind=layers.kind,
         layers=Interval(most if alone else max(1, layers.count // pp), most),

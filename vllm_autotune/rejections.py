@@ -145,7 +145,7 @@ REJECTIONS: tuple[Signature, ...] = (
 
     # --- the model ----------------------------------------------------------------------------------
     signature(
-        "gated_model", "rejected", "gated repo", r"(?:Cannot access gated repo|GatedRepoError)",
+        "gated_model", "rejected", "gated repo", r"Error: .{0,400}?access (?:a )?gated repo",
         "the model is gated: this account may not read it",
         "accept the model's terms on its page and give a token with access (HF_TOKEN)",
         **{**_MODEL, "fatal": False},
@@ -190,7 +190,7 @@ REJECTIONS: tuple[Signature, ...] = (
         "unknown_architecture", "rejected", {
             "are not supported for now":
                 r"Model architectures \[.{0,400}?\] are not supported for now",
-            "failed to be inspected": r"Error.{0,400}?failed to be inspected",
+            "failed to be inspected": r"Model architectures \[.{0,400}?\] failed to be inspected",
             "was supported in vLLM until": "",
             "is not supported in-tree anymore": "",
             "does not recognize this architecture": "",
