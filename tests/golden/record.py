@@ -296,6 +296,7 @@ def scrubbed(text: str, python: str, models: Path, scratch: Path) -> str:
     text = re.sub(
         rf"{re.escape(str(venv))}/lib\w*/python[\d.]+/site-packages", "/site-packages", text
     )
+    text = re.sub(r"/[\w./-]+/lib/(python3\.\d+)/(?!site-packages)", r"/usr/lib/\1/", text)
     text = text.replace(str(venv), "/venv").replace(str(Path.home()), "/home/user")
     text = text.replace(socket.gethostname(), "host")
     return re.sub(r"\b(?!127\.0\.0\.1\b|0\.0\.0\.0\b)(?:\d{1,3}\.){3}\d{1,3}\b", "10.0.0.1", text)
