@@ -116,7 +116,7 @@ class FakeVllm:
     script: Mapping[str, object] = field(default_factory=dict)
 
     def scripted(self, **script: object) -> "FakeVllm":
-        """Return a fake with these entries in its script (see tests/fake/fake_vllm.py)."""
+        """Return a fake with these entries in its script (see tests/fake/fake_vllm/__main__.py)."""
         return FakeVllm(self.command, {**self.script, **script})
 
     @property
@@ -128,7 +128,7 @@ class FakeVllm:
 @pytest.fixture
 def fake_vllm() -> FakeVllm:
     """A fake vLLM server: real processes, real HTTP, everything else scripted."""
-    return FakeVllm((sys.executable, str(TESTS / "fake" / "fake_vllm.py")))
+    return FakeVllm((sys.executable, str(TESTS / "fake" / "fake_vllm")))
 
 
 @pytest.fixture(scope="session")

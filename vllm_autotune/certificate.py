@@ -12,37 +12,49 @@ from dataclasses import dataclass, field
 
 from .config import Workload
 from .outcome import Certificate, Check, Crashed, Degraded, FailedOutcome
-from .probe import Endpoint, Reply, Target, is_healthy, served_length
+from .probe import Endpoint, Patience, Reply, Target, is_healthy, served_length
 
 # The most requests of one item: enough to fill a batch, few enough to end in seconds.
 MOST_LONG = 8
 MOST_SHORT = 64
 SHORT_PROMPT = 32
 SHORT_OUTPUT = 8
+# Preemptions per request beyond which a server does little else.
+STORM = 10
 
 
 def certify(
     target: Target,
     workload: Workload,
     *,
+    patience: Patience | None = None,
+    until: float | None = None,
     free_bytes: Callable[[], int] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Certificate | FailedOutcome:
     """Send every item of the certificate; return it, or the first failure.
 
     `free_bytes` is sampled once a second meanwhile; `say` is told each item as it begins.
+
+    Raises TimeoutError at the clock time `until` (monotonic).
     """
-    return asyncio.run(_certify(target, workload, free_bytes, say))
+
+    async def in_time() -> Certificate | FailedOutcome:
+        async with asyncio.timeout_at(until):
+            return await _certify(target, workload, patience or Patience(), free_bytes, say)
+
+    return asyncio.run(in_time())
 
 
 async def _certify(
     target: Target,
     workload: Workload,
+    patience: Patience,
     free_bytes: Callable[[], int] | None,
     say: Callable[[str], None],
 ) -> Certificate | FailedOutcome:
     began = time.monotonic()
-    async with Endpoint.of(target, free_bytes) as endpoint:
+    async with Endpoint.of(target, patience, free_bytes) as endpoint:
         examination = _Examination(target, workload, endpoint)
         checks: list[Check] = []
         for name, item in examination.items().items():
@@ -51,6 +63,7 @@ async def _certify(
             if not isinstance(result, Check):
                 return result
             checks.append(result)
+            await endpoint.watch.sample()
         ailing = await examination.vital_signs()
         if ailing is not None:
             return ailing
@@ -74,6 +87,7 @@ class _Examination:
     target: Target
     workload: Workload
     endpoint: Endpoint
+    requests: int = 0
     prompt_tokens_read: int = 0
     dice: random.Random = field(default_factory=random.Random)
 
@@ -142,6 +156,7 @@ class _Examination:
         seconds = time.monotonic() - began
         read = sum(reply.prompt_tokens for reply in replies)
         written = sum(reply.output_tokens for reply in replies)
+        self.requests += len(replies)
         self.prompt_tokens_read += read
         return Check(
             name=name,
@@ -168,9 +183,22 @@ class _Examination:
         if promised != length:
             reason = f"/v1/models promises {promised} tokens for {model}, not {length}"
             return Degraded(cause="wrong_model", phase="serving", reason=reason)
-        await self.endpoint.watch.sample()
-        counted, read = self.endpoint.watch.prompt_tokens, self.prompt_tokens_read
-        if counted is not None and counted < read:
+        return await self.counters()
+
+    async def counters(self) -> FailedOutcome | None:
+        """Compare the server's counters with what was sent."""
+        watch = self.endpoint.watch
+        await watch.sample()
+        counted, read, preempted = watch.prompt_tokens, self.prompt_tokens_read, watch.preemptions
+        if watch.restarted:
+            cause = "engine_restarted"
+            reason = "the server's counters began again: its engine was restarted meanwhile"
+        elif counted is not None and counted < read:
+            cause = "counters_stand_still"
             reason = f"the server counted {counted:.0f} prompt tokens, {read} were sent"
-            return Degraded(cause="counters_stand_still", phase="serving", reason=reason)
-        return None
+        elif preempted and preempted > STORM * self.requests:
+            cause = "preemption_storm"
+            reason = f"{self.requests} requests were preempted {preempted} times"
+        else:
+            return None
+        return Degraded(cause=cause, phase="serving", reason=reason)

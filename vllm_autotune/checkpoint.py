@@ -88,16 +88,23 @@ def read_checkpoint(
 
     Raises BadModel where the model is missing, broken or cannot be read.
     """
-    path, revision = locate(model, revision)
-    folder = path.parent if path.is_file() else path
-    text, config = read_config(folder)
-    files = find_weights(path)
-    if weights_required and files.format == "none":
+    try:
+        path, revision = locate(model, revision)
+        folder = path.parent if path.is_file() else path
+        text, config = read_config(folder)
+        files = find_weights(path)
+        if weights_required and files.format == "none":
+            raise BadModel(
+                f"{folder} has no weights: no .safetensors, .bin or .gguf file.",
+                "Download the weights, or pass -- --load-format dummy to try a shape without them.",
+            )
+        return _describe(folder, revision, config, text, files)
+    except (OSError, ValueError) as error:  # no way in, a name too long, a zero byte in it
+        why = error.strerror if isinstance(error, OSError) else str(error)
         raise BadModel(
-            f"{folder} has no weights: no .safetensors, .bin or .gguf file.",
-            "Download the weights, or pass -- --load-format dummy to try a shape without them.",
-        )
-    return _describe(folder, revision, config, text, files)
+            f"Cannot read the model at {model}: {why}.",
+            "Check the path, and that this user may read it.",
+        ) from error
 
 
 def _describe(
@@ -123,7 +130,7 @@ def _describe(
     weights = _weights(
         files, layers, tied, DTYPES.get(dtype, 2), number(part, "vocab_size") * hidden
     )
-    if weights is None and plan is not None:
+    if weights is None and plan and not any(group.kind == "state" for group in plan):
         weights = count_parameters(
             part,
             model_type,
@@ -214,7 +221,7 @@ def find_siblings(folder: Path, config: Mapping[str, Any]) -> tuple[Sibling, ...
             if method is None or not _same(part, theirs):
                 continue
             files = find_weights(path)
-        except BadModel:
+        except (BadModel, OSError):
             continue  # half a download is no alternative
         if files.format in {"safetensors", "bin"}:
             weights = _weights(files, number(theirs, *LAYERS), _tied(other, theirs, files), 2, 0)

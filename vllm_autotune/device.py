@@ -75,6 +75,14 @@ def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Devi
     return sorted(devices, key=lambda d: -d.free_bytes)
 
 
+def host_free_bytes() -> int:
+    """Return the host memory that weights may be offloaded into now."""
+    match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    available = int(match[1]) * 1024 if match else 0
+    limit, used = _cgroup_memory()
+    return available if limit is None else min(available, max(0, limit - used))
+
+
 def free_bytes(device: Device) -> int:
     """Return the memory that is free on `device` now."""
     if device.kind == "cpu":

@@ -203,7 +203,7 @@ class LogReader:
         if old is None or new.signature.strength > old.signature.strength:
             self._finding = new
             self._attentive = max(self._attentive, BELOW + 1)
-        elif new.signature.name == old.signature.name and new.groups.keys() - old.groups.keys():
+        elif old.lacks(new):
             self._finding = old.completed(new)
         else:
             return
@@ -211,9 +211,8 @@ class LogReader:
 
     def terminal(self) -> FailedOutcome | None:
         """Return the verdict as soon as a line was seen that this start cannot survive."""
-        if self._finding and self._finding.signature.fatal:
-            return self._outcome(self._finding, None)
-        if self._last_word and not self._stopping:
+        found = self._finding
+        if (found and found.signature.fatal) or (self._last_word and not self._stopping):
             return self.verdict()
         return None
 
@@ -232,14 +231,14 @@ class LogReader:
             return self._outcome(found, exit_code)
         if self._stopping and found is None:
             return None
-        killed = exit_code in SIGKILLED or (found is not None and found.groups.get("exit") == "-9")
         died = found is not None or self._last_word or exit_code not in (None, 0)
         if died and host_oom_kills > 0:
             return self._death("killed_by_host", exit_code)
-        if killed and not self._unknown:
-            return self._death("killed", exit_code)
-        if found and (self.ready or not self._unknown):
-            return self._death("engine_died", exit_code)
+        if self.ready or not self._unknown:
+            if exit_code in SIGKILLED or (found and found.groups.get("exit") == "-9"):
+                return self._death("killed", exit_code)
+            if found:
+                return self._death("engine_died", exit_code)
         if self.ready and exit_code in (None, 0, *ASKED_TO_STOP):
             return None
         if died or exit_code is not None or self._unknown:

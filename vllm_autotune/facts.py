@@ -188,6 +188,10 @@ def precise(facts: Facts, config: LaunchConfig, attempt: Attempt) -> Readings:
         kv_bytes = estimate.kv_bytes(outcome.limit)
         if kv_bytes.known:
             readings = replace(readings, kv_bytes=int(kv_bytes.low))
+    elif readings.concurrency:
+        kv_bytes = estimate.kv_bytes(facts.length(config))
+        if kv_bytes.low < kv_bytes.high < math.inf:
+            readings = replace(readings, kv_bytes=int(kv_bytes.low * readings.concurrency))
     if readings.weights_bytes is None and readings.kv_bytes and estimate.weights.known:
         readings = replace(readings, weights_bytes=int(estimate.weights.low))
     return readings

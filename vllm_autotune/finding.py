@@ -48,10 +48,18 @@ class Finding:
             readings=readings_of(match),
         )
 
+    def lacks(self, again: Self) -> bool:
+        """Tell whether the same failure, said again, says more."""
+        return self.signature.name == again.signature.name and (
+            bool(again.groups.keys() - self.groups.keys())
+            or again.signature.fatal > self.signature.fatal
+        )
+
     def completed(self, again: Self) -> Self:
         """Return this finding with what it lacks: vLLM says most things twice, some torn."""
         return replace(
             self,
+            signature=again.signature if again.signature.fatal else self.signature,
             groups={**again.groups, **self.groups},
             readings=again.readings.updated(self.readings),
         )
@@ -61,6 +69,7 @@ class Finding:
         groups = self.groups
         if not self.after and re.fullmatch(r"[a-z_]+", said):
             groups = {**groups, "argument": said}
+        groups = {**groups, "below": ": ".join(filter(None, (groups.get("below"), said)))}
         return replace(self, after=(*self.after, line[:SHOWN].strip()), groups=groups)
 
     def outcome(

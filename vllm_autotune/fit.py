@@ -18,8 +18,9 @@ GIB = 2**30
 
 # Phases in which memory outside the KV cache ran out: there the KV cache must leave more room.
 OUTSIDE_KV = ("graphs", "warmup", "serving")
-UTILIZATION_STEP = 0.03
-UTILIZATION_STEPS = 3
+# How often the utilization is lowered, and how much more than ran out is left each time.
+UTILIZATION_STEPS = 4
+UTILIZATION_STEP = GIB // 4
 SEQUENCES = (64, 16, 4, 1)
 BATCHED_TOKENS = (2048, 512)
 
@@ -32,9 +33,9 @@ ORDER = (
     "checkpoint",
     "tensor-parallel-size",
     "pipeline-parallel-size",
-    "gpu-memory-utilization",
     "max-num-seqs",
     "max-num-batched-tokens",
+    "gpu-memory-utilization",
     "cpu-offload-gb",
     "max-model-len",
 )
@@ -51,11 +52,15 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a solver may look at."""
+    """What a solver may look at.
+
+    `fitted` are the flags that rungs of this draft solve.
+    """
 
     facts: Facts
     history: Sequence[Attempt]
     calibration: Calibration
+    fitted: frozenset[str] = frozenset()
 
     def failures(self, *phases: str) -> list[Attempt]:
         """Return the attempts that ran out of memory (or hung) in one of these phases."""
@@ -64,6 +69,11 @@ class Situation:
             for a in self.history
             if isinstance(a.outcome, OutOfMemory | Hung) and a.outcome.phase in phases
         ]
+
+    def unanswered(self) -> list[Attempt]:
+        """Return the attempts whose step was too large, and no lower utilization answers that."""
+        lowered = "gpu-memory-utilization" in self.fitted
+        return self.failures("profile", *(() if lowered else OUTSIDE_KV))
 
     def defaults(self, config: LaunchConfig) -> tuple[int, int]:
         """Return batched tokens and sequences as this vLLM would choose them."""
@@ -78,7 +88,8 @@ def build(
     withdrawn: Mapping[str, str],
 ) -> Draft:
     """Apply these rungs together, and those that belong to the first candidate."""
-    situation = Situation(facts, history, calibration)
+    fitted = frozenset(r.fit for r in rungs if r.fit and r.fit not in facts.fixed)
+    situation = Situation(facts, history, calibration, fitted)
     config = facts.base()
     applied: dict[str, Applied] = {}
     reasons: dict[str, str] = {}
@@ -104,7 +115,7 @@ def build(
         applied[rung.name] = Applied(name=rung.name, gives_up=rung.gives_up, args=args, env=env)
         config = changed
 
-    chosen = [r for r in facts.ladder.rungs if r in rungs or belongs_to_start(r, facts)]
+    chosen = [r for r in facts.ladder.rungs if r in rungs or belongs_to_start(r, situation)]
     solved = sorted((r for r in chosen if r.fit), key=lambda r: ORDER.index(r.fit or ""))
     for rung in [*(r for r in chosen if not r.fit or r.fit == "checkpoint"), *solved]:
         if rung.name not in applied and rung.name not in reasons:
@@ -113,14 +124,13 @@ def build(
     return Draft(config, tuple(in_order), reasons)
 
 
-def belongs_to_start(rung: Rung, facts: Facts) -> bool:
+def belongs_to_start(rung: Rung, now: Situation) -> bool:
     """Tell whether a rung is part of the first candidate already.
 
     Utilization is, when vLLM's default share of the device is not free or not ours to use.
     """
     if rung.fit == "gpu-memory-utilization":
-        default = facts.engine.default_utilization
-        return default > _most_utilization(facts, facts.base())
+        return now.facts.engine.default_utilization > _most_utilization(now, now.facts.base())
     return rung.start
 
 
@@ -178,38 +188,55 @@ def _dotted(capability: tuple[int, int] | None) -> str:
     return ".".join(map(str, capability or ()))
 
 
-def _most_utilization(facts: Facts, config: LaunchConfig) -> float:
+def _most_utilization(now: Situation, config: LaunchConfig) -> float:
     """Return the largest share of the devices that may be used, rounded down to 1/10000."""
-    shares = [facts.budget(d) / d.shared_out for d in facts.used(config)]
+    facts, beyond = now.facts, _beyond_share(now, config)
+    shares = [
+        min(facts.budget(d), d.free_bytes - facts.headroom_bytes - beyond) / d.shared_out
+        for d in facts.used(config)
+    ]
     return math.floor(min(shares) * 10_000) / 10_000
 
 
+def _beyond_share(now: Situation, config: LaunchConfig) -> float:
+    """Return what a launch takes beyond the share it is given.
+
+    These are graphs that vLLM does not set aside, and what kernels allocate when they first run.
+    """
+    facts = now.facts
+    graphs = _graphs_guess(facts, config)
+    # Which runner it is, the first log tells; V1 sets graphs aside where V2 may not.
+    known = any(a.readings.model_runner == "v1" for a in now.history)
+    charged = expect(facts, Calibration(), config).graphs_charged
+    beyond = 0.0 if charged or (charged is None and known) else graphs
+    for attempt in now.failures(*OUTSIDE_KV):
+        failed, outcome = attempt.candidate.config, attempt.outcome
+        if not isinstance(outcome, OutOfMemory):
+            continue
+        free = min(d.free_bytes for d in facts.used(failed))
+        left = free - attempt.candidate.predicted.reserved_bytes
+        if outcome.shortfall_bytes is None:  # it took more than all that was left
+            took = left + max(UTILIZATION_STEP, 2 * (attempt.readings.tried_bytes or 0))
+        else:  # so much was lacking of the headroom
+            took = left + outcome.shortfall_bytes - facts.headroom_bytes + 2 * NOISE_BYTES["cuda"]
+        before = _graphs_guess(facts, failed)
+        beyond = max(beyond, took - max(0.0, before - graphs))
+    return beyond
+
+
+def _graphs_guess(facts: Facts, config: LaunchConfig) -> float:
+    # The high end holds 2.5 times what was measured once.
+    return 0.4 * expect(facts, Calibration(), config).graphs.high
+
+
 def fit_utilization(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
-    """Take all that is free; less of it where memory outside the KV cache ran out."""
-    most = _most_utilization(now.facts, config)
-    failures = now.failures(*OUTSIDE_KV)
-    if not failures:
-        if most <= 0:
-            return "no memory is free"
-        if most <= now.facts.engine.default_utilization and not _forced(now, most):
-            return "no more memory is free than vLLM takes by itself"
-        return config.replace({"gpu-memory-utilization": most})
-    if len(failures) > UTILIZATION_STEPS:
+    """Take all that is free, less what is taken beyond that share."""
+    if len(now.failures(*OUTSIDE_KV)) > UTILIZATION_STEPS:
         return f"it was lowered {UTILIZATION_STEPS} times"
-    failed = failures[-1]
-    before = failed.candidate.config.number("gpu-memory-utilization")
-    total = min(d.shared_out for d in now.facts.used(config))
-    step = max(UTILIZATION_STEP, 2 * (failed.readings.tried_bytes or 0) / total)
-    lower = math.floor(((before or now.facts.engine.default_utilization) - step) * 10_000) / 10_000
-    return (
-        config.replace({"gpu-memory-utilization": min(lower, most)})
-        if lower > 0
-        else ("it cannot be lowered further")
-    )
-
-
-def _forced(now: Situation, most: float) -> bool:
-    return now.facts.engine.default_utilization > most
+    most = _most_utilization(now, config)
+    if most <= 0:
+        return "no memory is free"
+    return config.replace({"gpu-memory-utilization": most})
 
 
 def fit_sequences(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
@@ -219,7 +246,7 @@ def fit_sequences(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     named = [a.readings.max_num_seqs for a in now.history if a.readings.max_num_seqs]
     failed = [
         a.candidate.config.integer("max-num-seqs", current)
-        for a in now.failures("profile", *OUTSIDE_KV)
+        for a in now.unanswered()
     ]
     below = min([current, *failed])
     floor = now.facts.workload.concurrency
@@ -237,7 +264,7 @@ def fit_batched_tokens(now: Situation, config: LaunchConfig) -> LaunchConfig | s
     sequences = config.integer("max-num-seqs", sequences)
     failed = [
         a.candidate.config.integer("max-num-batched-tokens", tokens)
-        for a in now.failures("profile", "warmup", "serving")
+        for a in now.unanswered()
     ]
     below = min([tokens, *failed])
     lower = next((n for n in BATCHED_TOKENS if sequences <= n < below), None)
@@ -300,22 +327,29 @@ def _first_that_fits(
 
 def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     """Put as many whole GiB of the weights into host memory as the KV cache lacks."""
-    prediction = predict(now.facts, now.calibration, config)
-    lacking = prediction.kv_needed.high - prediction.kv_available.low
+    weights = predict(now.facts, now.calibration, config).weights.high
+    # Pinned host copies took 1.9 times the offloaded bytes (vLLM issue 56410).
+    most = min(now.facts.host_free_bytes / 1.9, weights)
+    failed = now.failures("load", "profile", "kv_cache")
+    already = max((a.candidate.config.integer("cpu-offload-gb", 0) for a in failed), default=0)
+    if already:  # what it lacked is measured
+        config = config.replace({"cpu-offload-gb": already})
+    lacking = _lacking(now, config)
+    if already * GIB + lacking > most:
+        lacking = _lacking(now, _shortest(now, config))
     if math.isinf(lacking):
         return "the arithmetic does not know this architecture"
-    gib = math.ceil(lacking / GIB)
-    already = max((a.candidate.config.integer("cpu-offload-gb", 0) for a in now.history), default=0)
-    gib = max(gib, already + 2) if already and gib <= already else gib
+    gib = already + max(math.ceil(lacking / GIB), 1 if already else 0)
     if gib <= 0:
         return "the weights leave room enough"
-    # Pinned host copies took 1.9 times the offloaded bytes (vLLM issue 56410).
-    host = now.facts.host_free_bytes / 1.9
-    if gib * GIB > host:
-        return f"{gib} GiB do not fit into host memory ({format_bytes(host)} usable)"
-    if gib * GIB > prediction.weights.high:
-        return f"{gib} GiB are lacking, more than the weights have"
+    if gib * GIB > most:
+        return f"{gib} GiB are lacking, {format_bytes(most)} of weights can lie in host memory"
     return config.replace({"cpu-offload-gb": gib})
+
+
+def _lacking(now: Situation, config: LaunchConfig) -> float:
+    prediction = predict(now.facts, now.calibration, config)
+    return prediction.kv_needed.high - prediction.kv_available.low
 
 
 def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
@@ -324,7 +358,7 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     wanted = facts.context
     footprint = expect(facts, now.calibration, config)
     block = int(footprint.cache.block.low)
-    stuck = [a for a in now.failures("serving") if a.candidate.config.args == config.args]
+    stuck = [a for a in now.failures("serving") if _differs_in_length(a, config)]
     prediction = predict(facts, now.calibration, config)
     if prediction.fits == "unknown":
         limit = _printed_limit(now, config)
@@ -338,7 +372,7 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
             available = (room.low + room.high) / 2 - NOISE_BYTES[facts.devices[0].kind]
         length = footprint.longest(max(0.0, available), workload.concurrency, block)[1]
     if stuck:
-        length = min(length, facts.length(stuck[-1].candidate.config) - block)
+        length = min(length, facts.length(stuck[-1].candidate.config) * 3 // 4)
     length = min(length, wanted) if length >= wanted else length // block * block
     if length == wanted:
         return "the whole context may fit"
@@ -352,20 +386,28 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
 
 def _printed_limit(now: Situation, config: LaunchConfig) -> int | None:
     """Return the longest length vLLM printed for a configuration that differs only in it."""
-    without = config.replace({"max-model-len": None})
     for attempt in reversed(now.history):
-        tried = attempt.candidate.config.replace({"max-model-len": None})
-        if tried == without and isinstance(attempt.outcome, OutOfMemory):
+        if isinstance(attempt.outcome, OutOfMemory) and _differs_in_length(attempt, config):
             return attempt.outcome.limit
     return None
 
 
+def _differs_in_length(attempt: Attempt, config: LaunchConfig) -> bool:
+    """Tell whether an attempt's configuration is the same but for its length."""
+    nothing = {"max-model-len": None}
+    return attempt.candidate.config.replace(nothing) == config.replace(nothing)
+
+
+def _shortest(now: Situation, config: LaunchConfig) -> LaunchConfig:
+    """Return the configuration with the shortest acceptable context, if a rung may shorten it."""
+    if "max-model-len" not in now.fitted:
+        return config
+    return config.replace({"max-model-len": min(now.facts.workload.min_context, now.facts.context)})
+
+
 def _shortest_fits(now: Situation, config: LaunchConfig) -> bool:
     """Tell whether the shortest acceptable context is not ruled out."""
-    if "max-model-len" not in now.facts.fixed:
-        shortest = min(now.facts.workload.min_context, now.facts.context)
-        config = config.replace({"max-model-len": shortest})
-    return predict(now.facts, now.calibration, config).fits != "no"
+    return predict(now.facts, now.calibration, _shortest(now, config)).fits != "no"
 
 
 SOLVERS: dict[str, Callable[[Situation, LaunchConfig], LaunchConfig | str]] = {

@@ -64,12 +64,12 @@ def neighbours(folder: Path) -> Iterator[tuple[str, Path]]:
     own = snapshots.parent if cached else folder.resolve()
     base = own.name.split("--")[-1].lower()
     try:
-        entries = sorted(own.parent.iterdir())
+        entries = sorted(entry for entry in own.parent.iterdir() if entry.is_dir())
     except OSError:
         return
     for entry in entries:
         name = entry.name.split("--")[-1].lower() if cached else entry.name.lower()
-        if not re.match(re.escape(base) + r"[-_.]\w", name) or not entry.is_dir():
+        if not re.match(re.escape(base) + r"[-_.]\w", name):
             continue
         if not cached:
             yield str(entry), entry

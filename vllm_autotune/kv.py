@@ -31,7 +31,7 @@ class Group:
     def blocks(self, length: int, block: float, in_flight: float, *, most: bool) -> int:
         """Return the blocks one sequence holds, at most or at least."""
         if self.kind == "state":
-            return 2 if most else 1  # prefix caching keeps a second state
+            return 3 if most else 1  # prefix caching keeps a second state, and Mamba 2 a third
         if self.kind == "sliding":
             return ceil(min(self.window - 1 + in_flight, length) / block) + 1
         if self.kind == "chunked":

@@ -57,7 +57,8 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     ("KV cache memory: ", rf"Available KV cache memory: (?P<kv_bytes>{_GIB}) GiB", "kv_cache"),
     (
         "GiB for KV cache",
-        rf"(?:Explicitly|Auto) set \((?P<kv_bytes>{_GIB})/(?P<total_bytes>{_GIB})\) GiB for KV cache"
+        rf"(?:Explicitly|Auto) set \((?P<kv_bytes>{_GIB})/(?P<total_bytes>{_GIB})\) GiB for KV "
+        rf"cache"
         rf"(?:.*?with (?P<requested_bytes>{_GIB}) GiB requested)?",
         "kv_cache",
     ),
@@ -99,8 +100,10 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     ),
     (
         "Desired GPU memory utilization",
-        rf"Free memory on device \((?P<free_bytes>{_GIB})/(?P<total_bytes>{_GIB}) GiB\) on startup\. "
-        rf"Desired GPU memory utilization is \((?P<utilization>[\d.]+), (?P<requested_bytes>{_GIB}) "
+        rf"Free memory on device \((?P<free_bytes>{_GIB})/(?P<total_bytes>{_GIB}) GiB\) on "
+        rf"startup\. "
+        rf"Desired GPU memory utilization is \((?P<utilization>[\d.]+), "
+        rf"(?P<requested_bytes>{_GIB}) "
         rf"GiB\)\. Actual usage is (?:(?P<weights_bytes>{_GIB}) GiB for weight|{_GIB} GiB for "
         rf"consumed memory[^,]*), (?P<activation_bytes>{_GIB}) GiB for peak activation, "
         rf"(?:(?P<non_torch_bytes>{_GIB}) GiB for non-torch memory, )?and "

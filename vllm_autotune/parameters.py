@@ -12,8 +12,8 @@ UNGATED = frozenset(
 )
 # Learned positions beside the tokens.
 POSITIONED = frozenset({"gpt2", "gpt_bigcode", "opt"})
-# Fields of recurrent layers, which are not counted here.
-RECURRENT = ("linear_num_value_heads", "mamba_d_state", "ssm_state_size", "state_size")
+# Fields of layers that are not counted here: embeddings per layer, two sizes of attention.
+UNCOUNTED = ("hidden_size_per_layer_input", "global_head_dim", "num_global_key_value_heads")
 # Two more norms per layer, two norms on query and key: too little to tell apart, so all count 4.
 NORMS = 4
 
@@ -39,7 +39,7 @@ def count_parameters(
     """
     intermediate = number(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
     intermediate = intermediate or (4 * hidden if model_type in UNGATED else 0)
-    if not intermediate or number(config, *RECURRENT):
+    if not intermediate or number(config, *UNCOUNTED):
         return None
     if model_type in MLA and number(config, "kv_lora_rank"):
         attention = _latent_attention(config, hidden, heads)

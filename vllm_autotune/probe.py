@@ -1,4 +1,4 @@
-"""Requests to a running server, and the watch over it meanwhile. The only module that knows HTTP.
+"""Requests to a running server. The only module that knows HTTP.
 
 A request returns what came back, or the outcome it stands for. There are no time-outs but one:
 a server whose own counters stand still is hung.
@@ -9,24 +9,36 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 
 from .outcome import Crashed, Degraded, FailedOutcome, Hung
+from .watch import SAMPLE_SECONDS, Watch
 
 T = TypeVar("T")
 
-SAMPLE_SECONDS = 1.0
-# A server is hung when its counters stand still this long: 50 times what one short request
-# took, within these bounds (a CPU may compute minutes on one batch).
-STILL_FACTOR = 50.0
-STILL_SECONDS = (60.0, 600.0)
+# Fewer tokens than this may be one half of a letter, and no text.
+TELLING_TOKENS = 8
 
-KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")  # renamed in 0.9.2
-PREEMPTIONS = ("vllm:num_preemptions_total",)
-PROMPT_TOKENS = ("vllm:prompt_tokens_total",)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a server's counters may stand still before it counts as hung.
+
+    `factor` times what one short request took, but between `least` and `most` seconds: a CPU may
+    compute minutes on one batch.
+    """
+
+    factor: float = 50.0
+    least: float = 60.0
+    most: float = 600.0
+
+    def after(self, seconds: float) -> float:
+        """Return the seconds to wait, after one short request took `seconds`."""
+        return min(self.most, max(self.least, self.factor * seconds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +62,14 @@ class Reply:
     ttft_seconds: float
 
 
+async def _metrics(client: httpx.AsyncClient) -> str:
+    """Return the text of `/metrics`, nothing where there is none."""
+    with suppress(httpx.HTTPError):
+        answer = await client.get("/metrics", timeout=10)
+        return answer.text if answer.status_code == 200 else ""
+    return ""
+
+
 def is_healthy(url: str) -> bool:
     """Tell whether `/health` answers 200 within two seconds."""
     try:
@@ -71,78 +91,19 @@ def served_length(url: str, model: str) -> int | None:
 
 
 @dataclass
-class Watch:
-    """What `/metrics` and the device's memory showed while requests ran."""
-
-    client: httpx.AsyncClient
-    free_bytes: Callable[[], int] | None
-    moved_at: float = field(default_factory=time.monotonic)
-    kv_usage_peak: float | None = None
-    preemptions: int | None = None
-    prompt_tokens: float | None = None
-    least_free_bytes: int | None = None
-    _before: dict[str, float] = field(default_factory=dict)
-    _first_preemptions: float | None = None
-
-    async def run(self) -> None:
-        """Take a sample every second until cancelled."""
-        while True:
-            await self.sample()
-            await asyncio.sleep(SAMPLE_SECONDS)
-
-    async def sample(self) -> None:
-        """Read the free memory and vLLM's metrics; what does not answer is left as it was."""
-        if self.free_bytes:
-            free = await asyncio.to_thread(self.free_bytes)
-            self.least_free_bytes = min(free, self.least_free_bytes or free)
-        with suppress(httpx.HTTPError, ValueError):
-            answer = await self.client.get("/metrics", timeout=10)
-            self._read(_samples(answer.text))
-
-    def _read(self, now: dict[str, float]) -> None:
-        if now != self._before:
-            self.moved_at = time.monotonic()
-        self._before = now
-        usage = _first(now, KV_USAGE)
-        if usage is not None:
-            self.kv_usage_peak = max(usage, self.kv_usage_peak or 0.0)
-        preemptions = _first(now, PREEMPTIONS)
-        if preemptions is not None:
-            if self._first_preemptions is None:
-                self._first_preemptions = preemptions
-            self.preemptions = int(preemptions - self._first_preemptions)
-        self.prompt_tokens = _first(now, PROMPT_TOKENS)
-
-
-def _samples(text: str) -> dict[str, float]:
-    """Return vLLM's own metrics by name, summed over labels."""
-    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
-
-    totals: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name.startswith("vllm:"):
-                totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
-    return totals
-
-
-def _first(samples: dict[str, float], names: Sequence[str]) -> float | None:
-    return next((samples[name] for name in names if name in samples), None)
-
-
-@dataclass
 class Endpoint:
     """A server under test: requests go through it, the watch samples it once a second."""
 
     target: Target
     client: httpx.AsyncClient
     watch: Watch
-    still_seconds: float = STILL_SECONDS[1]
+    patience: Patience
+    still_seconds: float
 
     @classmethod
     @asynccontextmanager
     async def of(
-        cls, target: Target, free_bytes: Callable[[], int] | None
+        cls, target: Target, patience: Patience, free_bytes: Callable[[], int] | None
     ) -> AsyncIterator["Endpoint"]:
         """Open connections to a server and watch it until the end of the block."""
         async with httpx.AsyncClient(
@@ -151,19 +112,18 @@ class Endpoint:
             timeout=httpx.Timeout(None, connect=10),
             limits=httpx.Limits(max_connections=None),
         ) as client:
-            watch = Watch(client, free_bytes)
+            watch = Watch(partial(_metrics, client), free_bytes)
             await watch.sample()
             watching = asyncio.create_task(watch.run())
             try:
-                yield cls(target, client, watch)
+                yield cls(target, client, watch, patience, patience.most)
             finally:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
 
     def expect_speed(self, seconds: float) -> None:
         """Judge a stand-still by what one short request took."""
-        low, high = STILL_SECONDS
-        self.still_seconds = min(high, max(low, STILL_FACTOR * seconds))
+        self.still_seconds = self.patience.after(seconds)
 
     async def complete(
         self, item: str, prompts: Sequence[list[int]], output: int, *, stream: bool = True
@@ -214,6 +174,7 @@ class Endpoint:
             "prompt": prompt,
             "max_tokens": output,
             "ignore_eos": True,
+            "skip_special_tokens": False,  # so that every answer has a text
         }
 
     async def _whole(self, item: str, prompt: list[int], output: int) -> Reply | FailedOutcome:
@@ -221,35 +182,37 @@ class Endpoint:
         answer = await self.client.post("/v1/completions", json=self._body(prompt, output))
         if answer.status_code != 200:
             return _refused(item, answer.status_code, answer.text)
-        wanted = {"prompt_tokens": len(prompt), "completion_tokens": output}
-        return _checked(item, wanted, _usage(answer.text), time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return _completed(item, prompt, output, _usage(answer.text), _text(answer.text), seconds)
 
     async def _streamed(self, item: str, prompt: list[int], output: int) -> Reply | FailedOutcome:
         began = time.monotonic()
         first: float | None = None
         usage: dict[str, Any] = {}
+        text = ""
         done = False
         body = self._body(prompt, output)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         async with self.client.stream("POST", "/v1/completions", json=body) as answer:
             if answer.status_code != 200:
-                text = (await answer.aread()).decode(errors="replace")
-                return _refused(item, answer.status_code, text)
-            async for line in answer.aiter_lines():
-                data = line.removeprefix("data:").strip()
-                if data == "[DONE]":
-                    done = True
-                elif data:
-                    first = first or time.monotonic()
-                    event = _json(data)
-                    if "error" in event:
-                        return _refused(item, 500, data)
-                    usage = event.get("usage") or usage
+                refusal = (await answer.aread()).decode(errors="replace")
+                return _refused(item, answer.status_code, refusal)
+            with suppress(httpx.RemoteProtocolError):  # cut short: no [DONE]
+                async for line in answer.aiter_lines():
+                    data = line.removeprefix("data:").strip()
+                    if data == "[DONE]":
+                        done = True
+                    elif data:
+                        first = first or time.monotonic()
+                        if "error" in _json(data):
+                            return _refused(item, 500, data)
+                        usage = _usage(data) or usage
+                        text = text or _text(data)
         if not done:
             reason = f"during `{item}` a stream ended without [DONE]"
             return Degraded(cause="stream_cut", phase="serving", reason=reason)
-        wanted = {"prompt_tokens": len(prompt), "completion_tokens": output}
-        return _checked(item, wanted, usage, (first or time.monotonic()) - began)
+        seconds = (first or time.monotonic()) - began
+        return _completed(item, prompt, output, usage, text, seconds)
 
     async def _waited(self, item: str, work: Awaitable[T]) -> T | FailedOutcome:
         """Wait as long as the server's counters move."""
@@ -271,12 +234,23 @@ class Endpoint:
             return Crashed(
                 cause="server_gone",
                 phase="serving",
-                reason=f"the server went away during `{item}`: {type(error).__name__}",
+                reason=f"the connection broke during `{item}`: {type(error).__name__}",
                 evidence=(str(error),) if str(error) else (),
             )
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def _completed(
+    item: str, prompt: list[int], output: int, usage: dict[str, Any], text: str, ttft_seconds: float
+) -> Reply | FailedOutcome:
+    wanted = {"prompt_tokens": len(prompt), "completion_tokens": output}
+    reply = _checked(item, wanted, usage, ttft_seconds)
+    if isinstance(reply, Reply) and output >= TELLING_TOKENS and not text:
+        reason = f"`{item}`: {output} tokens came back without any text"
+        return Degraded(cause="empty_text", phase="serving", reason=reason)
+    return reply
 
 
 def _checked(
@@ -309,6 +283,11 @@ def _json(text: str) -> dict[str, Any]:
 def _usage(text: str) -> dict[str, Any]:
     usage = _json(text).get("usage")
     return usage if isinstance(usage, dict) else {}
+
+
+def _text(text: str) -> str:
+    choices = _json(text).get("choices")
+    return str(choices[0].get("text") or "") if isinstance(choices, list) and choices else ""
 
 
 def _refused(item: str, status: int, text: str) -> FailedOutcome:

@@ -14,11 +14,12 @@ _HUB = {**_MODEL, "fatal": False, "strength": GENERIC}
 
 # fmt: off
 REJECTIONS: tuple[Signature, ...] = (
-    # --- what vLLM refuses --------------------------------------------------------------------------
+    # --- what vLLM refuses -----------------------------------------------------------------------
     signature(
         "unknown_flag", "rejected", "error: unrecognized arguments:",
         r"error: unrecognized arguments: (?P<detail>(?:-*(?P<argument>[\w.-]+))?.*)",
-        "this vLLM does not know {detail}", "drop the flag, or use what replaced it in this version",
+        "this vLLM does not know {detail}", "drop the flag, or use what replaced it in this "
+        "version",
         phase="config",
     ),
     signature(
@@ -61,7 +62,8 @@ REJECTIONS: tuple[Signature, ...] = (
     ),
     signature(
         "too_few_batched_tokens", "rejected", "max_num_batched_tokens (",
-        r"(?P<detail>max_num_batched_tokens \(\d+\) (?:is smaller than max_model_len|must be greater "
+        r"(?P<detail>max_num_batched_tokens \(\d+\) (?:is smaller than max_model_len|must be "
+        r"greater "
         r"than or equal to max_num_seqs)[^.]*)", "{detail}",
         "raise --max-num-batched-tokens, or lower the other number",
         phase="config", argument="max-num-batched-tokens",
@@ -91,7 +93,8 @@ REJECTIONS: tuple[Signature, ...] = (
     ),
     signature(
         "quantization_mismatch", "rejected", "Quantization method specified in the model config",
-        r"(?P<detail>Quantization method specified in the model config \(\S+\) does not match[^.]*)",
+        r"(?P<detail>Quantization method specified in the model config \(\S+\) does not "
+        r"match[^.]*)",
         "{detail}", "leave --quantization out: the checkpoint says what it is", **_QUANT,
     ),
     signature(
@@ -109,7 +112,8 @@ REJECTIONS: tuple[Signature, ...] = (
     ),
     signature(
         "bitsandbytes_unavailable", "rejected", "itsandbytes",
-        r"(?P<detail>Please install bitsandbytes\S+|\S+ does not support BitsAndBytes quantization)",
+        r"(?P<detail>Please install bitsandbytes\S+|\S+ does not support BitsAndBytes "
+        r"quantization)",
         "{detail}", "install bitsandbytes", "use another quantization method",
         phase="load", argument="quantization", versions="0.6.6 to 0.27",
     ),
@@ -143,7 +147,7 @@ REJECTIONS: tuple[Signature, ...] = (
         versions="0.11.2 to 0.33",
     ),
 
-    # --- the model ----------------------------------------------------------------------------------
+    # --- the model -------------------------------------------------------------------------------
     signature(
         "gated_model", "rejected", "gated repo", r"Error: .{0,400}?access (?:a )?gated repo",
         "the model is gated: this account may not read it",
@@ -159,10 +163,6 @@ REJECTIONS: tuple[Signature, ...] = (
             "outgoing traffic has been disabled":
                 r"Error: .{0,400}?outgoing traffic has been disabled",
             "couldn't connect to 'https://": r"Error: We couldn't connect to 'https://",
-            "is not a valid model identifier":
-                r"Error: .{0,400}?is not a (?:local folder and is not a )?valid model identifier",
-            "does not appear to have a file named":
-                r"Error: .{0,400}?does not appear to have a file named",
         }, "the model was not found",
         "check the path or the name; a missing directory is taken for a Hub name", **_HUB,
     ),
@@ -172,19 +172,23 @@ REJECTIONS: tuple[Signature, ...] = (
         phase="load", argument="model",
     ),
     signature(
-        "missing_weights", "rejected", "No model weights found", r"Error: .{0,400}?No model weights found",
-        "the loader found no weights it can read", "use real weights: this loader cannot take dummies",
+        "missing_weights", "rejected", "No model weights found",
+        r"Error: .{0,400}?No model weights found",
+        "the loader found no weights it can read", "use real weights: this loader cannot take "
+        "dummies",
         phase="load", argument="model",
     ),
     *spellings(
         "remote_code", "rejected", {
             "requires you to execute the configuration file": "",
             "contains custom code which must be executed": "",
-            "trust_remote_code=True": r"[Pp]lease (?:pass the argument|set the option) `trust_remote_code=True`",
-            "--trust-remote-code": r"please consider using `--trust-remote-code`|using the `--trust-remote-code` flag",
+            "trust_remote_code=True": r"[Pp]lease (?:pass the argument|set the option) "
+            r"`trust_remote_code=True`",
+            "--trust-remote-code` flag": r"consider setting `trust_remote_code=True` in LLM or "
+            r"using",
         },
         "the model brings its own code", "read that code, then add --trust-remote-code",
-        phase="config", argument="trust-remote-code",
+        phase="config", argument="trust-remote-code", fatal=False,
     ),
     *spellings(
         "unknown_architecture", "rejected", {
@@ -199,15 +203,16 @@ REJECTIONS: tuple[Signature, ...] = (
         "use a newer vLLM, or a plugin that brings the model", **_MODEL,
     ),
 
-    # --- refused, by nobody's name ------------------------------------------------------------------
+    # --- refused, by nobody's name ---------------------------------------------------------------
     signature(
         "invalid_value", "rejected", "Value error, ", r"Value error, (?P<detail>.*?)(?: \[type=|$)",
         "{detail}", "read the reason: vLLM refused this combination",
         phase="config", strength=GENERIC,
     ),
     signature(
-        "invalid_value", "rejected", "validation error", r"\d+ validation errors? for (?P<detail>\w+)",
-        "{detail} refused a value", "read the reason: vLLM refused this combination",
-        phase="config", strength=CONSEQUENCE,
+        "invalid_value", "rejected", "validation error",
+        r"\d+ validation errors? for (?P<detail>\w+)",
+        "{detail} refused {below}", "read the reason: vLLM refused this combination",
+        phase="config", strength=CONSEQUENCE, fatal=False,
     ),
 )

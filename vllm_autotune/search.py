@@ -156,15 +156,15 @@ class _Walk:
         return None
 
     def pruned(self, draft: Draft, rungs: Sequence[Rung]) -> Draft:
-        """Take away, the dearest first, every rung that the numbers do not ask for."""
+        """Take away, the dearest first, every rung without which no dearer one gives up more."""
         needed = list(rungs)
+        dearer: set[str] = set()
         for rung in reversed(rungs):
-            if rung.start or rung.name not in {a.name for a in draft.applied}:
-                continue
             without = [r for r in needed if r is not rung]
             smaller = self.draft(without)
-            if self.objection(smaller) is None:
+            if not rung.start and self.objection(smaller) is None and _same(smaller, draft, dearer):
                 needed, draft = without, smaller
+            dearer.add(rung.name)
         return draft
 
     def _cured(self, draft: Draft, failure: Attempt) -> bool:
@@ -175,6 +175,13 @@ class _Walk:
             applied.name in cures and _sets_otherwise(applied.args, draft.config, failed)
             for applied in draft.applied
         )
+
+
+def _same(one: Draft, other: Draft, names: set[str]) -> bool:
+    """Tell whether these rungs set the same in both drafts."""
+    return [a for a in one.applied if a.name in names] == [
+        a for a in other.applied if a.name in names
+    ]
 
 
 def _sets_otherwise(flags: object, config: LaunchConfig, failed: LaunchConfig) -> bool:

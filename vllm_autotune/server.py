@@ -38,7 +38,12 @@ HYGIENE = {
 }
 NOT_INHERITED = ("VLLM_API_KEY", "VLLM_PORT")
 
-TERM_SECONDS = 15.0
+# How long a server may take to end when it is told to: before it is ready, it does not heed
+# SIGTERM at all (0.26 and 0.32: still there after 15 s).
+STARTING_GRACE = 1.0
+READY_GRACE = 15.0
+# What the root should have taken along gets this much longer.
+ORPHAN_SECONDS = 3.0
 KILL_SECONDS = 10.0
 
 
@@ -80,12 +85,14 @@ class Server:
     """One child server, logging to `log`; use it as a context manager.
 
     `env` comes on top of our own environment. `trial` marks the tree: it must be unique.
+    `grace` is how many seconds the tree gets to end by itself.
     """
 
     argv: Sequence[str]
     env: Mapping[str, str]
     log: Path
     trial: str
+    grace: float = STARTING_GRACE
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _reader: IO[bytes] | None = field(default=None, init=False)
     _scratch: Path | None = field(default=None, init=False)
@@ -107,7 +114,11 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except KeyboardInterrupt:  # the second one, in the middle of a kill; no third one comes
+            self.stop()
+            raise
 
     def _start(self, log: IO[bytes]) -> None:
         scratch = str(self._scratch)
@@ -140,13 +151,13 @@ class Server:
     def stop(self) -> bool:
         """End the whole tree, remove its scratch folder; tell whether nothing of it is left.
 
-        SIGTERM to the group, up to 15 s, then SIGKILL to the group and to everything that
+        SIGTERM to the group, a while to end, then SIGKILL to the group and to everything that
         carries the marker. An exception on the way (a second Ctrl-C) goes straight to SIGKILL.
         """
         try:
             if self._process and self._process.poll() is None:
                 self._signal_group(signal.SIGTERM)
-                self._wait_until_gone(TERM_SECONDS)
+                self._wait_until_gone(self.grace)
         finally:
             gone = self._kill()
             if self._reader:
@@ -157,9 +168,14 @@ class Server:
                 self._scratch = None
         return gone
 
+    def _wait_until_gone(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while any(self._survivors()) and time.monotonic() < deadline:
+            if self.exit_code is not None:
+                deadline = min(deadline, time.monotonic() + ORPHAN_SECONDS)
+            time.sleep(0.05)
+
     def _kill(self) -> bool:
-        if not self._process:
-            return True
         self._signal_group(signal.SIGKILL)
         deadline = time.monotonic() + KILL_SECONDS
         while (left := list(self._survivors())) and time.monotonic() < deadline:
@@ -167,25 +183,22 @@ class Server:
                 with suppress(psutil.Error):
                     process.kill()
             time.sleep(0.05)
+        if self._process and not left:
+            self._process.wait()  # a zombie is no survivor, but is to be reaped
+            self._process = None
         return not left
 
-    def _wait_until_gone(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while any(self._survivors()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-
     def _signal_group(self, number: signal.Signals) -> None:
-        assert self._process
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+        if self._process:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
 
     def _survivors(self) -> Iterator[psutil.Process]:
-        if self._process:
-            self._process.poll()  # reaps the root: a zombie is no survivor
-            yield from _living(self.trial, self._process.pid)
+        # Without a process: a signal may have struck while it was being started.
+        return _living(self.trial, self._process.pid if self._process else None)
 
 
-def _living(trial: str, session: int) -> Iterator[psutil.Process]:
+def _living(trial: str, session: int | None) -> Iterator[psutil.Process]:
     """Yield the living processes of a session, and those that carry the trial's marker."""
     marker = f"{MARKER}={trial}".encode()
     for process in psutil.process_iter():

@@ -20,6 +20,11 @@ _NO_KV = (
     _SMALLER_WEIGHTS,
     "a shorter --max-model-len does not help: the weights and activations already fill the share",
 )
+_SILENT = (
+    "read the lines above the first of these",
+    "if there are none, look at `dmesg`, or oom_kill in the cgroup's memory.events",
+    "exit code -7 is a too small /dev/shm: --shm-size or --ipc=host",
+)
 _NODE = r"Available memory on node \d+ \((?P<free_bytes>[\d.]+)/(?P<total_bytes>[\d.]+) GiB\) "
 _KV_NODE = _NODE + r"on kv cache allocation is less than requested memory for kv "
 
@@ -35,10 +40,11 @@ OUT_OF_MEMORY_CURES: Mapping[Phase, tuple[str, ...]] = {
 
 # fmt: off
 _MEMORY: tuple[Signature, ...] = (
-    # --- the KV cache -------------------------------------------------------------------------------
+    # --- the KV cache ----------------------------------------------------------------------------
     signature(
         "kv_cache_too_small", "out_of_memory", "KV cache is needed",
-        r"max seq len \((?P<max_model_len>\d+)\), \((?P<kv_needed_bytes>[\d.]+) GiB KV cache is needed, "
+        r"max seq len \((?P<max_model_len>\d+)\), \((?P<kv_needed_bytes>[\d.]+) GiB KV cache is "
+        r"needed, "
         r"which is larger than the available KV cache memory \((?P<kv_bytes>-?[\d.]+) GiB\)"
         r"(?:.*?estimated maximum model length is (?P<estimated_max_model_len>\d+)[. ])?",
         "one request of {max_model_len} tokens needs {kv_needed_bytes} of KV cache, "
@@ -50,7 +56,8 @@ _MEMORY: tuple[Signature, ...] = (
     ),
     signature(
         "kv_cache_too_small", "out_of_memory", "can be stored in KV cache",
-        r"max seq len \((?P<max_model_len>\d+)\) is larger than the maximum number of tokens that can "
+        r"max seq len \((?P<max_model_len>\d+)\) is larger than the maximum number of tokens "
+        r"that can "
         r"be stored in KV cache \((?P<estimated_max_model_len>\d+)\)",
         "one request of {max_model_len} tokens does not fit the KV cache of "
         "{estimated_max_model_len} tokens",
@@ -75,7 +82,7 @@ _MEMORY: tuple[Signature, ...] = (
         "lower --max-num-seqs to that number", phase="graphs", versions="0.20 to 0.33",
     ),
 
-    # --- the CPU's memory ---------------------------------------------------------------------------
+    # --- the CPU's memory ------------------------------------------------------------------------
     signature(
         "model_exceeds_reservation", "out_of_memory", "requested memory for kv (-",
         _KV_NODE + r"\((?P<kv_bytes>-[\d.]+)/(?P<requested_bytes>[\d.]+) GiB\)",
@@ -121,7 +128,7 @@ _MEMORY: tuple[Signature, ...] = (
         phase="kv_cache", where="host", versions="CPU: 0.6.6 to 0.8.5",
     ),
 
-    # --- somebody else's memory ---------------------------------------------------------------------
+    # --- somebody else's memory ------------------------------------------------------------------
     signature(
         "device_busy", "environment", "Free memory on device",
         r"Free memory on device (?:\S+ )?\((?P<free_bytes>[\d.]+)/(?P<total_bytes>[\d.]+) GiB\) on "
@@ -135,7 +142,8 @@ _MEMORY: tuple[Signature, ...] = (
     signature(
         "external_weights", "out_of_memory", "Externally held weights on device",
         r"Externally held weights on device \S+ \([\d.]+/(?P<total_bytes>[\d.]+) GiB\) exceed the "
-        r"desired GPU memory utilization \((?P<utilization>[\d.]+), (?P<requested_bytes>[\d.]+) GiB\)",
+        r"desired GPU memory utilization \((?P<utilization>[\d.]+), (?P<requested_bytes>[\d.]+) "
+        r"GiB\)",
         "the weights another process holds exceed the {requested_bytes} asked for",
         "raise --gpu-memory-utilization", phase="load", versions="0.32 to 0.33",
     ),
@@ -147,7 +155,7 @@ _MEMORY: tuple[Signature, ...] = (
         "start it again unchanged", phase="profile", versions="0.6.6 to 0.33",
     ),
 
-    # --- device memory ------------------------------------------------------------------------------
+    # --- device memory ---------------------------------------------------------------------------
     signature(
         "weights_out_of_memory", "out_of_memory", "Failed to load model - not enough GPU memory",
         r"Failed to load model - not enough GPU memory"
@@ -160,7 +168,8 @@ _MEMORY: tuple[Signature, ...] = (
     ),
     signature(
         "sampler_out_of_memory", "out_of_memory", "CUDA out of memory occurred when warming up",
-        r"CUDA out of memory occurred when warming up (?:sampler|pooler).*? with \d+ dummy requests",
+        r"CUDA out of memory occurred when warming up (?:sampler|pooler).*? with \d+ dummy "
+        r"requests",
         "the sampler's rehearsal with as many requests as --max-num-seqs allows ran out of memory",
         "lower --max-num-seqs", "lower --max-num-batched-tokens",
         "lower --gpu-memory-utilization a little if the KV cache was already allocated",
@@ -196,7 +205,8 @@ _MEMORY: tuple[Signature, ...] = (
     ),
     signature(
         "host_out_of_memory", "out_of_memory", "DefaultCPUAllocator: can't allocate memory",
-        r"DefaultCPUAllocator: can't allocate memory: you tried to allocate (?P<tried_bytes>\d+ bytes)",
+        r"DefaultCPUAllocator: can't allocate memory: you tried to allocate (?P<tried_bytes>\d+ "
+        r"bytes)",
         "the host ran out of memory: {tried_bytes} more was wanted",
         "use less host memory: a smaller KV cache on a CPU, less --cpu-offload-gb",
         where="host", strength=GENERIC, serving=True,
@@ -211,7 +221,7 @@ _MEMORY: tuple[Signature, ...] = (
 )
 
 _SURROUNDINGS: tuple[Signature, ...] = (
-    # --- the surroundings ---------------------------------------------------------------------------
+    # --- the surroundings ------------------------------------------------------------------------
     signature(
         "port_in_use", "environment", "ddress already in use",
         r"Error: \[Errno 98\] .*[Aa]ddress already in use|EADDRINUSE|"
@@ -225,7 +235,8 @@ _SURROUNDINGS: tuple[Signature, ...] = (
     ),
     signature(
         "shared_memory_too_small", "environment", "Insufficient space in",
-        r"(?P<detail>Insufficient space in \S+ for [^:]+: \d+ MiB required, \d+ MiB free)", "{detail}",
+        r"(?P<detail>Insufficient space in \S+ for [^:]+: \d+ MiB required, \d+ MiB free)",
+        "{detail}",
         "give the container more shared memory: --shm-size or --ipc=host", versions="0.27 to 0.33",
     ),
     *spellings(
@@ -240,18 +251,23 @@ _SURROUNDINGS: tuple[Signature, ...] = (
         strength=CONSEQUENCE, fatal=False, serving=True,
     ),
 
-    # --- deaths without a word ----------------------------------------------------------------------
+    # --- deaths without a word -------------------------------------------------------------------
+    *spellings(
+        "engine_died", "crashed", {
+            "engine core exited unexpectedly": "",
+            "EngineDeadError": r"EngineDeadError: ",
+        }, "the engine process died", *_SILENT, strength=DEATH, serving=True,
+    ),
+    # Said before the cause is, or by those who outlive it.
     *spellings(
         "engine_died", "crashed", {
             "died unexpectedly":
                 r"[Pp]roc(?:ess)? \S+ died unexpectedly(?: \(exit code: (?P<exit>-?\d+)\))?",
-            "Failed core proc(s)": r"Failed core proc\(s\): \{'\w+': (?P<exit>-\d+)",
-            "engine core exited unexpectedly": "",
-            "EngineDeadError": r"EngineDeadError: ",
+            "Failed core proc(s)": r"Failed core proc\(s\): \{(?:\}|'\w+': (?P<exit>-\d+))",
+            "WorkerProc initialization failed": "",
             "encountered a fatal error": r"EngineCore encountered a fatal error",
             "timed out": r"TimeoutError: RPC call to \w+ timed out",
-        }, "the engine process died",
-        "read the lines above the first of these", strength=DEATH, fatal=False, serving=True,
+        }, "the engine process died", *_SILENT, strength=DEATH, serving=True, fatal=False,
     ),
 
     # Named by exit code or cgroup, not by a line of the log.

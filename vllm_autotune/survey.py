@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from .checkpoint import Checkpoint, read_checkpoint
 from .config import LaunchConfig, Value, Workload, parse_arguments
-from .device import detect
+from .device import detect, host_free_bytes
 from .engine import locate
 from .errors import BadUsage
 from .facts import Facts, expect
@@ -77,7 +77,7 @@ def survey(request: Request) -> Facts:
         headroom_bytes=(
             HEADROOM[engine.platform] if request.headroom is None else request.headroom
         ),
-        host_free_bytes=detect("cpu")[0].free_bytes,
+        host_free_bytes=host_free_bytes(),
     )
     return _frugal(facts) if engine.platform == "cpu" and not request.memory_limit else facts
 

@@ -4,13 +4,14 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import device
 from .certificate import certify
 from .device import Device
 from .diagnose import LogReader
+from .effects import without_effect
 from .errors import BudgetSpent
 from .facts import Candidate, Facts
 from .outcome import (
@@ -24,9 +25,9 @@ from .outcome import (
     Phase,
     Stable,
 )
-from .probe import Target, is_healthy, served_length
+from .probe import Patience, Target, is_healthy, served_length
 from .report import Trial
-from .server import Server, free_port, oom_kills
+from .server import READY_GRACE, Server, free_port, oom_kills
 
 POLL_SECONDS = 0.2
 HEALTH_SECONDS = 1.0
@@ -49,11 +50,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Deadlines: seconds a launch may take, and the clock time (monotonic) when all must end."""
+    """Deadlines: seconds a launch may take, and the clock time (monotonic) when all must end.
+
+    `ports` are those a server may use.
+    """
 
     launch_seconds: float
     until: float | None = None
     ports: range | None = None
+    patience: Patience = field(default_factory=Patience)
 
 
 def run_trial(
@@ -68,7 +73,10 @@ def run_trial(
 
     Raises BudgetSpent when the time is over.
     """
-    return _Launch(facts, candidate, number, log, limits, show).run()
+    try:
+        return _Launch(facts, candidate, number, log, limits, show).run()
+    except TimeoutError as error:
+        raise BudgetSpent("the time budget is spent", "raise --time-budget") from error
 
 
 @dataclass
@@ -97,7 +105,10 @@ class _Launch:
             outcome: Outcome | None = self.until_ready(server)
             if outcome is None:
                 startup = time.monotonic() - self.began
-                outcome = self.proven(server)
+                server.grace = READY_GRACE
+                readings = self.reader.readings
+                ignored = without_effect(self.facts, self.candidate, readings)
+                outcome = ignored or self.proven(server)
                 probing = time.monotonic() - self.began - startup
             stopping = time.monotonic()
             gone = server.stop()
@@ -129,12 +140,10 @@ class _Launch:
         """Wait until the server answers; return why it never will."""
         asked = 0.0
         while True:
-            self.reader.feed(server.new_text())
-            code = server.exit_code
-            failed = self.reader.terminal()
+            code = self.read(server)
             if code is not None:
-                self.reader.feed(server.new_text())
                 return self.verdict(code) or _ended(code, self.reader)
+            failed = self.reader.terminal()
             if failed is not None:
                 return failed
             now = time.monotonic()
@@ -148,10 +157,19 @@ class _Launch:
             self.tick(seconds)
             time.sleep(POLL_SECONDS)
 
+    def read(self, server: Server) -> int | None:
+        """Read what the log gained, all of it once the server has ended; return how it ended."""
+        code = server.exit_code
+        while text := server.new_text():
+            self.reader.feed(text)
+            if code is None:  # a log that grows faster than it is read must not hold us up
+                break
+        return code
+
     def tick(self, seconds: float, doing: str = "") -> None:
         """Show progress, and stop when the time is over."""
         if self.limits.until is not None and time.monotonic() > self.limits.until:
-            raise BudgetSpent("the time budget is spent", "raise --time-budget")
+            raise TimeoutError
         self.show(
             Progress(
                 phase="serving" if doing else self.reader.phase,
@@ -167,7 +185,7 @@ class _Launch:
         if length is None:
             reason = f"/v1/models on {self.url} does not list {self.name}: another server is there"
             return Environment(cause="stranger_on_port", phase="serving", reason=reason)
-        self.reader.feed(server.new_text())
+        self.read(server)
         checkpoint = self.facts.checkpoints[self.candidate.config.model]
         target = Target(
             url=self.url,
@@ -180,11 +198,13 @@ class _Launch:
         result = certify(
             target,
             self.facts.workload,
+            patience=self.limits.patience,
+            until=self.limits.until,
             free_bytes=lambda: min(device.free_bytes(d) for d in self.devices),
             say=lambda item: self.tick(time.monotonic() - self.began, f"probe: {item}"),
         )
         if isinstance(result, Certificate):
-            self.reader.feed(server.new_text())
+            self.read(server)
             return self.reader.terminal() or self._headroom(result) or Stable(certificate=result)
         return self.last_words(server) or result
 
@@ -192,8 +212,7 @@ class _Launch:
         """Wait a moment for the log to say why the server failed."""
         deadline = time.monotonic() + LAST_WORDS_SECONDS
         while time.monotonic() < deadline:
-            self.reader.feed(server.new_text())
-            code = server.exit_code
+            code = self.read(server)
             cause = self.verdict(code) if code is not None else self.reader.terminal()
             if cause is not None:
                 return cause

@@ -13,13 +13,11 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -98,10 +96,8 @@ class Server:
             body,
             {"Content-Type": "application/json"},
         )
-        try:
+        with suppress(OSError):
             urllib.request.urlopen(request, timeout=60).read()
-        except (urllib.error.URLError, OSError):
-            pass
 
     def ask_meanwhile(self) -> None:
         """Send a long completion in the background, and wait until it runs."""
@@ -129,6 +125,11 @@ def kill_worker_under_load(server: Server) -> None:
     server.kill_child("Worker")
 
 
+CGROUP = Path("/sys/fs/cgroup/memory/autotune-golden")
+IN_A_SMALL_CGROUP = (
+    f"d={CGROUP}; mkdir -p $d && "
+    'echo 1100000000 > $d/memory.limit_in_bytes && echo $$ > $d/cgroup.procs && exec "$@"'
+)
 WITHOUT_WEIGHTS = ("no-weights", "small-heads")
 ENGINE = "Initializing a V1 LLM engine"
 WORKER = "Starting to load model"
@@ -168,9 +169,10 @@ CASES = {
     "quantization-mismatch": Case(args=("--quantization", "gptq"), model="awq"),
     "quantization-deprecated": Case(args=("--quantization", "fbgemm_fp8")),
     "quantization-fp8": Case(args=("--quantization", "fp8"), act=serve_and_stop),
-    "kv-dtype-unsupported": Case(args=("--kv-cache-dtype", "int4_per_token_head"), act=Server.stop),
-    "dtype-float16": Case(args=("--dtype", "float16"), act=Server.stop),
+    "ready-int4-kv": Case(args=("--kv-cache-dtype", "int4_per_token_head"), act=serve_and_stop),
+    "ready-float16": Case(args=("--dtype", "float16"), act=Server.stop),
     "missing-weights": Case(model="no-weights"),
+    "missing-config": Case(model="no-config"),
     "missing-path": Case(model="/models/does-not-exist"),
     "missing-directory": Case(model="does/not/exist"),
     "missing-name": Case(model="nobody/nothing", env={"HF_HUB_OFFLINE": "1"}),
@@ -178,7 +180,8 @@ CASES = {
     "unknown-model-type": Case(model="unknown-type"),
     "remote-code": Case(model="remote-code"),
     "crash-in-first-request": Case(
-        model="small-heads", args=("--load-format", "dummy"), act=serve_and_stop),
+        model="small-heads", args=("--load-format", "dummy"), act=serve_and_stop
+    ),
     "tp-heads": Case(args=("--tensor-parallel-size", "3")),
     "port-in-use": Case(occupied=True, act=Server.stop),
     "shared-memory-too-small": Case(
@@ -191,6 +194,10 @@ CASES = {
             "sh",
         )
     ),
+    "address-space-exhausted": Case(
+        args=("--kv-cache-memory-bytes", "6G"), small=False, wrap=("prlimit", "--as=9000000000")
+    ),
+    "cgroup-out-of-memory": Case(wrap=("sh", "-c", IN_A_SMALL_CGROUP, "sh")),
     "killed-while-loading": Case(when=ENGINE, act=lambda server: server.kill_child("EngineCore")),
     "worker-killed-while-loading": Case(
         when=WORKER, act=lambda server: server.kill_child("Worker")
@@ -212,7 +219,7 @@ def make_models(python: str, root: Path) -> None:
             "{", '{"quantization_config": {"quant_method": "awq", "bits": 4, '
             '"group_size": 32, "zero_point": true},', 1,
         ),
-        "small-heads": config.replace('"hidden_size"', '"head_dim": 16, "hidden_size"'),
+        "small-heads": config.replace('"hidden_size": 256', '"hidden_size": 64'),
         "unknown-architecture": config.replace(architecture, '"NobodyForCausalLM"'),
         "unknown-type": config.replace('"qwen2"', '"nobody"'),
         "remote-code": config.replace('"qwen2"', '"nobody"').replace(
@@ -228,6 +235,7 @@ def make_models(python: str, root: Path) -> None:
             ):
                 (sibling / file.name).symlink_to(file)
         (sibling / "config.json").write_text(text)
+    (root / "no-config").mkdir()
     (root / "remote-code" / "configuration_nobody.py").write_text("class NobodyConfig: pass\n")
 
 
@@ -264,6 +272,8 @@ def record(python: str, models: Path, case: Case) -> tuple[str, int | None]:
             code = _watch(Server(process, port), log, case)
         finally:
             _kill_group(process)
+            with suppress(OSError):
+                CGROUP.rmdir()
         return scrubbed(log.read_text(errors="replace"), python, models, scratch), code
 
 
@@ -282,10 +292,8 @@ def _watch(server: Server, log: Path, case: Case) -> int | None:
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     time.sleep(1)
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -330,4 +338,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,21 +10,26 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 
-from tiny_model import tokenizer, tokenizer_config, write_json  # noqa: E402
+from tiny_model import tokenizer, tokenizer_config, write_json  # type: ignore  # noqa
 
 QUANTIZED = ("fp8-weights", "4bit-weights")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One tuning: `rungs` are those the winner must have, `launches` the most it may take."""
+    """One tuning: `rungs` are those the winner must have, `launches` the most it may take.
+
+    `tenant_gib` is what another program holds meanwhile. `fails_in` is the phase it must run out
+    of memory in, where no winner can be.
+    """
 
     name: str
     shape: str
@@ -34,6 +39,8 @@ class Case:
     launches: int = 2
     gpus: int = 1
     seconds: int = 240
+    tenant_gib: int = 0
+    fails_in: str | None = None
 
 
 def skip(*rungs: str) -> tuple[str, ...]:
@@ -51,9 +58,15 @@ CASES = (
         rungs=("utilization", "shorter-context"),
     ),
     Case(
-        "7b-16.8GiB-8bit-kv",
+        "7b-16.8GiB-full-context",
         "qwen2.5-7b",
         ("--memory-limit", "16.8GiB", "--context", "32768"),
+        rungs=("utilization", "smaller-batches"),
+    ),
+    Case(
+        "7b-16.8GiB-8bit-kv",
+        "qwen2.5-7b",
+        ("--memory-limit", "16.8GiB", "--context", "32768", *skip("smaller-batches")),
         rungs=("utilization", "kv-cache-8bit"),
     ),
     Case(
@@ -67,6 +80,13 @@ CASES = (
         "qwen2.5-7b",
         ("--memory-limit", "11GiB", "--context", "8192", *skip(*QUANTIZED)),
         rungs=("utilization", "cpu-offload"),
+    ),
+    Case("7b-tenant-60GiB", "qwen2.5-7b", rungs=("utilization",), launches=1, tenant_gib=60),
+    Case(
+        "7b-utilization-0.99-fixed",
+        "qwen2.5-7b",
+        fixed=("--gpu-memory-utilization", "0.99"),
+        fails_in="warmup",
     ),
     Case("72b-fp8", "qwen2.5-72b", ("--context", "32768"), rungs=("fp8-weights",)),
     Case(
@@ -104,6 +124,32 @@ def make_shape(folder: Path, shape: str) -> Path:
     return folder
 
 
+HOLD = """
+import sys, torch
+held = torch.empty(int(sys.argv[1]) << 30, dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def tenant(gib: int) -> Iterator[None]:
+    """Hold memory of the first GPU in another process."""
+    if not gib:
+        yield
+        return
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(gib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.stdin.close()
+
+
 def run(case: Case, out: Path) -> dict[str, object]:
     """Run a case; return a row of the table, with `ok` telling whether all was as it must be."""
     model = make_shape(out / "models" / case.shape, case.shape)
@@ -116,7 +162,7 @@ def run(case: Case, out: Path) -> dict[str, object]:
     ]
     began = time.monotonic()
     log = out / f"{case.name}.txt"
-    with log.open("w") as talk:
+    with log.open("w") as talk, tenant(case.tenant_gib):
         try:
             done = subprocess.run(
                 argv, stdout=subprocess.PIPE, stderr=talk, timeout=case.seconds, check=False

@@ -372,12 +372,20 @@ def test_a_broken_model_is_refused_with_a_sentence_and_a_hint(tmp_path: Path, ca
     assert refusal.value.exit_code == 3
 
 
+@pytest.mark.parametrize("model", ["x" * 5000, "a\0b", "", "-", "~nobody-here/x"])
+def test_a_path_that_cannot_be_is_refused(model: str) -> None:
+    with pytest.raises(BadModel) as refusal:
+        read_checkpoint(model)
+    assert refusal.value.hint
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", ""])
 def test_an_unreadable_file_is_refused(tmp_path: Path, name: str) -> None:
-    (make(tmp_path) / name).chmod(0)
+    (make(tmp_path / "model") / name).chmod(0)
     with pytest.raises(BadModel, match="Cannot read"):
-        read_checkpoint(str(tmp_path))
+        read_checkpoint(str(tmp_path / "model"))
+    (tmp_path / "model" / name).chmod(0o700)
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:

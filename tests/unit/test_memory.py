@@ -255,6 +255,35 @@ def test_a_real_gpu_refusal_names_the_length_the_arithmetic_finds(
     assert most - least < 300
 
 
+# What vLLM 0.32 on a CPU made of 64 MiB of KV cache for small models with dummy weights, booted
+# with --enforce-eager --max-num-batched-tokens 512 --max-num-seqs 8.
+BOOTED = json.loads((SHAPES / "booted" / "0.32.0-cpu.json").read_text())
+# Layers with pages of two sizes, which vLLM pads to one: only the high end counts that.
+PADDED = {"jamba", "qwen3next", "granitehybrid", "nemotronh", "falconh1", "mamba", "lfm2", "gemma4"}
+
+
+@pytest.mark.parametrize("name", BOOTED)
+def test_a_sequence_needs_what_a_real_boot_gave_it(tmp_path: Path, name: str) -> None:
+    boot = BOOTED[name]
+    (tmp_path / "config.json").write_text(json.dumps(boot["config"]))
+    checkpoint = read_checkpoint(str(tmp_path), weights_required=False)
+    cpu = device(8.46, "CPU", "cpu")
+    found = estimate(
+        checkpoint, {"max-num-batched-tokens": 512, "max-num-seqs": 8}, on=cpu, vllm=(0, 32)
+    )
+    # The pool holds whole blocks, so the size of one is known to within a division.
+    per_request = boot["blocks"] / boot["concurrency"]
+    pool = 64 * 2**20
+    least, most = (per_request * pool / n for n in (boot["blocks"] + 1, boot["blocks"]))
+    length = boot["length"]
+    one, two = found.kv_bytes(length), found.kv_bytes(length, 2)
+    low, high = two.low - one.low, two.high - one.high  # less the pool's null block
+    assert low <= most
+    assert least <= high
+    if name not in PADDED:
+        assert least <= low <= most
+
+
 def test_an_unknown_architecture_abstains_and_says_so(shapes: dict[str, Checkpoint]) -> None:
     found = estimate(replace(shapes["qwen2.5-7b"], plan=None, architecture="FutureLM"))
     assert found.kv_bytes(1) == Interval.unknown()

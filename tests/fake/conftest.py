@@ -1,0 +1,146 @@
+"""A trial bench: the facts of a run whose engine is the fake, and servers of it."""
+
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vllm_autotune.calibration import Calibration
+from vllm_autotune.checkpoint import read_checkpoint
+from vllm_autotune.config import LaunchConfig, Value, Workload
+from vllm_autotune.device import detect
+from vllm_autotune.engine import Engine
+from vllm_autotune.facts import Candidate, Facts, predict
+from vllm_autotune.ladder import find_ladder, read_ladder
+from vllm_autotune.probe import Patience, Target, is_healthy
+from vllm_autotune.report import Trial
+from vllm_autotune.server import Server, free_port
+from vllm_autotune.trial import Limits, Progress, run_trial
+
+FAKE = Path(__file__).with_name("fake_vllm")
+COMMAND = (sys.executable, str(FAKE))
+CONTEXT = 2048
+SEQUENCES = 16
+ARGS: Mapping[str, Value] = {
+    "enforce-eager": True,
+    "max-model-len": CONTEXT,
+    "max-num-seqs": SEQUENCES,
+}
+PATIENCE = Patience(least=1.0, most=1.5)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that temporary folders are made in; it must be empty in the end."""
+    folder = Path(tempfile.mkdtemp(prefix="at-"))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    left = list(folder.iterdir())
+    assert not left
+    folder.rmdir()
+
+
+@pytest.fixture
+def nothing_open() -> Iterator[None]:
+    """Fail a test after which a file or a thread is left that was not there before."""
+    before = open_files(), threading.active_count()
+    yield
+    assert (open_files(), threading.active_count()) == before
+
+
+def open_files() -> list[str]:
+    """Return what our file descriptors stand for."""
+    names = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            names.append(str(descriptor.readlink()))
+        except FileNotFoundError:  # the one that listed the folder
+            continue
+    return sorted(name for name in names if not name.startswith("/proc/"))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where fakes are tried out: `facts` are those of a run."""
+
+    facts: Facts
+    folder: Path
+
+    def trial(
+        self,
+        script: dict[str, object],
+        args: Mapping[str, Value] = ARGS,
+        *,
+        show: Callable[[Progress], None] = lambda _: None,
+        **limits: Any,
+    ) -> Trial:
+        """Launch the fake as one candidate and return what became of it."""
+        config = LaunchConfig(self.facts.model, args, environment(script))
+        predicted = predict(self.facts, Calibration(), config)
+        candidate = Candidate(config=config, rungs=(), predicted=predicted)
+        limits = {"launch_seconds": 20.0, "patience": PATIENCE, **limits}
+        log = self.folder / "trial-01.log"
+        return run_trial(self.facts, candidate, 1, log, Limits(**limits), show)
+
+    @contextmanager
+    def serving(self, **script: object) -> Iterator[Target]:
+        """Start a fake, wait until it is healthy, and stop it in the end."""
+        port = free_port()
+        config = LaunchConfig(self.facts.model, ARGS, {})
+        argv = [*COMMAND, "--model", config.model, *config.flags(), "--port", str(port)]
+        argv += ["--served-model-name", "tried"]
+        name = f"{os.getpid()}-{port}"
+        with Server(argv, environment(script), self.folder / "server.log", name) as server:
+            url = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 10
+            while not is_healthy(url):
+                assert server.exit_code is None, (self.folder / "server.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield Target(
+                url=url,
+                model="tried",
+                max_model_len=CONTEXT,
+                max_num_seqs=SEQUENCES,
+                vocab_size=self.facts.checkpoint.vocab_size,
+                kv_tokens=8 * CONTEXT,
+            )
+
+
+def environment(script: dict[str, object]) -> dict[str, str]:
+    """Return what tells the fake its script."""
+    return {"FAKE_VLLM": json.dumps({"lifetime": 60, **script})}
+
+
+@pytest.fixture
+def bench(tiny_model: Path, tmp_path: Path) -> Bench:
+    """A bench with a tiny model on this CPU."""
+    model = str(tiny_model)
+    engine = Engine(
+        python=sys.executable,
+        package=tmp_path / "no-vllm",
+        version="0.32.0",
+        platform="cpu",
+        torch=None,
+        command=COMMAND,
+    )
+    facts = Facts(
+        model=model,
+        checkpoints={model: read_checkpoint(model)},
+        devices=tuple(detect("cpu")),
+        engine=engine,
+        workload=Workload(context=CONTEXT, min_context=CONTEXT),
+        ladder=read_ladder(find_ladder("default")),
+        fixed={},
+        headroom_bytes=0,
+    )
+    return Bench(facts, tmp_path)

@@ -1,0 +1,274 @@
+"""What the fake answers over HTTP."""
+
+import http
+import http.server
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .card import out_of_memory
+from .scheduler import EngineDead
+from .words import ENGINE_DEAD, raw, say
+
+if TYPE_CHECKING:
+    from .api import Api, Server
+
+
+def count_tokens(body: dict[str, Any], chat: bool) -> int:
+    """Count the prompt: token ids exactly, text by its words."""
+    if chat:
+        messages = body.get("messages", [])
+        return 8 + sum(8 + len(str(message.get("content", "")).split()) for message in messages)
+    prompt = body.get("prompt", "")
+    return len(prompt) if isinstance(prompt, list) else max(len(prompt.split()), 1)
+
+
+class Refusal(Exception):
+    """An HTTP error in the shape of vLLM's."""
+
+    def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+    disable_nagle_algorithm = True
+
+    @property
+    def api(self) -> "Api":
+        return self.server.api
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        if "disable-uvicorn-access-log" in self.api.card.args:
+            return
+        phrase = http.HTTPStatus(int(code)).phrase
+        host, port = self.client_address
+        raw(f'INFO:     {host}:{port} - "{self.requestline}" {int(code)} {phrase}')
+
+    def reply(self, status: int, body: object = None, kind: str = "application/json") -> None:
+        content = b"" if body is None else str(body).encode()
+        if isinstance(body, dict | list):
+            content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        script = self.api.script
+        path = self.path.partition("?")[0]
+        if script.is_on("hang_all"):
+            self.api.stop.wait()
+        if path == "/health":
+            lies = script.is_on("health_lies")
+            self.reply(503 if self.api.scheduler.dead.is_set() and not lies else 200)
+        elif path == "/v1/models":
+            self.answer(self.models)
+        elif path == "/metrics" and not script.is_on("metrics_missing"):
+            card = self.api.card
+            names = self.api.models
+            text = self.api.scheduler.metrics(names[0], card.utilization, card.block)
+            self.reply(200, text, "text/plain; version=1.0.0; charset=utf-8")
+        elif path == "/version":
+            self.reply(200, {"version": script.version})
+        else:
+            self.reply(404, {"detail": "Not Found"})
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = self.path.partition("?")[0]
+        if path not in ("/v1/completions", "/v1/chat/completions"):
+            self.reply(404, {"detail": "Not Found"})
+            return
+        chat = path.endswith("chat/completions")
+        self.answer(lambda: self.complete(json.loads(content), chat))
+
+    def answer(self, work: Any) -> None:
+        try:
+            if self.api.api_key and self.headers.get("Authorization") != (
+                f"Bearer {self.api.api_key}"
+            ):
+                self.reply(401, {"error": "Unauthorized"})
+                return
+            work()
+        except Refusal as refusal:
+            self.reply(refusal.status, refusal.body)
+        except EngineDead:
+            self.reply(500, Refusal(500, "InternalServerError", ENGINE_DEAD).body)
+
+    def models(self) -> None:
+        length = self.api.scheduler.max_model_len
+        if self.api.script.is_on("wrong_model_len"):
+            length //= 2
+        cards = [
+            {
+                "id": name,
+                "object": "model",
+                "created": int(time.time()),
+                "owned_by": "vllm",
+                "root": self.api.card.text("model"),
+                "parent": None,
+                "max_model_len": length,
+            }
+            for name in self.api.models
+        ]
+        self.reply(200, {"object": "list", "data": cards})
+
+    def complete(self, body: dict[str, Any], chat: bool) -> None:
+        script, scheduler = self.api.script, self.api.scheduler
+        if script.is_on("hang_all"):
+            self.api.stop.wait()
+        prompt = self.accepted_prompt(body, chat)
+        with scheduler.changed:
+            scheduler.requests += 1
+            request = scheduler.requests
+        self.misbehave(request, prompt)
+        room = max(scheduler.max_model_len - prompt, 1)
+        asked = body.get("max_completion_tokens") or body.get("max_tokens")
+        wanted = min(asked or (32 if chat else 16), room)
+        tokens = scheduler.tokens(prompt, self.delivered(wanted))
+        if body.get("stream"):
+            self.stream(body, chat, prompt, tokens)
+            return
+        texts = list(tokens)
+        if script.is_on("garbage"):
+            self.reply(200, "<html>gateway</html>")
+            return
+        text = "" if script.is_on("empty_text") else "".join(texts)
+        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length"}
+        choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        document = self.envelope(body, chat, chunk=False)
+        usage = self.usage(prompt, len(texts))
+        self.reply(200, {**document, "choices": [choice], "usage": usage})
+
+    def accepted_prompt(self, body: dict[str, Any], chat: bool) -> int:
+        """Return the length of the prompt, or refuse the request as vLLM would."""
+        script, length = self.api.script, self.api.scheduler.max_model_len
+        model = body.get("model")
+        if model is not None and model not in self.api.models:
+            aliases = ", ".join(self.api.models)
+            message = f"The model `{model}` does not exist. Valid aliases: {aliases}."
+            raise Refusal(404, "NotFoundError", message, "model")
+        ids = body.get("prompt")
+        if isinstance(ids, list):
+            too_high = [n for n in ids if isinstance(n, int) and n >= self.api.vocab_size]
+            if too_high:
+                message = f"Token id {too_high[0]} is out of vocabulary"
+                raise Refusal(400, "BadRequestError", message)
+        prompt = count_tokens(body, chat)
+        full = prompt + (body.get("max_tokens") or 16) >= length
+        over = prompt >= length and not script.is_on("accepts_over_long")
+        if over or (script.is_on("rejects_full_length") and full):
+            message = (
+                f"This model's maximum context length is {length} tokens. However, your prompt "
+                f"contains {prompt} input tokens, which exceeds this limit even without any output "
+                "tokens. Please reduce the length of the input prompt. "
+                f"(parameter=input_tokens, value={prompt})"
+            )
+            raise Refusal(400, "BadRequestError", message, "input_tokens")
+        return prompt
+
+    def misbehave(self, request: int, prompt: int) -> None:
+        """Do what the script wants done before a request runs."""
+        api, script, scheduler = self.api, self.api.script, self.api.scheduler
+        dying = script.die_at == "serving" or script.is_on("health_lies")
+        if dying and request >= script.after:
+            api.engine.perish()
+            scheduler.pause(10)
+        if script.is_on("reset") and request % script.every == 0:
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.connection.close()
+            raise ConnectionResetError
+        if script.is_on("rate_limit") and scheduler.running >= script.limit:
+            raise Refusal(429, "TooManyRequestsError", "Too many requests in the queue")
+        long_tokens = script.long_tokens or scheduler.max_model_len // 2
+        if script.is_on("error_500_long") and prompt > long_tokens:
+            raise Refusal(500, "InternalServerError", "Internal server error")
+        if script.is_on("oom_line"):
+            say("EngineCore", "core.py:700", out_of_memory(api.card, "serving"), "ERROR")
+        if script.is_on("preemption_storm"):
+            scheduler.preemptions += 50
+        if script.is_on("memory_creep"):
+            api.creep.append(b"\1" * (script.creep_mib * 2**20))
+        if script.is_on("engine_restart") and request == script.after:
+            api.replace_engine()
+
+    def delivered(self, wanted: int) -> int:
+        script = self.api.script
+        if script.is_on("zero_tokens"):
+            return 0
+        return wanted // 2 if script.is_on("too_few_tokens") else wanted
+
+    def usage(self, prompt: int, generated: int) -> dict[str, int]:
+        if self.api.script.is_on("wrong_usage"):
+            prompt += 7
+        return {
+            "prompt_tokens": prompt,
+            "total_tokens": prompt + generated,
+            "completion_tokens": generated,
+        }
+
+    def envelope(self, body: dict[str, Any], chat: bool, chunk: bool) -> dict[str, Any]:
+        kind = "chat.completion" if chat else "text_completion"
+        return {
+            "id": ("chatcmpl-" if chat else "cmpl-") + os.urandom(8).hex(),
+            "object": kind + (".chunk" if chat and chunk else ""),
+            "created": int(time.time()),
+            "model": body.get("model") or self.api.models[0],
+        }
+
+    def stream(self, body: dict[str, Any], chat: bool, prompt: int, tokens: Iterator[str]) -> None:
+        script = self.api.script
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        document = self.envelope(body, chat, chunk=True)
+        if chat:
+            delta = {"role": "assistant", "content": ""}
+            first = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+            self.event({**document, "choices": [first]})
+        asked = body.get("max_completion_tokens") or body.get("max_tokens") or 16
+        count = 0
+        try:
+            for text in tokens:
+                count += 1
+                if script.is_on("stream_cut") and count > asked // 2:
+                    self.close_connection = True
+                    return
+                last = count == asked
+                shown = "" if script.is_on("empty_text") else text
+                piece = {"delta": {"content": shown}} if chat else {"text": shown}
+                end = {"index": 0, "logprobs": None, "finish_reason": "length" if last else None}
+                self.event({**document, "choices": [{**end, **piece}]})
+        except OSError:
+            if script.is_on("leak_blocks"):
+                self.api.scheduler.used += prompt
+            raise
+        except EngineDead:
+            self.event(Refusal(500, "InternalServerError", ENGINE_DEAD).body)
+        else:
+            wants_usage = (body.get("stream_options") or {}).get("include_usage")
+            if wants_usage and not script.is_on("stream_no_usage"):
+                self.event({**document, "choices": [], "usage": self.usage(prompt, count)})
+        if not script.is_on("stream_no_done"):
+            self.chunk("data: [DONE]\n\n")
+        self.chunk("")
+
+    def event(self, document: dict[str, Any]) -> None:
+        self.chunk(f"data: {json.dumps(document)}\n\n")
+
+    def chunk(self, text: str) -> None:
+        content = text.encode()
+        self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")

@@ -1,0 +1,194 @@
+"""What the certificate makes of servers: the sound are stable, and none that misbehaves is."""
+
+import pytest
+
+from vllm_autotune.certificate import certify
+from vllm_autotune.config import Workload
+from vllm_autotune.outcome import Certificate, FailedOutcome
+
+from .conftest import CONTEXT, PATIENCE, SEQUENCES, Bench
+
+ITEMS = {
+    "first request": 1,
+    "full context": 1,
+    "long prompts at once": 8,
+    "many short prompts": SEQUENCES,
+    "chat": 1,
+    "over-long prompt": 1,
+    "ordinary request": 1,
+}
+
+# Each way to misbehave: its script, then the kind, cause and words of the verdict on it.
+MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
+    "500 at long prompts": (
+        {"mode": "error_500_long"},
+        *("crashed", "server_error", "`full context` got HTTP 500"),
+    ),
+    "200 without a token": (
+        {"mode": "zero_tokens"},
+        *("degraded", "wrong_tokens", "asked for 8 completion tokens, got 0"),
+    ),
+    "half the tokens": (
+        {"mode": "too_few_tokens"},
+        *("degraded", "wrong_tokens", "asked for 8 completion tokens, got 4"),
+    ),
+    "tokens without a text": (
+        {"mode": "empty_text"},
+        *("degraded", "empty_text", "8 tokens came back without any text"),
+    ),
+    "usage that counts wrong": (
+        {"mode": "wrong_usage"},
+        *("degraded", "wrong_tokens", "asked for 32 prompt tokens, got 39"),
+    ),
+    "no JSON": (
+        {"mode": "garbage"},
+        *("degraded", "wrong_tokens", "got none"),
+    ),
+    "a stream cut in the middle": (
+        {"mode": "stream_cut"},
+        *("degraded", "stream_cut", "without [DONE]"),
+    ),
+    "a stream without its end": (
+        {"mode": "stream_no_done"},
+        *("degraded", "stream_cut", "without [DONE]"),
+    ),
+    "a stream without usage": (
+        {"mode": "stream_no_usage"},
+        *("degraded", "wrong_tokens", "got none"),
+    ),
+    "a full-length request that waits for ever": (
+        {"mode": "hang_full_length"},
+        *("hung", "hung_while_serving", "during `full context` nothing moved"),
+    ),
+    "everything waits for ever": (
+        {"mode": "hang"},
+        *("hung", "hung_while_serving", "during `first request` nothing moved"),
+    ),
+    "everything waits, and there are no counters": (
+        {"mode": "hang metrics_missing"},
+        *("hung", "hung_while_serving", "nothing moved"),
+    ),
+    "an engine that is replaced": (
+        {"mode": "engine_restart", "after": 3},
+        *("degraded", "engine_restarted", "its engine was restarted"),
+    ),
+    "a storm of preemptions": (
+        {"mode": "preemption_storm"},
+        *("degraded", "preemption_storm", "28 requests were preempted 1400 times"),
+    ),
+    "somebody else's server": (
+        {"mode": "stranger"},
+        *("degraded", "request_refused", "HTTP 404"),
+    ),
+    "another context than promised": (
+        {"mode": "wrong_model_len"},
+        *("degraded", "wrong_model", f"promises {CONTEXT // 2} tokens"),
+    ),
+    "counters that stand still": (
+        {"mode": "metrics_frozen"},
+        *("degraded", "counters_stand_still", "counted 0 prompt tokens"),
+    ),
+    "a dead engine behind a healthy face": (
+        {"mode": "health_lies", "how": "sigkill_engine", "after": 2},
+        *("crashed", "server_error", "HTTP 500"),
+    ),
+    "an engine that dies after some requests": (
+        {"die_at": "serving", "how": "exit0", "after": 5},
+        *("crashed", "server_error", "HTTP 500"),
+    ),
+    "429 under load": (
+        {"mode": "rate_limit"},
+        *("degraded", "request_refused", "HTTP 429"),
+    ),
+    "connections that are reset": (
+        {"mode": "reset"},
+        *("crashed", "server_gone", "the connection broke"),
+    ),
+    "an over-long prompt accepted": (
+        {"mode": "accepts_over_long"},
+        *("degraded", "over_long_accepted", "one token too long got HTTP 200"),
+    ),
+    "a full-length prompt refused": (
+        {"mode": "rejects_full_length"},
+        *("degraded", "request_refused", "`full context` got HTTP 400"),
+    ),
+}
+
+NOT_JUDGED = {
+    "memory_creep": "the certificate does not judge memory that creeps away yet",
+    "leak_blocks": "the certificate has no client yet that leaves in the middle of a stream",
+    "collapse": "the certificate does not judge speed yet",
+}
+
+
+def certified(bench: Bench, script: dict[str, object]) -> Certificate | FailedOutcome:
+    with bench.serving(**script) as target:
+        return certify(target, Workload(), patience=PATIENCE)
+
+
+def test_a_good_server_survives_every_item(bench: Bench) -> None:
+    asked: list[str] = []
+    with bench.serving() as target:
+        result = certify(
+            target,
+            Workload(),
+            patience=PATIENCE,
+            free_bytes=lambda: 5 * 2**30,
+            say=asked.append,
+        )
+    assert isinstance(result, Certificate), result
+    assert {check.name: check.requests for check in result.checks} == ITEMS
+    assert asked == list(ITEMS)
+    full = result.checks[1]
+    assert full.prompt_tokens + full.output_tokens == CONTEXT
+    for check in result.checks:
+        if check.name != "over-long prompt":
+            assert check.output_tokens >= 8 * check.requests
+            assert check.tokens_per_second
+            assert check.ttft_seconds
+    assert result.preemptions == 0
+    assert result.kv_usage_peak is not None
+    assert result.least_free_bytes == 5 * 2**30
+    assert result.seconds < 10
+
+
+def test_the_wanted_concurrency_is_proven_at_full_length(bench: Bench) -> None:
+    with bench.serving() as target:
+        result = certify(target, Workload(concurrency=10), patience=PATIENCE)
+    assert isinstance(result, Certificate), result
+    at_once = result.checks[2]
+    assert at_once.requests == 10
+    assert at_once.prompt_tokens + at_once.output_tokens == 10 * CONTEXT
+
+
+def test_a_slow_server_is_no_hung_one(bench: Bench) -> None:
+    result = certified(bench, {"mode": "slow", "seconds": 0.6})
+    assert isinstance(result, Certificate), result
+
+
+@pytest.mark.parametrize("mode", ["metrics_renamed", "metrics_missing"])
+def test_metrics_of_another_version_are_no_failure(bench: Bench, mode: str) -> None:
+    rename = {"vllm:prompt_tokens_total": "vllm:read", "vllm:num_preemptions_total": "vllm:pushed"}
+    result = certified(bench, {"mode": mode, "rename": rename})
+    assert isinstance(result, Certificate), result
+    assert result.preemptions is None
+
+
+@pytest.mark.parametrize("way", MISBEHAVIOUR)
+def test_misbehaviour_gets_its_verdict(bench: Bench, way: str) -> None:
+    script, kind, cause, words = MISBEHAVIOUR[way]
+    result = certified(bench, script)
+    assert not isinstance(result, Certificate), "called stable"
+    assert (result.kind, result.cause, result.phase) == (kind, cause, "serving")
+    assert words in result.reason
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(mode, marks=pytest.mark.xfail(strict=True, reason=reason))
+        for mode, reason in NOT_JUDGED.items()
+    ],
+)
+def test_misbehaviour_is_not_called_stable(bench: Bench, mode: str) -> None:
+    assert not isinstance(certified(bench, {"mode": mode}), Certificate)

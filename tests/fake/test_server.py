@@ -1,0 +1,184 @@
+"""A server's life and end: whatever it does, nothing of it is left."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vllm_autotune.errors import CannotWrite, NoEngine, NoPort
+from vllm_autotune.probe import is_healthy
+from vllm_autotune.server import Server, free_port
+
+from .conftest import COMMAND, environment
+
+pytestmark = pytest.mark.usefixtures("nothing_open", "scratch")
+
+
+def server(folder: Path, port: int = 0, grace: float = 15.0, **script: object) -> Server:
+    argv = [*COMMAND, "--model", "m", "--port", str(port or free_port()), "--enforce-eager"]
+    name = f"{os.getpid()}-{random.randbytes(4).hex()}"
+    return Server(argv, environment(script), folder / "server.log", name, grace)
+
+
+def wait_for(text: str, running: Server, seconds: float = 10) -> str:
+    """Read the log until it holds `text`, and return what was read."""
+    read, deadline = "", time.monotonic() + seconds
+    while text not in read:
+        read += running.new_text()
+        assert time.monotonic() < deadline, read
+        time.sleep(0.01)
+    return read
+
+
+READY = "Application startup complete."
+
+
+def tree(folder: Path) -> list[psutil.Process]:
+    """Return the living processes that work in this scratch folder."""
+    return [p for p in psutil.process_iter() if _has(p, f"TMPDIR={folder}/".encode())]
+
+
+def _has(process: psutil.Process, variable: bytes) -> bool:
+    try:
+        return variable in Path(f"/proc/{process.pid}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+def test_a_good_server_ends_when_it_is_told_to(tmp_path: Path, scratch: Path) -> None:
+    port = free_port()
+    with server(tmp_path, port) as running:
+        wait_for(READY, running)
+        assert is_healthy(f"http://127.0.0.1:{port}")
+        assert len(tree(scratch)) == 3
+        began = time.monotonic()
+        assert running.stop()
+        assert time.monotonic() - began < 5
+    assert "Application shutdown complete." in (tmp_path / "server.log").read_text()
+
+
+def test_a_tree_that_ignores_sigterm_is_killed(tmp_path: Path, scratch: Path) -> None:
+    with server(tmp_path, grace=0.3, mode="ignores_sigterm") as running:
+        wait_for(READY, running)
+        assert running.stop()
+    assert not tree(scratch)
+
+
+def test_a_worker_that_left_the_session_is_found(tmp_path: Path, scratch: Path) -> None:
+    with server(tmp_path, mode="setsid_grandchild") as running:
+        wait_for(READY, running)
+        began = time.monotonic()
+        assert running.stop()
+        assert time.monotonic() - began < 8
+    assert not tree(scratch)
+
+
+def test_an_engine_whose_parent_was_killed_is_found(tmp_path: Path, scratch: Path) -> None:
+    with server(tmp_path) as running:
+        wait_for(READY, running)
+        parent = min(tree(scratch), key=lambda p: p.pid)
+        parent.kill()
+        deadline = time.monotonic() + 5
+        while running.exit_code is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert running.exit_code == -signal.SIGKILL
+        assert tree(scratch)
+        assert running.stop()
+    assert not tree(scratch)
+
+
+def test_a_server_is_stopped_by_any_exception(tmp_path: Path, scratch: Path) -> None:
+    with pytest.raises(AssertionError), server(tmp_path) as running:
+        wait_for("what it never says", running, seconds=0.5)
+    assert not tree(scratch)
+
+
+def test_stopping_twice_is_stopping_once(tmp_path: Path) -> None:
+    with server(tmp_path) as running:
+        assert running.stop()
+        assert running.stop()
+
+
+def test_a_flood_of_log_is_read_in_bounded_pieces(tmp_path: Path) -> None:
+    with server(tmp_path, mode="flood", flood_mib=24) as running:
+        read, largest = 0, 0
+        deadline = time.monotonic() + 20
+        while read < 23 * 2**20:
+            text = running.new_text()
+            read, largest = read + len(text), max(largest, len(text))
+            assert time.monotonic() < deadline
+    assert largest <= 1 << 22
+
+
+def test_our_own_keys_and_ports_stay_with_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    monkeypatch.setenv("VLLM_PORT", "1")
+    show = "import os; print(sorted(k for k in os.environ if k.startswith(('VLLM_', 'TMPDIR'))))"
+    with Server([sys.executable, "-c", show], {}, tmp_path / "log", "1-keys") as running:
+        shown = wait_for("]", running)
+    assert "VLLM_API_KEY" not in shown
+    assert "VLLM_PORT" not in shown
+    assert "VLLM_NO_USAGE_STATS" in shown
+    assert "TMPDIR" in shown
+
+
+def test_a_command_that_is_not_there_is_a_refusal(tmp_path: Path) -> None:
+    with (
+        pytest.raises(NoEngine, match="cannot be started"),
+        Server(["/no/such/program"], {}, tmp_path / "log", "1-none"),
+    ):
+        pass
+
+
+def test_a_log_that_cannot_be_written_is_a_refusal(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(CannotWrite, match="cannot start a server"),
+        Server(COMMAND, {}, tmp_path / "file" / "log", "1-log"),
+    ):
+        pass
+
+
+def test_a_range_of_taken_ports_is_a_refusal() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(NoPort, match="is in use"):
+            free_port(range(port, port + 1))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ten_lives_with_random_ends_leave_nothing(tmp_path: Path, scratch: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    killed = 0
+    for _ in range(10):
+        with server(tmp_path, grace=1.0):
+            time.sleep(dice.uniform(0, 0.4))
+            for victim in dice.sample(alive := tree(scratch), dice.randint(0, len(alive))):
+                victim.kill()
+                killed += 1
+        assert not tree(scratch)
+    assert killed
+
+
+def test_the_marker_is_found_where_the_root_was_never_known(tmp_path: Path, scratch: Path) -> None:
+    """A signal may strike while a process is being started, before anyone knows its number."""
+    lost = server(tmp_path)
+    variables = {**os.environ, "AUTOTUNE_TRIAL": lost.trial}
+    stray = subprocess.Popen(["sleep", "60"], env=variables)
+    try:
+        assert lost.stop()
+        assert stray.wait(2) == -signal.SIGKILL
+    finally:
+        stray.kill()

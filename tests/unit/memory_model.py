@@ -1,0 +1,395 @@
+"""A simulated vLLM on CUDA cards: it takes memory, runs out of it, and prints what vLLM prints.
+
+Weights, one profiling step, graphs, the KV cache and a serving load, each with a hidden factor
+drawn around measured ones, so that the estimate under test is sometimes wrong.
+"""
+
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
+from vllm_autotune.config import LaunchConfig, Value, Workload
+from vllm_autotune.device import Device
+from vllm_autotune.engine import Engine
+from vllm_autotune.facts import Attempt, Candidate, Facts
+from vllm_autotune.fit import _inapplicable
+from vllm_autotune.interval import Interval
+from vllm_autotune.ladder import Ladder, Rung, find_ladder, read_ladder
+from vllm_autotune.memory import batch_defaults, footprint
+from vllm_autotune.outcome import Certificate, Outcome, OutOfMemory, Phase, Readings, Rejected, Stable
+from vllm_autotune.search import Step, next_step
+from vllm_autotune.weights import float_bytes
+
+GIB = 2**30
+SHAPES = Path(__file__).parent / "shapes"
+HEADROOM = GIB // 2
+
+# name, GiB, compute capability, count
+CARDS: tuple[tuple[str, float, tuple[int, int], int], ...] = (
+    ("Tesla T4", 14.6, (7, 5), 1),
+    ("NVIDIA RTX A4000", 15.7, (8, 6), 1),
+    ("NVIDIA GeForce RTX 4090", 23.5, (8, 9), 1),
+    ("NVIDIA GeForce RTX 3090", 23.6, (8, 6), 4),
+    ("NVIDIA L40S", 44.4, (8, 9), 2),
+    ("NVIDIA A100-SXM4-80GB", 79.3, (8, 0), 1),
+    ("NVIDIA H100 80GB HBM3", 79.2, (9, 0), 4),
+    ("NVIDIA H200", 139.8, (9, 0), 2),
+)
+WORKLOADS = (
+    Workload(min_context=4096),
+    Workload(context=16384, min_context=16384),
+    Workload(context=8192, min_context=2048, concurrency=8),
+)
+
+
+def checkpoints(folder: Path) -> dict[str, Checkpoint]:
+    """Read the shapes beside this file, without weights."""
+    found = {}
+    for path in sorted(SHAPES.glob("*.json")):
+        model = folder / path.stem
+        model.mkdir()
+        (model / "config.json").write_text(path.read_text())
+        found[path.stem] = read_checkpoint(str(model), weights_required=False)
+    return found
+
+
+def cards(name: str, gib: float, capability: tuple[int, int], count: int) -> tuple[Device, ...]:
+    """Return idle GPUs of one kind."""
+    size = int(gib * GIB)
+    return tuple(
+        Device(
+            kind="cuda",
+            index=index,
+            name=name,
+            uuid=f"GPU-{index}",
+            memory_bytes=size,
+            free_bytes=size - int(0.45 * GIB),
+            capability=capability,
+            driver="570.1",
+        )
+        for index in range(count)
+    )
+
+
+FLAGS = (
+    *("max-model-len", "max-num-seqs", "max-num-batched-tokens", "gpu-memory-utilization"),
+    *("quantization", "kv-cache-dtype", "cpu-offload-gb", "tensor-parallel-size", "dtype"),
+    *("pipeline-parallel-size", "distributed-executor-backend", "enforce-eager", "revision"),
+)
+
+
+def install(folder: Path, flags: Sequence[str] = FLAGS, version: str = "0.26.0") -> Path:
+    """Write the text files that make a folder look like one with vLLM installed."""
+    package = folder / "vllm"
+    files = {
+        "__init__.py": "",
+        "_version.py": f"__version__ = version = '{version}'\n",
+        "engine/arg_utils.py": "".join(f'parser.add_argument("--{flag}")\n' for flag in flags),
+        "config/cache.py": "gpu_memory_utilization: float = Field(default=0.92)\n"
+        'CacheDType = Literal["auto", "fp8"]\n',
+        "model_executor/layers/quantization/__init__.py": (
+            'QuantizationMethods = Literal["fp8", "bitsandbytes", "awq"]\n'
+        ),
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    (folder / f"vllm-{version}.dist-info").mkdir(exist_ok=True)
+    (folder / "bitsandbytes").mkdir(exist_ok=True)
+    return package
+
+
+def engine(package: Path, version: str = "0.26.0") -> Engine:
+    return Engine("python", package, version, "cuda", "2.9.0", ("python", "serve"))
+
+
+def default_ladder(name: str = "default") -> Ladder:
+    return read_ladder(find_ladder(name))
+
+
+def gather(
+    checkpoint: Checkpoint,
+    devices: tuple[Device, ...],
+    workload: Workload,
+    engine: Engine,
+    *,
+    ladder: Ladder | None = None,
+    fixed: Mapping[str, Value] = {},
+    host_gib: float = 128,
+    siblings: Mapping[str, Checkpoint] = {},
+) -> Facts:
+    """Return the facts of a cell as `survey` would, with the context within the model's."""
+    wanted = min(workload.context or checkpoint.default_context, checkpoint.context)
+    shortest = min(workload.min_context, max(1, wanted if workload.context else wanted // 2))
+    return Facts(
+        model=checkpoint.path,
+        checkpoints={checkpoint.path: checkpoint, **siblings},
+        devices=devices,
+        engine=engine,
+        workload=replace(
+            workload, context=wanted if workload.context else None, min_context=shortest
+        ),
+        ladder=ladder or default_ladder(),
+        fixed=fixed,
+        headroom_bytes=HEADROOM,
+        host_free_bytes=int(host_gib * GIB),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a configuration really takes on each device, in bytes."""
+
+    weights: float
+    activations: float
+    non_torch: float
+    graphs: float
+    charged: float
+    later: float
+
+    @property
+    def overhead(self) -> float:
+        """What vLLM takes out of its share before it sizes the KV cache."""
+        return self.weights + self.activations + self.non_torch + self.charged
+
+
+class Machine:
+    """One card or several, and a vLLM on them with its own hidden numbers."""
+
+    def __init__(self, facts: Facts, seed: int, *, noise: bool = True, surprises: bool = True) -> None:
+        dice = random.Random(seed)
+        self.facts = facts
+        self.noise = random.Random(seed + 1) if noise else None
+        self.batch = dice.uniform(0.7, 1.4)
+        self.logits = dice.uniform(1.0, 2.5)
+        self.non_torch = dice.uniform(0.05, 0.5) * GIB
+        self.nccl = dice.uniform(0, 0.8) * GIB
+        self.graphs = dice.uniform(0.4, 2.0)
+        self.scale = dice.uniform(0.0, 1.0)  # where in the arithmetic's own interval
+        self.charges_graphs = dice.random() < 0.5
+        # What serving takes beyond profiling: mostly little, sometimes more than the headroom.
+        self.later = dice.choice([0.02, 0.05, 0.1, 0.2, 0.2, 1.2]) * GIB
+        if surprises and dice.random() < 0.1:
+            self.batch *= 2.5  # an estimate that is plainly wrong
+
+    def within(self, interval: Interval) -> float:
+        assert interval.known
+        return interval.low + self.scale * (interval.high - interval.low)
+
+    def needs(self, config: LaunchConfig) -> Needs:
+        facts = self.facts
+        checkpoint = facts.checkpoints[config.model]
+        tp = config.integer("tensor-parallel-size", 1)
+        world = tp * config.integer("pipeline-parallel-size", 1)
+        estimate = footprint(
+            checkpoint, config, facts.devices[0], vllm=facts.engine.release
+        )
+        tokens, seqs = batch_defaults(facts.devices[0], facts.engine.release, world=world)
+        tokens = config.integer("max-num-batched-tokens", tokens)
+        seqs = min(config.integer("max-num-seqs", seqs), tokens)
+        width = max(
+            checkpoint.intermediate_size, checkpoint.experts_per_token * checkpoint.hidden_size
+        )
+        step = tokens * float_bytes(config) * (3 * width / tp + 5 * checkpoint.hidden_size)
+        logits = seqs * checkpoint.vocab_size * 4
+        eager = config.args.get("enforce-eager") is True
+        sizes = min(2 * seqs, 512) / 10
+        graphs = 0.0 if eager else self.graphs * 0.0175 * GIB * sizes * checkpoint.layers / 28
+        return Needs(
+            weights=self.within(estimate.weights),
+            activations=max(self.batch * step, self.logits * logits),
+            non_torch=self.non_torch + (self.nccl if world > 1 else 0),
+            graphs=graphs,
+            charged=graphs if self.charges_graphs else 0.0,
+            later=self.later * min(1.0, tokens / 8192 + seqs / 1024),
+        )
+
+    def kv_bytes(self, config: LaunchConfig, length: int, sequences: int) -> float:
+        cache = footprint(
+            self.facts.checkpoints[config.model],
+            config,
+            self.facts.devices[0],
+            vllm=self.facts.engine.release,
+        ).cache
+        return self.within(cache.bytes(length, sequences))
+
+    def longest(self, config: LaunchConfig, available: float, sequences: int = 1) -> int:
+        """Return the longest length whose sequences fit, in whole blocks of 16."""
+        low, high = 0, self.facts.checkpoint.context // 16
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = self.kv_bytes(config, middle * 16, sequences) <= available
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low * 16
+
+    def physical(self) -> int:
+        """Return what is free on the fullest device, whatever limit is rehearsed."""
+        return min(d.free_bytes for d in self.facts.devices)
+
+    def launch(self, candidate: Candidate) -> Attempt:
+        outcome, readings = self.run(candidate.config)
+        return Attempt(candidate=candidate, outcome=outcome, readings=readings)
+
+    def run(self, config: LaunchConfig) -> tuple[Outcome, Readings]:
+        facts, free = self.facts, self.physical()
+        checkpoint = facts.checkpoints[config.model]
+        tp = config.integer("tensor-parallel-size", 1)
+        pp = config.integer("pipeline-parallel-size", 1)
+        total = facts.devices[0].memory_bytes
+        share = config.number("gpu-memory-utilization") or facts.engine.default_utilization
+        readings = Readings(
+            version="0.26.0",
+            model_runner="v1" if self.charges_graphs else "v2",
+            utilization=share,
+            total_bytes=total,
+        )
+        if tp * pp > len(facts.devices) or checkpoint.heads % tp:
+            return Rejected(cause="bad_parallel", phase="config", reason="heads"), readings
+        if config.integer("max-model-len", 1) > checkpoint.context:
+            return Rejected(cause="too_long", phase="config", reason="length"), readings
+        requested = math.ceil(total * share)
+        assert requested <= free, "more was asked for than is free"
+        need = self.needs(config)
+        if need.weights + need.non_torch > free:
+            return _ran_out("load", "weights"), readings
+        readings = replace(readings, weights_bytes=_rounded(need.weights))
+        if need.weights + need.non_torch + need.activations > free:
+            return _ran_out("profile", "step"), readings
+        kv = requested - need.overhead
+        if self.noise:
+            kv += self.noise.uniform(-7, 7) * 2**20
+        readings = replace(
+            readings,
+            kv_bytes=_rounded(kv),
+            activation_bytes=_rounded(need.activations),
+            non_torch_bytes=_rounded(need.non_torch),
+        )
+        if kv <= 0:
+            return _ran_out("kv_cache", "no_kv", shortfall=int(-kv)), readings
+        length, wanted = facts.length(config), facts.workload.concurrency
+        one = self.kv_bytes(config, length, 1)
+        if one > kv:
+            limit = self.longest(config, kv)
+            readings = replace(
+                readings, kv_needed_bytes=_rounded(one), estimated_max_model_len=limit or None
+            )
+            failure = _ran_out("kv_cache", "kv_small", int(one - kv), limit or None)
+            return failure, readings
+        readings = replace(readings, concurrency=int(100 * kv / one) / 100)
+        if need.overhead - need.charged + kv + need.graphs > free:
+            return _ran_out("graphs", "graphs", tried=2 * 2**20), readings
+        readings = replace(readings, graph_bytes=_rounded(need.graphs))
+        if self.kv_bytes(config, length, wanted) > kv:
+            return _ran_out("kv_cache", "few_at_once"), readings
+        least = free - (need.overhead - need.charged + kv + need.graphs + need.later)
+        if least < 0:
+            return _ran_out("serving", "request", tried=256 * 2**20), readings
+        if least < facts.headroom_bytes:
+            short = int(facts.headroom_bytes - least)
+            return _ran_out("serving", "headroom", shortfall=short), readings
+        return Stable(certificate=Certificate(checks=(), seconds=1.0)), readings
+
+    def walk(self, most: int = 40) -> tuple[list[Attempt], Step]:
+        """Walk to the end, or give up after `most` launches."""
+        history: list[Attempt] = []
+        while True:
+            step = next_step(self.facts, history)
+            if step.candidate is None or len(history) >= most:
+                return history, step
+            history.append(self.launch(step.candidate))
+
+    def stable(self, config: LaunchConfig) -> bool:
+        return isinstance(self.run(config)[0], Stable)
+
+    def first_prefix(self) -> int | None:
+        """Return how many rungs of the ladder it takes at least, by trying every length."""
+        facts = self.facts
+        for length in range(len(facts.ladder.rungs) + 1):
+            config = self.strongest(facts.ladder.rungs[:length])
+            names = {rung.fit for rung in facts.ladder.rungs[:length]}
+            shares = [config] if "gpu-memory-utilization" not in names else []
+            if not shares or config.number("gpu-memory-utilization"):
+                shares = [
+                    config.replace({"gpu-memory-utilization": share})
+                    for share in self.shares(config)
+                    if share > 0
+                ]
+            if any(self.stable(share) for share in shares):
+                return length
+        return None
+
+    def strongest(self, rungs: Sequence[Rung]) -> LaunchConfig:
+        """Return the configuration of these rungs that takes least memory."""
+        facts = self.facts
+        config, start = facts.base(), facts.base()
+        default = facts.engine.default_utilization
+        if math.ceil(default * facts.devices[0].memory_bytes) > min(map(facts.budget, facts.devices)):
+            config = config.replace({"gpu-memory-utilization": default})  # a lower one is a must
+        for rung in facts.ladder.rungs:
+            if (rung not in rungs and not rung.start) or _inapplicable(rung, config, facts):
+                continue
+            config = config.replace(rung.args, rung.env)
+            if rung.fit == "max-model-len":
+                config = config.replace({"max-model-len": facts.workload.min_context})
+            elif rung.fit == "max-num-seqs":
+                config = config.replace({"max-num-seqs": max(64, facts.workload.concurrency)})
+            elif rung.fit == "max-num-batched-tokens":
+                default = batch_defaults(facts.devices[0], facts.engine.release)[0]
+                config = config.replace({"max-num-batched-tokens": 2048 if default > 2048 else 512})
+            elif rung.fit == "cpu-offload-gb":
+                weights = self.within(footprint(facts.checkpoints[config.model], config, facts.devices[0], vllm=facts.engine.release).weights)
+                most = int(min(facts.host_free_bytes / 1.9, weights) / GIB)
+                config = config.replace({"cpu-offload-gb": most})
+            elif rung.fit == "tensor-parallel-size":
+                checkpoint = facts.checkpoint
+                sizes = [n for n in range(1, len(facts.devices) + 1) if checkpoint.heads % n == 0]
+                config = config.replace({"tensor-parallel-size": sizes[-1]})
+        assert start.model == config.model
+        return config
+
+    def shares(self, config: LaunchConfig) -> Iterator[float]:
+        """Yield the shares of memory worth trying, the largest first."""
+        facts = self.facts
+        most = min(facts.budget(d) / d.shared_out for d in facts.used(config))
+        yield from (math.floor((most - n * 0.0025) * 10_000) / 10_000 for n in range(160))
+
+    def best_length(self, config: LaunchConfig, any_share: bool = True) -> int:
+        """Return the longest stable context of a configuration, at any utilization or at its own.
+
+        No utilization is worth trying after the first stable one: less memory is less context.
+        """
+        facts, need, free = self.facts, self.needs(config), self.physical()
+        if need.weights + need.non_torch + need.activations > free:
+            return 0
+        own = config.number("gpu-memory-utilization") or facts.engine.default_utilization
+        for share in self.shares(config) if any_share else [own]:
+            kv = math.ceil(facts.devices[0].memory_bytes * share) - need.overhead
+            used = need.overhead - need.charged + kv + need.graphs + need.later
+            if kv > 0 and free - used >= facts.headroom_bytes:
+                return min(self.longest(config, kv, facts.workload.concurrency), facts.context)
+        return 0
+
+
+def _rounded(number: float) -> int:
+    """As vLLM prints it: GiB with two decimals."""
+    return int(round(number / GIB, 2) * GIB)
+
+
+def _ran_out(
+    phase: Phase,
+    cause: str,
+    shortfall: int | None = None,
+    limit: int | None = None,
+    tried: int | None = None,
+) -> OutOfMemory:
+    return OutOfMemory(
+        cause=cause, phase=phase, reason=cause, shortfall_bytes=shortfall, limit=limit
+    )
+
+
+def shape_names() -> list[str]:
+    return sorted(json.loads(json.dumps([path.stem for path in SHAPES.glob("*.json")])))

@@ -1,0 +1,37 @@
+"""Did a flag do what it was set for? vLLM ignores some without a word."""
+
+from .facts import Candidate, Facts
+from .memory import format_bytes
+from .outcome import Degraded, Readings
+
+# Online fp8 leaves embeddings as they are (7B: 14.29 to 8.17 GiB, vLLM 0.26); a checkpoint that
+# is loaded within a tenth of its own size was not quantized.
+UNCHANGED = 0.9
+
+
+def without_effect(facts: Facts, candidate: Candidate, readings: Readings) -> Degraded | None:
+    """Return which flag of a server that started had no effect, None if all had.
+
+    What vLLM does not print (a CPU build prints no weights) cannot be checked and is believed.
+    """
+    config, weights = candidate.config, readings.weights_bytes
+    offload = config.integer("cpu-offload-gb", 0) * 2**30
+    full = facts.checkpoints[config.model].weight_bytes
+    parts = len(facts.used(config))
+    if not full or not weights or parts > 1:
+        return None
+    if offload and not readings.offloaded_bytes and weights > full - offload / 2:
+        return _ignored("cpu-offload-gb", f"the weights still take {format_bytes(weights)}")
+    if "quantization" in config.args and not offload and weights > UNCHANGED * full:
+        return _ignored("quantization", f"the weights still take {format_bytes(weights)}")
+    dtype = config.text("kv-cache-dtype")
+    if dtype and dtype.startswith("fp8") and readings.kv_bytes and readings.kv_tokens:
+        expected = candidate.predicted.kv_needed
+        per_token = readings.kv_bytes / readings.kv_tokens
+        if expected.known and per_token * facts.length(config) > 1.5 * expected.high:
+            return _ignored("kv-cache-dtype", f"a token still takes {format_bytes(per_token)}")
+    return None
+
+
+def _ignored(flag: str, how: str) -> Degraded:
+    return Degraded(cause="no_effect", phase="warmup", reason=f"--{flag} had no effect: {how}")
