@@ -99,7 +99,7 @@ def read_checkpoint(
                 "Download the weights, or pass -- --load-format dummy to try a shape without them.",
             )
         return _describe(folder, revision, config, text, files)
-    except (OSError, ValueError) as error:  # no way in, a name too long, a zero byte in it
+    except (OSError, ValueError, RuntimeError) as error:  # no way in, or a name that cannot be
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise BadModel(
             f"Cannot read the model at {model}: {why}.",

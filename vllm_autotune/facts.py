@@ -148,7 +148,7 @@ def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Pre
         reserved_bytes=reserved,
         weights=expected.weights,
         kv_needed=expected.kv_bytes(facts.length(config), facts.workload.concurrency),
-        kv_available=reserved - expected.overhead,
+        kv_available=expected.kv_available(reserved),
     )
 
 

@@ -327,24 +327,24 @@ def _first_that_fits(
 
 def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     """Put as many whole GiB of the weights into host memory as the KV cache lacks."""
-    weights = predict(now.facts, now.calibration, config).weights.high
+    original, weights = config, predict(now.facts, now.calibration, config).weights.high
     # Pinned host copies took 1.9 times the offloaded bytes (vLLM issue 56410).
     most = min(now.facts.host_free_bytes / 1.9, weights)
     failed = now.failures("load", "profile", "kv_cache")
     already = max((a.candidate.config.integer("cpu-offload-gb", 0) for a in failed), default=0)
-    if already:  # what it lacked is measured
-        config = config.replace({"cpu-offload-gb": already})
+    if already:  # what it lacked is measured, and a shorter context may be what is missing
+        config = _shortest(now, config.replace({"cpu-offload-gb": already}))
     lacking = _lacking(now, config)
-    if already * GIB + lacking > most:
+    if lacking > most:
         lacking = _lacking(now, _shortest(now, config))
     if math.isinf(lacking):
         return "the arithmetic does not know this architecture"
-    gib = already + max(math.ceil(lacking / GIB), 1 if already else 0)
-    if gib <= 0:
+    gib = already + max(0, math.ceil(lacking / GIB))
+    if gib == 0:
         return "the weights leave room enough"
     if gib * GIB > most:
         return f"{gib} GiB are lacking, {format_bytes(most)} of weights can lie in host memory"
-    return config.replace({"cpu-offload-gb": gib})
+    return original.replace({"cpu-offload-gb": gib})
 
 
 def _lacking(now: Situation, config: LaunchConfig) -> float:

@@ -149,6 +149,11 @@ class _Walk:
         prediction = predict(self.facts, self.calibration, draft.config)
         if prediction.fits == "no":
             return _prospect(prediction)
+        import os
+        c = float(os.environ.get("C", "0"))
+        a = prediction.kv_available
+        if c and prediction.fits == "perhaps" and a.high - c * (a.high - a.low) < prediction.kv_needed.low:
+            return "improbable: " + _prospect(prediction)
         for failure in self.failures:
             if not self._cured(draft, failure):
                 phase = _phase(failure)
@@ -162,10 +167,24 @@ class _Walk:
         for rung in reversed(rungs):
             without = [r for r in needed if r is not rung]
             smaller = self.draft(without)
-            if not rung.start and self.objection(smaller) is None and _same(smaller, draft, dearer):
+            if (
+                not rung.start
+                and self.objection(smaller) is None
+                and self.likely(smaller, draft)
+                and _same(smaller, draft, dearer)
+            ):
                 needed, draft = without, smaller
             dearer.add(rung.name)
         return draft
+
+    def likely(self, draft: Draft, other: Draft) -> bool:
+        import os
+        q = float(os.environ.get("Q", "0.5"))
+        p = predict(self.facts, self.calibration, draft.config)
+        o = predict(self.facts, self.calibration, other.config)
+        if p.fits in ("yes","unknown") or (p.kv_available == o.kv_available): return True
+        a = p.kv_available
+        return a.low + q * (a.high - a.low) >= p.kv_needed.high
 
     def _cured(self, draft: Draft, failure: Attempt) -> bool:
         """Tell whether a rung that cures the failure's phase makes the draft differ from it."""

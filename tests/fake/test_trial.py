@@ -1,17 +1,195 @@
-import time, pytest
-from .conftest import Bench
-W=[]
-for ph in "spawn config load profile kv_cache graphs warmup serving".split():
-    for how in "oom crash sigkill exit0".split():
-        W.append((ph,how,"cpu"))
-for ph in "load profile graphs warmup serving".split():
-    W.append((ph,"oom","cuda"))
-for ph in "load serving".split():
-    for how in ("sigkill_engine","segv"):
-        W.append((ph,how,"cpu"))
-@pytest.mark.parametrize("ph,how,dev", W)
-def test_x(bench, ph, how, dev, scratch, nothing_open):
-    t=time.monotonic()
-    tr = bench.trial({"die_at": ph, "how": how, "device": dev, "after":3})
-    o=tr.outcome
-    print("RES", ph, how, dev, round(time.monotonic()-t,2), o.kind, o.cause, getattr(o,'phase',None), getattr(o,'reason',None)[:100], getattr(o,'exit_code',None), getattr(o, "evidence",None) )
+"""One launch of a server that dies, hangs or misbehaves: what became of it, and nothing is left."""
+
+import socket
+import time
+from contextlib import closing
+
+import pytest
+
+from vllm_autotune.errors import BudgetSpent
+from vllm_autotune.outcome import (
+    Crashed,
+    Degraded,
+    Environment,
+    Hung,
+    OutOfMemory,
+    Rejected,
+    Stable,
+)
+from vllm_autotune.probe import Patience
+from vllm_autotune.server import free_port
+from vllm_autotune.trial import Progress
+
+from .conftest import ARGS, CONTEXT, SEQUENCES, Bench
+
+pytestmark = pytest.mark.usefixtures("nothing_open", "scratch")
+
+PHASES = ("config", "load", "profile", "kv_cache", "graphs", "warmup", "serving")
+# Where no line tells them apart, the phase is that of the last line before it.
+SAID_BEFORE = {"profile": "load", "warmup": "graphs"}
+
+
+def test_a_good_server_is_stable(bench: Bench) -> None:
+    trial = bench.trial({})
+    assert isinstance(trial.outcome, Stable), trial.outcome
+    assert trial.memory_returned
+    assert trial.startup_seconds is not None
+    assert trial.probe_seconds is not None
+    assert trial.readings.version == "0.32.0"
+    assert trial.readings.kv_tokens
+    assert trial.argv[-1] == str(SEQUENCES)
+    assert "--port" not in trial.argv
+    assert (bench.folder / trial.log).read_text().endswith("Application shutdown complete.\n")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_running_out_of_memory_is_known_by_its_phase(bench: Bench, phase: str, device: str) -> None:
+    outcome = bench.trial({"die_at": phase, "device": device, "after": 3}).outcome
+    assert isinstance(outcome, OutOfMemory), outcome
+    assert outcome.phase in (phase, SAID_BEFORE.get(phase))
+    assert "memory" in outcome.evidence[0]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_unknown_words_are_a_crash_and_never_out_of_memory(bench: Bench, phase: str) -> None:
+    outcome = bench.trial({"die_at": phase, "how": "crash", "after": 3}).outcome
+    assert isinstance(outcome, Crashed), outcome
+    assert outcome.phase in (phase, SAID_BEFORE.get(phase))
+    assert any("the frobnicator is gone" in line for line in outcome.evidence)
+
+
+@pytest.mark.parametrize("how", ["sigkill", "sigkill_engine", "segv", "exit0"])
+@pytest.mark.parametrize("phase", ["load", "kv_cache", "serving"])
+def test_a_silent_death_is_a_crash(bench: Bench, phase: str, how: str) -> None:
+    outcome = bench.trial({"die_at": phase, "how": how, "after": 3}).outcome
+    assert isinstance(outcome, Crashed), outcome
+    assert outcome.phase == phase
+    assert outcome.evidence
+    killed = "sigkill" in how and (phase, how) != ("serving", "sigkill_engine")
+    assert (outcome.cause == "killed") is killed
+
+
+@pytest.mark.parametrize("how", ["sigkill", "exit0"])
+def test_a_death_without_a_word_is_a_crash_with_its_exit_code(bench: Bench, how: str) -> None:
+    outcome = bench.trial({"die_at": "spawn", "how": how}).outcome
+    assert isinstance(outcome, Crashed), outcome
+    assert outcome.exit_code == (-9 if how == "sigkill" else 0)
+
+
+def test_a_short_kv_cache_is_refused_with_its_numbers(bench: Bench) -> None:
+    outcome = bench.trial({"budget_gib": 0.8, "kv_bytes_per_token": 65536}).outcome
+    assert isinstance(outcome, OutOfMemory), outcome
+    assert outcome.phase == "kv_cache"
+    assert outcome.limit is not None
+    assert 0 < outcome.limit < CONTEXT
+    assert outcome.shortfall_bytes is not None
+    assert outcome.shortfall_bytes > 0
+
+
+def test_a_refusal_is_final_at_its_line(bench: Bench) -> None:
+    began = time.monotonic()
+    trial = bench.trial({"budget_gib": 0.8, "kv_bytes_per_token": 65536, "linger": 30})
+    assert isinstance(trial.outcome, OutOfMemory), trial.outcome
+    assert time.monotonic() - began < 5
+
+
+def test_a_refusal_behind_a_flood_of_log_is_read(bench: Bench) -> None:
+    script = {"mode": "flood", "flood_mib": 24, "die_at": "serving", "after": 1}
+    began = time.monotonic()
+    outcome = bench.trial(script).outcome
+    assert isinstance(outcome, OutOfMemory), outcome
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize(
+    ("script", "phase"),
+    [
+        ({"die_at": "spawn", "how": "hang"}, "spawn"),
+        ({"die_at": "load", "how": "hang"}, "load"),
+        ({"mode": "never_ready"}, "warmup"),
+        ({"mode": "hang_all"}, "serving"),
+    ],
+)
+def test_a_server_that_is_never_ready_is_hung(
+    bench: Bench, script: dict[str, object], phase: str
+) -> None:
+    outcome = bench.trial(script, launch_seconds=1.5).outcome
+    assert isinstance(outcome, Hung), outcome
+    assert (outcome.cause, outcome.phase) == ("never_ready", phase)
+    assert outcome.seconds >= 1.5
+    assert bool(outcome.evidence) is (phase != "spawn")
+
+
+def test_an_unknown_flag_is_rejected_with_its_name(bench: Bench) -> None:
+    outcome = bench.trial({}, {**ARGS, "swap-space": 4}).outcome
+    assert isinstance(outcome, Rejected), outcome
+    assert outcome.argument == "swap-space"
+    assert any("unrecognized arguments: --swap-space 4" in line for line in outcome.evidence)
+
+
+def test_a_context_beyond_the_model_is_rejected(bench: Bench) -> None:
+    outcome = bench.trial({}, {**ARGS, "max-model-len": 100000}).outcome
+    assert isinstance(outcome, Rejected), outcome
+    assert any("max_position_embeddings=8192" in line for line in outcome.evidence)
+
+
+def test_a_stolen_port_is_the_surroundings_fault(bench: Bench) -> None:
+    port = free_port()
+    with closing(socket.socket()) as thief:
+
+        def steal(_: Progress) -> None:
+            if not thief.getsockname()[1]:
+                thief.bind(("127.0.0.1", port))
+                thief.listen()
+
+        script: dict[str, object] = {"delay": {"config": 0.5}}
+        outcome = bench.trial(script, ports=range(port, port + 1), show=steal).outcome
+    assert isinstance(outcome, Environment), outcome
+    assert any("Address already in use" in line for line in outcome.evidence)
+
+
+def test_a_stranger_on_the_port_is_the_surroundings_fault(bench: Bench) -> None:
+    outcome = bench.trial({"mode": "stranger"}).outcome
+    assert isinstance(outcome, Environment), outcome
+    assert outcome.cause == "stranger_on_port"
+
+
+def test_an_out_of_memory_line_is_believed_though_all_answers_were_right(bench: Bench) -> None:
+    outcome = bench.trial({"mode": "oom_line"}).outcome
+    assert isinstance(outcome, OutOfMemory), outcome
+    assert outcome.phase == "serving"
+
+
+def test_half_the_context_is_not_what_was_asked_for(bench: Bench) -> None:
+    outcome = bench.trial({"mode": "wrong_model_len"}).outcome
+    assert isinstance(outcome, Degraded), outcome
+
+
+def test_the_log_has_the_last_word_on_a_failed_probe(bench: Bench) -> None:
+    outcome = bench.trial({"die_at": "serving", "device": "cuda", "after": 2}).outcome
+    assert isinstance(outcome, OutOfMemory), outcome
+    assert "298" in outcome.evidence[0]
+
+
+def test_a_spent_budget_ends_a_launch(bench: Bench) -> None:
+    began = time.monotonic()
+    with pytest.raises(BudgetSpent):
+        bench.trial({"die_at": "load", "how": "hang"}, until=began + 0.5)
+    assert time.monotonic() - began < 4
+
+
+def test_a_spent_budget_ends_a_probe_in_the_middle_of_an_item(bench: Bench) -> None:
+    began = time.monotonic()
+    with pytest.raises(BudgetSpent):
+        bench.trial({"mode": "hang"}, until=began + 1.5, patience=Patience())
+    assert time.monotonic() - began < 5
+
+
+def test_the_phases_are_shown_while_it_starts(bench: Bench) -> None:
+    seen: list[str] = []
+    delay = {"load": 0.5, "kv_cache": 0.5}
+    bench.trial({"delay": delay}, show=lambda progress: seen.append(progress.phase))
+    shown = list(dict.fromkeys(seen))
+    assert shown[-1] == "serving"
+    assert {"load", "kv_cache"} <= set(shown)

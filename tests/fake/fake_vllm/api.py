@@ -152,6 +152,7 @@ class Api:
                 "RuntimeError: Engine core initialization failed. See root cause above. Failed core"
                 f" proc(s): {{'EngineCore': {self.engine.exit_code}}}"
             )
+            time.sleep(self.script.linger)
             raw(traceback(text, "v1/engine/utils.py", "wait_for_engine_startup"))
             return 1
         self.stopping = True

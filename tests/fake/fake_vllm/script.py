@@ -44,6 +44,7 @@ class Script:
     decode_tokens_per_second: float = 5000
     delay: dict[str, float] = dataclasses.field(default_factory=dict)
     lifetime: int = 300  # seconds after which every process ends itself
+    linger: float = 0.0  # seconds the API server takes to end after its engine failed
     # What the modes need.
     after: int = 1
     long_tokens: int | None = None
