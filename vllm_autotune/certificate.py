@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from . import interruption
 from .config import Workload
 from .outcome import Certificate, Check, Crashed, Degraded, FailedOutcome
 from .probe import Endpoint, Patience, Reply, Target, is_healthy, served_length
@@ -43,7 +44,7 @@ def certify(
         async with asyncio.timeout_at(until):
             return await _certify(target, workload, patience or Patience(), free_bytes, say)
 
-    return asyncio.run(in_time())
+    return interruption.run(in_time())
 
 
 async def _certify(
@@ -190,12 +191,12 @@ class _Examination:
         watch = self.endpoint.watch
         await watch.sample()
         counted, read, preempted = watch.prompt_tokens, self.prompt_tokens_read, watch.preemptions
-        if watch.restarted:
-            cause = "engine_restarted"
-            reason = "the server's counters began again: its engine was restarted meanwhile"
-        elif counted is not None and counted < read:
-            cause = "counters_stand_still"
-            reason = f"the server counted {counted:.0f} prompt tokens, {read} were sent"
+        if counted is not None and counted < read:
+            cause = "counted_too_few"
+            reason = (
+                f"the server counted {counted:.0f} of the {read} prompt tokens sent: "
+                "its engine was replaced, or it did not do the work"
+            )
         elif preempted and preempted > STORM * self.requests:
             cause = "preemption_storm"
             reason = f"{self.requests} requests were preempted {preempted} times"

@@ -1,6 +1,7 @@
 """The command line. The only module that knows click, and the only one that exits."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -65,10 +66,10 @@ class Ports(click.ParamType[range]):
         """Return the ports."""
         if isinstance(value, range):
             return value
-        first, _, last = str(value).partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", str(value))
+        if match is None:
             self.fail(f"`{value}` is no range of ports; write 8100-8199", param, ctx)
-        ports = range(int(first), int(last or first) + 1)
+        ports = range(int(match[1]), int(match[2] or match[1]) + 1)
         if not ports or ports[0] < 1 or ports[-1] > 65535:
             self.fail(f"`{value}` holds no ports between 1 and 65535", param, ctx)
         return ports
@@ -96,14 +97,24 @@ class TuneByDefault(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="autotune")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Find, prove and record the first stable vLLM launch configuration for the GPU at hand.
 
     `autotune --model M` is `autotune tune --model M`.
 
     Exit codes: 0 stable (or recalled), 1 it does not fit, 2 usage, 3 the environment, 4 a
     budget is spent, 130/143 interrupted.
+
+    Every option of tune and plan can also be set as AUTOTUNE_<OPTION>, or in autotune.toml.
     """
+    from .settings import read_settings  # noqa: PLC0415
+
+    options = {flag.strip("-"): param for param in tune.params for flag in param.opts}
+    found = read_settings(Path("autotune.toml"), options)
+    values = {str(options[name].name): value for name, value in found.items()}
+    commands = dict.fromkeys(cli.commands, values)
+    ctx.default_map = {**commands, "cache": dict.fromkeys(cache.commands, values)}
 
 
 def request_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -157,8 +168,21 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def json_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Add --json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+    """Add --json; `main` has to know of it too."""
+
+    def note(ctx: click.Context, _: click.Parameter, asked: bool) -> bool:
+        if ctx.obj is not None:
+            ctx.obj["json"] = asked
+        return asked
+
+    return click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        envvar="AUTOTUNE_JSON",
+        callback=note,
+        help="Print one JSON document.",
+    )(command)
 
 
 results_option = click.option(
@@ -174,6 +198,7 @@ cache_option = click.option(
     help="Where answers are kept.  [the user's cache folder]",
 )
 SETTINGS = {"auto_envvar_prefix": "AUTOTUNE"}
+SECONDS = click.FloatRange(min=0, min_open=True)
 
 
 @cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
@@ -182,10 +207,10 @@ SETTINGS = {"auto_envvar_prefix": "AUTOTUNE"}
 @cache_option
 @click.option("--refresh", is_flag=True, help="Search again, whatever the cache knows.")
 @click.option("--max-launches", type=Tokens(), default=12, show_default=True)
-@click.option("--time-budget", type=float, help="Seconds after which to stop.")
+@click.option("--time-budget", type=SECONDS, help="Seconds after which to stop.")
 @click.option(
     "--launch-timeout",
-    type=float,
+    type=SECONDS,
     default=1800,
     show_default=True,
     help="Seconds a server may take to get ready.",
@@ -303,7 +328,7 @@ def cache() -> None:
     """List, look up and clear the answers kept."""
 
 
-@cache.command("list")
+@cache.command("list", context_settings=SETTINGS)
 @cache_option
 def cache_list(cache_dir: Path | None) -> None:
     """Print the key of every answer."""
@@ -321,7 +346,7 @@ def cache_key(**what: Any) -> None:
     click.echo(cache_key(survey(_request(what))))
 
 
-@cache.command("clear")
+@cache.command("clear", context_settings=SETTINGS)
 @cache_option
 def cache_clear(cache_dir: Path | None) -> None:
     """Forget every answer."""
@@ -392,11 +417,12 @@ def _refusal_report(refusal: Refusal) -> str:
 
 def main() -> NoReturn:
     """Run the command line; every end has its exit code."""
+    asked = {"json": False}
     try:
-        cli.main(prog_name="autotune", standalone_mode=False)
+        cli.main(prog_name="autotune", standalone_mode=False, obj=asked)
         sys.exit(0)
     except Refusal as refusal:
-        _refuse(refusal)
+        _refuse(refusal, asked["json"])
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
@@ -408,13 +434,14 @@ def main() -> NoReturn:
         sys.stderr.close()  # the reader of our output went away: nothing to say to nobody
         sys.exit(0)
     except OSError as error:
-        _refuse(CannotWrite(f"{error.strerror or error}: {error.filename or ''}", ""))
+        reason = f"{error.filename or 'output'}: {error.strerror or error}"
+        _refuse(CannotWrite(reason, "check the disk and the folder's rights"), asked["json"])
 
 
-def _refuse(refusal: Refusal) -> NoReturn:
+def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
     from .console import Screen  # noqa: PLC0415
 
-    if "--json" in sys.argv:
+    if as_json:
         click.echo(_refusal_report(refusal))
     Screen().refuse(refusal)
     sys.exit(refusal.exit_code)

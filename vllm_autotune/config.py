@@ -36,7 +36,7 @@ SUFFIXES = {
 
 def parse_number(text: str) -> float | None:
     """Read a number as vLLM does: `8k` is 8000 and `8K` is 8192; None if it is none."""
-    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)([kKmMgGtT]?)", text.strip())
+    match = re.fullmatch(r"(-?[0-9]+(?:\.[0-9]+)?)([kKmMgGtT]?)", text.strip())
     return float(match[1]) * SUFFIXES[match[2]] if match else None
 
 
@@ -58,8 +58,8 @@ def parse_arguments(words: Iterable[str]) -> dict[str, Value]:
             args[name] = value if equals else True
         elif not name:
             raise BadUsage(
-                f"`{word}` stands after `--`, but is no vLLM argument",
-                "vLLM's arguments begin with a dash: -- --dtype half --trust-remote-code",
+                f"`{word}` belongs to no option",
+                "vLLM's own arguments go after `--`: -- --dtype half --trust-remote-code",
             )
         else:
             before = args[name]

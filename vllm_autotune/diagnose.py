@@ -6,6 +6,7 @@ Wrappers (`Engine core initialization failed`) never are a cause.
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from . import lines
 from .finding import MOST_EVIDENCE, SHOWN, Finding
@@ -17,34 +18,32 @@ from .signatures import OUT_OF_MEMORY_CURES, SIGNATURES
 WINDOW = 1 << 18  # characters looked at in one go
 LONGEST_LINE = 1 << 14  # a longer one is read in pieces that overlap
 OVERLAP = 1 << 11
-TORN_FOR = 8  # lines after which the rest of a torn line is given up
-BELOW = 2  # lines that may belong to the one with the signature
+ATTENTIVE_FOR = 8  # lines among which the rest of a torn one, or what belongs to it, must come
 MOST_UNKNOWN = 3
 SIGKILLED = (-9, 137)
 ASKED_TO_STOP = (-15, -2, 143, 130)
 
-EXCEPTION = re.compile(
-    r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Fault|Timeout)(?::|$)"
-)
-WRAPPER = re.compile(
-    r"Engine core initialization failed|Engine process failed to start|EngineCore failed to start|"
-    r"WorkerProc (?:failed to start|hit an exception|initialization failed)|"
-    r"Worker failed with error|EngineDeadError|EngineCore encountered|"
-    r"KeyboardInterrupt|SystemExit|CancelledError"
-)
 LAST_WORD = re.compile(r"Error: Engine (?:core initialization failed|process failed to start)")
 # Somebody asked the server to stop; what dies afterwards dies on purpose.
 STOPPING = re.compile(
     r"\[shutdown\] API server: shutdown triggered|\[shutdown\] EngineCore: trigger received|"
-    r"\[shutdown\] EngineCore: start mode|Shutting down FastAPI HTTP server"
+    r"\[shutdown\] EngineCore: start mode|Shutdown initiated \(timeout|"
+    r"Shutting down FastAPI HTTP server"
 )
 STARTED_AGAIN = re.compile(r"(?:█|API server) +version v?\d")
-EAGER = re.compile(r"Enforce eager set|'enforce_eager': True|Cudagraph is disabled")
+EAGER = re.compile(r"Enforce eager set|enforce_eager'?[=:] ?True|Cudagraph is disabled")
 
 # A line that says anything has one of these in it. They are few, because each costs a pass.
 TELLING = (
     *("rror", "ERROR", "xception", "unexpectedly", "ut of memory", "nccl"),
-    *("[shutdown] ", "Shutting down FastAPI", " version ", "timed out", "rpc"),
+    *(
+        "[shutdown] ",
+        "Shutting down FastAPI",
+        "Shutdown initiated",
+        " version ",
+        "timed out",
+        "rpc",
+    ),
 )
 TELLING_BEFORE_READY = (
     *TELLING,
@@ -96,9 +95,10 @@ class LogReader:
 
     def _read(self, text: str) -> None:
         """Take the telling ones of some whole lines."""
-        telling = _lines_with(TELLING if self.ready else TELLING_BEFORE_READY, text)
+        starting = not self.ready or " version " in text
+        telling = _lines_with(TELLING_BEFORE_READY if starting else TELLING, text)
         if not telling and not self._attentive and not lines.may_be_torn(text):
-            self._tail = text[-SHOWN:] if text.strip() else self._tail
+            self._tail = text.rstrip().rpartition("\n")[2] or self._tail
             return
         telling.append(len(text) + 1)
         start, following = 0, iter(telling)
@@ -129,7 +129,7 @@ class LogReader:
             self._look(text)
         if others:
             self._torn = (*self._torn, *joined, head)[-4:]
-            self._attentive = TORN_FOR
+            self._attentive = ATTENTIVE_FOR
         elif self._attentive:
             self._attentive -= 1
             if not self._attentive:
@@ -140,7 +140,7 @@ class LogReader:
         if said.startswith("    "):  # source in a traceback
             return
         found = self._finding
-        if found and "validation error" in found.line and len(found.after) < BELOW and said.strip():
+        if found and found.is_followed_by(said.strip()):
             self._finding = found.followed_by(line, said.strip())
         if (found or self._stopping or self._last_word) and STARTED_AGAIN.search(line):
             self._restart()
@@ -148,7 +148,7 @@ class LogReader:
             self._measure(line)
         self._stopping = self._stopping or bool(STOPPING.search(line))
         if not self._stopping:
-            self._blame(line, said)
+            self._blame(line)
 
     def _measure(self, line: str) -> None:
         self._eager = self._eager or bool(EAGER.search(line))
@@ -173,36 +173,30 @@ class LogReader:
             phase = "warmup"
         if PHASES.index(phase) > PHASES.index(self.phase):
             self.phase = phase
+            if self._finding and self._finding.signature.survivable:
+                self._finding = None
         if phase == "serving" and not self.ready:
             # Whatever it complained of, it survived.
             self.ready, self._finding, self._unknown, self._last_word = True, None, [], ""
 
-    def _blame(self, line: str, said: str) -> None:
+    def _blame(self, line: str) -> None:
         if LAST_WORD.search(line):
             self._last_word = line[:SHOWN].strip()
-        found = self._finding
-        for signature in SIGNATURES:
-            if signature.needle not in line or (self.ready and not signature.serving):
-                continue
-            if (
-                not found
-                or signature.name == found.signature.name
-                or (signature.strength > found.signature.strength)
-            ):
+        found = self._finding.signature if self._finding else None
+        for signature in _worth_a_look(found, self.ready):
+            if signature.needle in line:
                 match = signature.pattern.search(line)
                 if match and not _harmless(line[: match.start()], signature):
                     self._note(Finding.of(signature, match, self.phase, line))
                     return
-        if len(self._unknown) < MOST_UNKNOWN and EXCEPTION.match(said):
-            loudness = lines.level(line[: len(line) - len(said)])
-            if loudness in (None, "ERROR", "CRITICAL") and not WRAPPER.search(line):
-                self._unknown.append(line[:SHOWN].strip())
+        if len(self._unknown) < MOST_UNKNOWN and lines.is_exception(line):
+            self._unknown.append(line[:SHOWN].strip())
 
     def _note(self, new: Finding) -> None:
         old = self._finding
         if old is None or new.signature.strength > old.signature.strength:
             self._finding = new
-            self._attentive = max(self._attentive, BELOW + 1)
+            self._attentive = ATTENTIVE_FOR
         elif old.lacks(new):
             self._finding = old.completed(new)
         else:
@@ -232,7 +226,7 @@ class LogReader:
         if self._stopping and found is None:
             return None
         died = found is not None or self._last_word or exit_code not in (None, 0)
-        if died and host_oom_kills > 0:
+        if died and host_oom_kills > 0 and (found or not self._unknown):
             return self._death("killed_by_host", exit_code)
         if self.ready or not self._unknown:
             if exit_code in SIGKILLED or (found and found.groups.get("exit") == "-9"):
@@ -285,6 +279,17 @@ def _lines_with(needles: Iterable[str], text: str) -> list[int]:
             end = text.find("\n", at)
             at = text.find(needle, end) if end >= 0 else -1
     return sorted(starts)
+
+
+@cache
+def _worth_a_look(found: Signature | None, ready: bool) -> tuple[Signature, ...]:
+    """Return the signatures that could still change a verdict that rests on `found`."""
+    return tuple(
+        signature
+        for signature in SIGNATURES
+        if (signature.serving or not ready)
+        and (found is None or signature.strength > found.strength or signature.name == found.name)
+    )
 
 
 def _harmless(lead: str, signature: Signature) -> bool:

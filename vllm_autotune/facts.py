@@ -67,6 +67,12 @@ class Facts:
         free = device.free_bytes - self.headroom_bytes
         return max(0, min(free, device.limit_bytes or device.shared_out))
 
+    def limit(self, config: LaunchConfig) -> float:
+        """Return the most that the user lets a configuration reserve on each device."""
+        if "kv-cache-memory-bytes" in config.args:
+            return math.inf  # then vLLM reserves no share
+        return min(d.limit_bytes or math.inf for d in self.used(config))
+
     def used(self, config: LaunchConfig) -> tuple[Device, ...]:
         """Return the devices a configuration runs on."""
         count = config.integer("tensor-parallel-size", 1) * config.integer(
@@ -102,6 +108,12 @@ class Prediction:
         if math.isinf(self.kv_needed.high) or math.isinf(self.weights.high):
             return "unknown"
         return "yes" if self.kv_available.low >= self.kv_needed.high else "perhaps"
+
+    @property
+    def likely(self) -> bool:
+        """Tell whether the KV cache fits, unless the estimate errs to one side by half."""
+        middle = (self.kv_available.low + self.kv_available.high) / 2
+        return self.fits == "unknown" or middle >= self.kv_needed.high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,12 +64,18 @@ class Finding:
             readings=again.readings.updated(self.readings),
         )
 
+    def is_followed_by(self, said: str) -> bool:
+        """Tell whether a line below belongs to it: pydantic names the field, then what is wrong."""
+        if "validation error" not in self.line or len(self.after) == 2:
+            return False
+        return "[type=" in said or bool(not self.after and re.fullmatch(r"[a-z_]+", said))
+
     def followed_by(self, line: str, said: str) -> Self:
-        """Return this finding with a line below it; the first may be the field pydantic means."""
-        groups = self.groups
-        if not self.after and re.fullmatch(r"[a-z_]+", said):
-            groups = {**groups, "argument": said}
-        groups = {**groups, "below": ": ".join(filter(None, (groups.get("below"), said)))}
+        """Return this finding with a line below it."""
+        below = ": ".join(filter(None, (self.groups.get("below"), said.partition(" [type=")[0])))
+        groups = {**self.groups, "below": below}
+        if "[type=" not in said:
+            groups["argument"] = said
         return replace(self, after=(*self.after, line[:SHOWN].strip()), groups=groups)
 
     def outcome(

@@ -1,17 +1,16 @@
 """Solve the numbers of a candidate from what is known: no guessing where vLLM printed one.
 
-`build` applies rungs to the base configuration. A rung with `fit` has a solver here that
-returns the changed configuration, or a sentence why the rung changes nothing.
+Every `fit` of a ladder has a solver here. It returns the changed configuration, or a sentence
+why the rung changes nothing.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .config import LaunchConfig
-from .facts import Applied, Attempt, Facts, expect, predict
-from .ladder import Rung
-from .memory import Calibration, batch_defaults, format_bytes
+from .facts import Attempt, Facts, expect, predict
+from .memory import Calibration, batch_defaults
 from .outcome import Hung, OutOfMemory
 
 GIB = 2**30
@@ -27,27 +26,6 @@ BATCHED_TOKENS = (2048, 512)
 # What the KV cache of one configuration varies by from launch to launch, doubled: 7 MiB between
 # two starts on an H200 (vLLM 0.26), 4 MiB on a CPU (0.32).
 NOISE_BYTES = {"cuda": 14 * 2**20, "cpu": 8 * 2**20}
-
-# Solved in this order: what the weights are and where they lie first, the context last.
-ORDER = (
-    "checkpoint",
-    "tensor-parallel-size",
-    "pipeline-parallel-size",
-    "max-num-seqs",
-    "max-num-batched-tokens",
-    "gpu-memory-utilization",
-    "cpu-offload-gb",
-    "max-model-len",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A configuration, the rungs that shaped it, and why the others did not."""
-
-    config: LaunchConfig
-    applied: tuple[Applied, ...]
-    reasons: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,115 +58,7 @@ class Situation:
         return batch_defaults(self.facts.used(config)[0], self.facts.engine.release)
 
 
-def build(
-    facts: Facts,
-    history: Sequence[Attempt],
-    calibration: Calibration,
-    rungs: Sequence[Rung],
-    withdrawn: Mapping[str, str],
-) -> Draft:
-    """Apply these rungs together, and those that belong to the first candidate."""
-    fitted = frozenset(r.fit for r in rungs if r.fit and r.fit not in facts.fixed)
-    situation = Situation(facts, history, calibration, fitted)
-    config = facts.base()
-    applied: dict[str, Applied] = {}
-    reasons: dict[str, str] = {}
-
-    def apply(rung: Rung) -> None:
-        nonlocal config
-        reason = withdrawn.get(rung.name) or _inapplicable(rung, config, facts)
-        if reason:
-            reasons[rung.name] = reason
-            return
-        changed = config.replace(rung.args, rung.env)
-        if rung.fit:
-            solved = SOLVERS[rung.fit](situation, changed)
-            if isinstance(solved, str):
-                reasons[rung.name] = solved
-                return
-            changed = solved
-        if changed == config:
-            reasons[rung.name] = "it is so already"
-            return
-        args = {k: v for k, v in changed.args.items() if config.args.get(k) != v}
-        env = {k: v for k, v in changed.env.items() if config.env.get(k) != v}
-        applied[rung.name] = Applied(name=rung.name, gives_up=rung.gives_up, args=args, env=env)
-        config = changed
-
-    chosen = [r for r in facts.ladder.rungs if r in rungs or belongs_to_start(r, situation)]
-    solved = sorted((r for r in chosen if r.fit), key=lambda r: ORDER.index(r.fit or ""))
-    for rung in [*(r for r in chosen if not r.fit or r.fit == "checkpoint"), *solved]:
-        if rung.name not in applied and rung.name not in reasons:
-            apply(rung)
-    in_order = [applied[r.name] for r in facts.ladder.rungs if r.name in applied]
-    return Draft(config, tuple(in_order), reasons)
-
-
-def belongs_to_start(rung: Rung, now: Situation) -> bool:
-    """Tell whether a rung is part of the first candidate already.
-
-    Utilization is, when vLLM's default share of the device is not free or not ours to use.
-    """
-    if rung.fit == "gpu-memory-utilization":
-        return now.facts.engine.default_utilization > _most_utilization(now, now.facts.base())
-    return rung.start
-
-
-def _inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
-    """Return why a rung does not apply here, None if it does."""
-    device, engine = facts.used(config)[0], facts.engine
-    checkpoint = facts.checkpoints[config.model]
-    fixed = sorted(rung.flags() & set(facts.fixed))
-    unknown = sorted(flag for flag in rung.flags() if not engine.knows(flag))
-    quantized = checkpoint.quantization is not None or "quantization" in config.args
-    when, capability = rung.when, device.capability
-    method, kv_dtype = rung.args.get("quantization"), rung.args.get("kv-cache-dtype")
-    checks = (
-        (bool(fixed), f"you fixed --{', --'.join(fixed)}"),
-        (bool(unknown), f"vLLM {engine.version} does not know --{', --'.join(unknown)}"),
-        (
-            bool(method and engine.quantizations) and method not in engine.quantizations,
-            f"vLLM {engine.version} has no {method} quantization here",
-        ),
-        (
-            bool(kv_dtype and engine.kv_cache_dtypes) and kv_dtype not in engine.kv_cache_dtypes,
-            f"vLLM {engine.version} has no {kv_dtype} KV cache",
-        ),
-        (
-            when.device is not None and when.device != device.kind,
-            f"it is for {when.device}, this is {device.kind}",
-        ),
-        (
-            bool(when.min_capability and capability and capability < when.min_capability),
-            f"it needs compute capability {_dotted(when.min_capability)}, "
-            f"{device.name} has {_dotted(capability)}",
-        ),
-        (
-            bool(when.max_capability and capability and capability > when.max_capability),
-            f"{device.name} does not need it",
-        ),
-        (
-            when.quantized is False and quantized and config.text("quantization") != method,
-            "the weights are quantized already",
-        ),
-        (when.quantized is True and not quantized, "the weights are not quantized"),
-        (
-            when.dtype is not None and checkpoint.dtype != when.dtype,
-            f"the model is {checkpoint.dtype} already",
-        ),
-        (
-            when.min_gpus is not None and len(facts.devices) < when.min_gpus,
-            f"it needs {when.min_gpus} GPUs, there is {len(facts.devices)}",
-        ),
-    )
-    return next((reason for holds, reason in checks if holds), None)
-
-
-def _dotted(capability: tuple[int, int] | None) -> str:
-    return ".".join(map(str, capability or ()))
-
-
-def _most_utilization(now: Situation, config: LaunchConfig) -> float:
+def most_utilization(now: Situation, config: LaunchConfig) -> float:
     """Return the largest share of the devices that may be used, rounded down to 1/10000."""
     facts, beyond = now.facts, _beyond_share(now, config)
     shares = [
@@ -205,10 +75,10 @@ def _beyond_share(now: Situation, config: LaunchConfig) -> float:
     """
     facts = now.facts
     graphs = _graphs_guess(facts, config)
-    # Which runner it is, the first log tells; V1 sets graphs aside where V2 may not.
-    known = any(a.readings.model_runner == "v1" for a in now.history)
     charged = expect(facts, Calibration(), config).graphs_charged
-    beyond = 0.0 if charged or (charged is None and known) else graphs
+    if charged is None:  # the log tells: runner V1 sets graphs aside
+        charged = any(a.readings.model_runner == "v1" for a in now.history)
+    beyond = 0.0 if charged else graphs
     for attempt in now.failures(*OUTSIDE_KV):
         failed, outcome = attempt.candidate.config, attempt.outcome
         if not isinstance(outcome, OutOfMemory):
@@ -233,9 +103,9 @@ def fit_utilization(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     """Take all that is free, less what is taken beyond that share."""
     if len(now.failures(*OUTSIDE_KV)) > UTILIZATION_STEPS:
         return f"it was lowered {UTILIZATION_STEPS} times"
-    most = _most_utilization(now, config)
+    most = most_utilization(now, config)
     if most <= 0:
-        return "no memory is free"
+        return "no memory is left for it"
     return config.replace({"gpu-memory-utilization": most})
 
 
@@ -244,10 +114,7 @@ def fit_sequences(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     _, current = now.defaults(config)
     current = config.integer("max-num-seqs", current)
     named = [a.readings.max_num_seqs for a in now.history if a.readings.max_num_seqs]
-    failed = [
-        a.candidate.config.integer("max-num-seqs", current)
-        for a in now.unanswered()
-    ]
+    failed = [a.candidate.config.integer("max-num-seqs", current) for a in now.unanswered()]
     below = min([current, *failed])
     floor = now.facts.workload.concurrency
     steps = [max(step, floor) for step in (*named, *SEQUENCES)]
@@ -263,8 +130,7 @@ def fit_batched_tokens(now: Situation, config: LaunchConfig) -> LaunchConfig | s
     tokens = config.integer("max-num-batched-tokens", tokens)
     sequences = config.integer("max-num-seqs", sequences)
     failed = [
-        a.candidate.config.integer("max-num-batched-tokens", tokens)
-        for a in now.unanswered()
+        a.candidate.config.integer("max-num-batched-tokens", tokens) for a in now.unanswered()
     ]
     below = min([tokens, *failed])
     lower = next((n for n in BATCHED_TOKENS if sequences <= n < below), None)
@@ -322,6 +188,8 @@ def _first_that_fits(
         candidate = config.replace({flag: size})
         if size > failed and _shortest_fits(now, candidate):
             return candidate
+    if "cpu-offload-gb" in now.fitted and sizes[-1] > failed:
+        return config.replace({flag: sizes[-1]})  # host memory takes the rest
     return f"even {sizes[-1]} GPUs are too small together"
 
 
@@ -339,11 +207,9 @@ def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         lacking = _lacking(now, _shortest(now, config))
     if math.isinf(lacking):
         return "the arithmetic does not know this architecture"
-    gib = already + max(0, math.ceil(lacking / GIB))
+    gib = min(already + max(0, math.ceil(lacking / GIB)), int(most / GIB))
     if gib == 0:
-        return "the weights leave room enough"
-    if gib * GIB > most:
-        return f"{gib} GiB are lacking, {format_bytes(most)} of weights can lie in host memory"
+        return "the weights leave room enough" if lacking <= 0 else "no host memory is free"
     return original.replace({"cpu-offload-gb": gib})
 
 

@@ -1,15 +1,19 @@
 """Ctrl-C, SIGTERM and a closed terminal: one exception, once; what follows is not waited for."""
 
+import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked us to stop; asyncio lets a KeyboardInterrupt through as it is."""
+    """A signal asked us to stop."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -20,7 +24,8 @@ class Interrupted(KeyboardInterrupt):
 def interruptible() -> Iterator[None]:
     """Turn the first two signals into Interrupted, and ignore those after them.
 
-    The first one stops the trial in good order, the second one kills it.
+    The first one stops the trial in good order, the second one kills it. After one, the rest of
+    the program is only its last words, and no other disturbs them.
     """
     count = 0
 
@@ -37,4 +42,32 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         for each, handler in before.items():
-            signal.signal(each, handler)
+            signal.signal(each, signal.SIG_IGN if count else handler)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine; a signal cancels it, and takes its usual effect once it has ended.
+
+    Raised in the middle of a task, an exception would be reported once more by the event loop.
+    """
+    caught: list[int] = []
+
+    async def cancellable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+        def cancel(number: int, _: FrameType | None) -> None:
+            caught.append(number)
+            loop.call_soon_threadsafe(task.cancel)
+
+        before = {each: signal.signal(each, cancel) for each in SIGNALS}
+        try:
+            return await task
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    try:
+        return asyncio.run(cancellable())
+    finally:
+        if caught:
+            signal.raise_signal(caught[0])

@@ -2,15 +2,22 @@
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+# JSON has no infinity: an end that is unbounded is written as null.
+_NULLABLE = WithJsonSchema({"type": ["number", "null"]})
+_Low = Annotated[float, BeforeValidator(lambda end: -math.inf if end is None else end), _NULLABLE]
+_High = Annotated[float, BeforeValidator(lambda end: math.inf if end is None else end), _NULLABLE]
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A quantity between `low` and `high`, both included; in bytes unless said otherwise."""
 
-    low: float
-    high: float
+    low: _Low
+    high: _High
 
     @classmethod
     def exactly(cls, value: float) -> Self:

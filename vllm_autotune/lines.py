@@ -1,7 +1,6 @@
 """A line of a vLLM log: what is noise in it, whose it is, how loud, and what it says."""
 
 import re
-from collections.abc import Iterable
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 # A tqdm bar begins with `\r` and ends without a newline: `Loading:  50%|##  | 1/2 [00:01<00:01]`.
@@ -18,6 +17,16 @@ _PREFIX = re.compile(
 )
 _OTHER_RANK = re.compile(r"\((?:Vllm)?Worker\w{0,30}?(?:[TP]P[1-9]|[^()]{0,20}rank=[1-9])")
 _LEVEL = re.compile(r"\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
+_EXCEPTION = re.compile(
+    r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Fault|Timeout)(?::|$)"
+)
+# They say that something went wrong elsewhere.
+_WRAPPER = re.compile(
+    r"Engine core initialization failed|Engine process failed to start|EngineCore failed to start|"
+    r"WorkerProc (?:failed to start|hit an exception|initialization failed)|"
+    r"Worker failed with error|EngineDeadError|EngineCore encountered|"
+    r"KeyboardInterrupt|SystemExit|CancelledError|RuntimeError: cancelled"
+)
 # Text that repeats what a user sent: an error quoted in it is nobody's error.
 _QUOTING = re.compile(
     r"Received request|Generated response|prompt: |"
@@ -90,10 +99,11 @@ def other_rank(line: str) -> bool:
     return bool(_OTHER_RANK.search(line))
 
 
-def any_of(needles: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern that finds a line with at least one of the needles in it."""
-    kept: list[str] = []
-    for needle in sorted(set(needles), key=len):
-        if not any(shorter in needle for shorter in kept):
-            kept.append(needle)
-    return re.compile("|".join(map(re.escape, kept)))
+def is_exception(line: str) -> bool:
+    """Tell whether the line is an exception of its own, not a wrapper or a survived one."""
+    said = body(line)
+    return (
+        _EXCEPTION.match(said) is not None
+        and level(line[: len(line) - len(said)]) in (None, "ERROR", "CRITICAL")
+        and not _WRAPPER.search(line)
+    )

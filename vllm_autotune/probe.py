@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import httpx
 
 from .outcome import Crashed, Degraded, FailedOutcome, Hung
-from .watch import SAMPLE_SECONDS, Watch
+from .watch import Watch
 
 T = TypeVar("T")
 
@@ -29,12 +29,13 @@ class Patience:
     """How long a server's counters may stand still before it counts as hung.
 
     `factor` times what one short request took, but between `least` and `most` seconds: a CPU may
-    compute minutes on one batch.
+    compute minutes on one batch. They are looked at every `every` seconds.
     """
 
     factor: float = 50.0
     least: float = 60.0
     most: float = 600.0
+    every: float = 1.0
 
     def after(self, seconds: float) -> float:
         """Return the seconds to wait, after one short request took `seconds`."""
@@ -92,7 +93,7 @@ def served_length(url: str, model: str) -> int | None:
 
 @dataclass
 class Endpoint:
-    """A server under test: requests go through it, the watch samples it once a second."""
+    """A server under test: requests go through it, the watch looks on."""
 
     target: Target
     client: httpx.AsyncClient
@@ -114,7 +115,7 @@ class Endpoint:
         ) as client:
             watch = Watch(partial(_metrics, client), free_bytes)
             await watch.sample()
-            watching = asyncio.create_task(watch.run())
+            watching = asyncio.create_task(watch.run(patience.every))
             try:
                 yield cls(target, client, watch, patience, patience.most)
             finally:
@@ -220,7 +221,7 @@ class Endpoint:
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
-                await asyncio.wait([task], timeout=SAMPLE_SECONDS)
+                await asyncio.wait([task], timeout=self.patience.every)
                 still = time.monotonic() - self.watch.moved_at
                 if not task.done() and still > self.still_seconds:
                     return Hung(

@@ -4,13 +4,13 @@ Strings are from vLLM's sources, 0.6.6 to 0.33, and from argparse, pydantic, tra
 huggingface_hub. Where two patterns match one line, the first wins.
 """
 
-from .signature import CONSEQUENCE, GENERIC, Signature, signature, spellings
+from .signature import CONSEQUENCE, GENERIC, HEADING, Signature, signature, spellings
 
 _QUANT = {"phase": "config", "argument": "quantization"}
 _KV_DTYPE = {"argument": "kv-cache-dtype"}
 _MODEL = {"phase": "config", "argument": "model"}
 # vLLM logs these and tries again, or looks elsewhere: only the end of the process makes them fatal.
-_HUB = {**_MODEL, "fatal": False, "strength": GENERIC}
+_HUB = {**_MODEL, "fatal": False, "strength": CONSEQUENCE}
 
 # fmt: off
 REJECTIONS: tuple[Signature, ...] = (
@@ -152,7 +152,14 @@ REJECTIONS: tuple[Signature, ...] = (
         "gated_model", "rejected", "gated repo", r"Error: .{0,400}?access (?:a )?gated repo",
         "the model is gated: this account may not read it",
         "accept the model's terms on its page and give a token with access (HF_TOKEN)",
-        **{**_MODEL, "fatal": False},
+        **_HUB,
+    ),
+    *spellings(
+        "hub_unreachable", "environment", {
+            "locate the file on the Hub": r"Error: An error happened while trying to locate",
+            "couldn't connect to 'https://": r"Error: We couldn't connect to 'https://",
+        }, "the model is not on this machine, and the Hub could not be reached",
+        "check the network, or download the model first", **_HUB,
     ),
     *spellings(
         "model_not_found", "rejected", {
@@ -162,7 +169,6 @@ REJECTIONS: tuple[Signature, ...] = (
             "RepositoryNotFoundError": r"RepositoryNotFoundError: ",
             "outgoing traffic has been disabled":
                 r"Error: .{0,400}?outgoing traffic has been disabled",
-            "couldn't connect to 'https://": r"Error: We couldn't connect to 'https://",
         }, "the model was not found",
         "check the path or the name; a missing directory is taken for a Hub name", **_HUB,
     ),
@@ -188,7 +194,7 @@ REJECTIONS: tuple[Signature, ...] = (
             r"using",
         },
         "the model brings its own code", "read that code, then add --trust-remote-code",
-        phase="config", argument="trust-remote-code", fatal=False,
+        phase="config", argument="trust-remote-code", fatal=False, strength=CONSEQUENCE,
     ),
     *spellings(
         "unknown_architecture", "rejected", {
@@ -213,6 +219,6 @@ REJECTIONS: tuple[Signature, ...] = (
         "invalid_value", "rejected", "validation error",
         r"\d+ validation errors? for (?P<detail>\w+)",
         "{detail} refused {below}", "read the reason: vLLM refused this combination",
-        phase="config", strength=CONSEQUENCE, fatal=False,
+        phase="config", strength=HEADING, fatal=False,
     ),
 )

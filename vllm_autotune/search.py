@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .config import LaunchConfig
-from .facts import Attempt, Candidate, Facts, Prediction, calibrated, predict
-from .fit import Draft, build
+from .draft import Draft, build
+from .facts import Applied, Attempt, Candidate, Facts, Prediction, calibrated, predict
 from .ladder import Rung
 from .memory import format_bytes
-from .outcome import Environment, FailedOutcome, Hung, OutOfMemory, Phase, Stable
+from .outcome import Environment, FailedOutcome, Hung, OutOfMemory, Phase, Rejected, Stable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def next_step(facts: Facts, history: Sequence[Attempt]) -> Step:
             again = len(history) < 2 or not isinstance(history[-2].outcome, Environment)
             reason = "again: the surroundings failed" if again else "the surroundings failed twice"
             return Step(candidate=last.candidate if again else None, reason=reason)
-    withdrawn = _withdrawn(history)
+    withdrawn = _withdrawn(facts, history)
     if withdrawn is None:
         return Step(candidate=None, reason=_unanswered(history[-1].outcome))
     return _Walk(facts, history, withdrawn).step()
@@ -65,23 +65,28 @@ def plan(facts: Facts) -> Iterator[tuple[Rung, Candidate | None, str]]:
             yield rung, candidate, _prospect(candidate.predicted)
 
 
-def _withdrawn(history: Sequence[Attempt]) -> dict[str, str] | None:
+def _withdrawn(facts: Facts, history: Sequence[Attempt]) -> dict[str, str] | None:
     """Return the rungs that vLLM would not take, and why; None if it would not take any less.
 
-    What was rejected, crashed or served wrong is blamed on the rungs the candidate added.
+    What was rejected, crashed or served wrong is blamed on the rung that set the argument vLLM
+    named, else on all that the candidate added. The same failure without them clears them all.
     """
     withdrawn: dict[str, str] = {}
-    before: set[str] = set()
-    for index, attempt in enumerate(history):
-        names = {applied.name for applied in attempt.candidate.rungs}
+    seen: set[tuple[str, str]] = set()
+    before = {r.name for r in facts.ladder.rungs if r.start or r.fit == "gpu-memory-utilization"}
+    for attempt in history:
+        names = {applied.name: applied.args for applied in attempt.candidate.rungs}
         outcome = attempt.outcome
         if isinstance(outcome, OutOfMemory) or _full_length_hang(outcome):
-            before = names
+            before |= names.keys()
         elif not isinstance(outcome, Stable | Environment):
-            added = names - before
-            if not added or index == 0:
+            argument = outcome.argument if isinstance(outcome, Rejected) else None
+            named = {name for name, args in names.items() if argument in args}
+            blamed = named or names.keys() - before
+            if not blamed or (outcome.cause, outcome.reason) in seen:
                 return None
-            withdrawn.update(dict.fromkeys(added, f"vLLM would not take it: {outcome.reason}"))
+            seen.add((outcome.cause, outcome.reason))
+            withdrawn.update(dict.fromkeys(blamed, f"vLLM would not take it: {outcome.reason}"))
     return withdrawn
 
 
@@ -147,13 +152,11 @@ class _Walk:
         if draft.config.fingerprint() in self.tried:
             return "it was tried"
         prediction = predict(self.facts, self.calibration, draft.config)
+        limit, reserved = self.facts.limit(draft.config), prediction.reserved_bytes
+        if reserved > limit:
+            return f"vLLM takes {format_bytes(reserved)}, {format_bytes(limit)} may be used"
         if prediction.fits == "no":
             return _prospect(prediction)
-        import os
-        c = float(os.environ.get("C", "0"))
-        a = prediction.kv_available
-        if c and prediction.fits == "perhaps" and a.high - c * (a.high - a.low) < prediction.kv_needed.low:
-            return "improbable: " + _prospect(prediction)
         for failure in self.failures:
             if not self._cured(draft, failure):
                 phase = _phase(failure)
@@ -161,30 +164,24 @@ class _Walk:
         return None
 
     def pruned(self, draft: Draft, rungs: Sequence[Rung]) -> Draft:
-        """Take away, the dearest first, every rung without which no dearer one gives up more."""
+        """Take away, the dearest first, every rung that the others likely do without."""
         needed = list(rungs)
         dearer: set[str] = set()
         for rung in reversed(rungs):
             without = [r for r in needed if r is not rung]
             smaller = self.draft(without)
-            if (
-                not rung.start
-                and self.objection(smaller) is None
-                and self.likely(smaller, draft)
-                and _same(smaller, draft, dearer)
-            ):
+            if not rung.start and self._as_good(smaller, draft, dearer):
                 needed, draft = without, smaller
             dearer.add(rung.name)
         return draft
 
-    def likely(self, draft: Draft, other: Draft) -> bool:
-        import os
-        q = float(os.environ.get("Q", "0.5"))
-        p = predict(self.facts, self.calibration, draft.config)
-        o = predict(self.facts, self.calibration, other.config)
-        if p.fits in ("yes","unknown") or (p.kv_available == o.kv_available): return True
-        a = p.kv_available
-        return a.low + q * (a.high - a.low) >= p.kv_needed.high
+    def _as_good(self, smaller: Draft, draft: Draft, dearer: set[str]) -> bool:
+        """Tell whether the smaller draft likely fits as well, and dearer rungs set the same."""
+        if self.objection(smaller) is not None or _set(smaller, dearer) != _set(draft, dearer):
+            return False
+        with_it = predict(self.facts, self.calibration, draft.config)
+        without = predict(self.facts, self.calibration, smaller.config)
+        return without.likely or without.kv_available == with_it.kv_available
 
     def _cured(self, draft: Draft, failure: Attempt) -> bool:
         """Tell whether a rung that cures the failure's phase makes the draft differ from it."""
@@ -196,11 +193,8 @@ class _Walk:
         )
 
 
-def _same(one: Draft, other: Draft, names: set[str]) -> bool:
-    """Tell whether these rungs set the same in both drafts."""
-    return [a for a in one.applied if a.name in names] == [
-        a for a in other.applied if a.name in names
-    ]
+def _set(draft: Draft, names: set[str]) -> list[Applied]:
+    return [applied for applied in draft.applied if applied.name in names]
 
 
 def _sets_otherwise(flags: object, config: LaunchConfig, failed: LaunchConfig) -> bool:

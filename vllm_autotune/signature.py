@@ -10,7 +10,7 @@ from .outcome import Phase
 Kind = Literal["out_of_memory", "rejected", "environment", "crashed"]
 
 # How much a signature says about the cause: a stronger one replaces a weaker one seen before.
-ROOT, GENERIC, CONSEQUENCE, DEATH = 4, 3, 2, 1
+ROOT, GENERIC, CONSEQUENCE, HEADING, DEATH = 5, 4, 3, 2, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,11 @@ class Signature:
     where: Literal["gpu", "host"] = "gpu"
     argument: str | None = None
     versions: str = "0.6.6 to 0.33"
+
+    @property
+    def survivable(self) -> bool:
+        """Whether vLLM may try again, or do without: then it reaches the next phase."""
+        return self.phase == "config" and not self.fatal
 
 
 def signature(

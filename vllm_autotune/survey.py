@@ -79,7 +79,8 @@ def survey(request: Request) -> Facts:
         ),
         host_free_bytes=host_free_bytes(),
     )
-    return _frugal(facts) if engine.platform == "cpu" and not request.memory_limit else facts
+    free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed
+    return _frugal(facts) if engine.platform == "cpu" and free_choice else facts
 
 
 def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Value]) -> Workload:

@@ -186,6 +186,9 @@ class _Launch:
             reason = f"/v1/models on {self.url} does not list {self.name}: another server is there"
             return Environment(cause="stranger_on_port", phase="serving", reason=reason)
         self.read(server)
+        few = self._too_few_at_once()
+        if few is not None:
+            return few
         checkpoint = self.facts.checkpoints[self.candidate.config.model]
         target = Target(
             url=self.url,
@@ -206,21 +209,35 @@ class _Launch:
         if isinstance(result, Certificate):
             self.read(server)
             return self.reader.terminal() or self._headroom(result) or Stable(certificate=result)
-        return self.last_words(server) or result
+        died = isinstance(result, Crashed)
+        return self.last_words(server, LAST_WORDS_SECONDS if died else 0) or result
 
-    def last_words(self, server: Server) -> FailedOutcome | None:
+    def last_words(self, server: Server, seconds: float) -> FailedOutcome | None:
         """Wait a moment for the log to say why the server failed."""
-        deadline = time.monotonic() + LAST_WORDS_SECONDS
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + seconds
+        while True:
             code = self.read(server)
             cause = self.verdict(code) if code is not None else self.reader.terminal()
             if cause is not None:
                 return cause
+            if time.monotonic() > deadline:
+                return self.verdict(code)
             time.sleep(POLL_SECONDS)
-        return self.verdict(server.exit_code)
 
     def verdict(self, code: int | None) -> FailedOutcome | None:
         return self.reader.verdict(exit_code=code, host_oom_kills=oom_kills() - self.kills)
+
+    def _too_few_at_once(self) -> OutOfMemory | None:
+        # vLLM starts with room for one sequence; it would serve the others one after another.
+        holds, wanted = self.reader.readings.concurrency, self.facts.workload.concurrency
+        if wanted == 1 or holds is None or holds >= wanted:
+            return None
+        return OutOfMemory(
+            cause="too_few_at_once",
+            phase="kv_cache",
+            reason=f"the KV cache holds {holds:.2f} full-length sequences at once, "
+            f"{wanted} are asked for",
+        )
 
     def _headroom(self, certificate: Certificate) -> OutOfMemory | None:
         least, wanted = certificate.least_free_bytes, self.facts.headroom_bytes

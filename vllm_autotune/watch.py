@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-SAMPLE_SECONDS = 1.0
-
 KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")  # renamed in 0.9.2
 PREEMPTIONS = ("vllm:num_preemptions_total",)
 PROMPT_TOKENS = ("vllm:prompt_tokens_total",)
@@ -17,7 +15,7 @@ PROMPT_TOKENS = ("vllm:prompt_tokens_total",)
 class Watch:
     """The peaks and the last values of what `metrics` and `free_bytes` return.
 
-    `moved_at` is when a counter moved last; `restarted` tells that one began again.
+    `moved_at` is when a counter moved last.
     """
 
     metrics: Callable[[], Awaitable[str]]
@@ -26,16 +24,15 @@ class Watch:
     kv_usage_peak: float | None = None
     preemptions: int | None = None
     prompt_tokens: float | None = None
-    restarted: bool = False
     least_free_bytes: int | None = None
     _before: dict[str, float] = field(default_factory=dict)
     _first_preemptions: float | None = None
 
-    async def run(self) -> None:
-        """Take a sample every second until cancelled."""
+    async def run(self, every: float) -> None:
+        """Take a sample every so many seconds until cancelled."""
         while True:
             await self.sample()
-            await asyncio.sleep(SAMPLE_SECONDS)
+            await asyncio.sleep(every)
 
     async def sample(self) -> None:
         """Read the free memory and vLLM's metrics; what does not answer is left as it was."""
@@ -58,10 +55,7 @@ class Watch:
             if self._first_preemptions is None:
                 self._first_preemptions = preemptions
             self.preemptions = int(preemptions - self._first_preemptions)
-        tokens = _first(now, PROMPT_TOKENS)
-        if tokens is not None:
-            self.restarted = self.restarted or tokens < (self.prompt_tokens or 0.0)
-            self.prompt_tokens = tokens
+        self.prompt_tokens = _first(now, PROMPT_TOKENS)
 
 
 def _samples(text: str) -> dict[str, float]:

@@ -35,11 +35,11 @@ ARGS: Mapping[str, Value] = {
     "max-model-len": CONTEXT,
     "max-num-seqs": SEQUENCES,
 }
-PATIENCE = Patience(least=1.0, most=1.5)
+PATIENCE = Patience(least=0.4, most=0.8, every=0.1)
 
 
 @pytest.fixture
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder that temporary folders are made in; it must be empty in the end."""
     folder = Path(tempfile.mkdtemp(prefix="at-"))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))

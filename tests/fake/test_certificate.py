@@ -70,7 +70,7 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
     ),
     "an engine that is replaced": (
         {"mode": "engine_restart", "after": 3},
-        *("degraded", "engine_restarted", "its engine was restarted"),
+        *("degraded", "counted_too_few", "its engine was replaced"),
     ),
     "a storm of preemptions": (
         {"mode": "preemption_storm"},
@@ -86,7 +86,7 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
     ),
     "counters that stand still": (
         {"mode": "metrics_frozen"},
-        *("degraded", "counters_stand_still", "counted 0 prompt tokens"),
+        *("degraded", "counted_too_few", "counted 0 of the"),
     ),
     "a dead engine behind a healthy face": (
         {"mode": "health_lies", "how": "sigkill_engine", "after": 2},
@@ -162,7 +162,7 @@ def test_the_wanted_concurrency_is_proven_at_full_length(bench: Bench) -> None:
 
 
 def test_a_slow_server_is_no_hung_one(bench: Bench) -> None:
-    result = certified(bench, {"mode": "slow", "seconds": 0.6})
+    result = certified(bench, {"mode": "slow", "seconds": 1.0})
     assert isinstance(result, Certificate), result
 
 

@@ -4,7 +4,6 @@ Weights, one profiling step, graphs, the KV cache and a serving load, each with 
 drawn around measured ones, so that the estimate under test is sometimes wrong.
 """
 
-import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +13,21 @@ from pathlib import Path
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.config import LaunchConfig, Value, Workload
 from vllm_autotune.device import Device
+from vllm_autotune.draft import inapplicable
 from vllm_autotune.engine import Engine
 from vllm_autotune.facts import Attempt, Candidate, Facts
-from vllm_autotune.fit import _inapplicable
 from vllm_autotune.interval import Interval
 from vllm_autotune.ladder import Ladder, Rung, find_ladder, read_ladder
 from vllm_autotune.memory import batch_defaults, footprint
-from vllm_autotune.outcome import Certificate, Outcome, OutOfMemory, Phase, Readings, Rejected, Stable
+from vllm_autotune.outcome import (
+    Certificate,
+    Outcome,
+    OutOfMemory,
+    Phase,
+    Readings,
+    Rejected,
+    Stable,
+)
 from vllm_autotune.search import Step, next_step
 from vllm_autotune.weights import float_bytes
 
@@ -160,7 +167,9 @@ class Needs:
 class Machine:
     """One card or several, and a vLLM on them with its own hidden numbers."""
 
-    def __init__(self, facts: Facts, seed: int, *, noise: bool = True, surprises: bool = True) -> None:
+    def __init__(
+        self, facts: Facts, seed: int, *, noise: bool = True, surprises: bool = True
+    ) -> None:
         dice = random.Random(seed)
         self.facts = facts
         self.noise = random.Random(seed + 1) if noise else None
@@ -173,7 +182,7 @@ class Machine:
         self.charges_graphs = dice.random() < 0.5
         # What serving takes beyond profiling: mostly little, sometimes more than the headroom.
         self.later = dice.choice([0.02, 0.05, 0.1, 0.2, 0.2, 1.2]) * GIB
-        if surprises and dice.random() < 0.1:
+        if dice.random() < 0.1:
             self.batch *= 2.5  # an estimate that is plainly wrong
 
     def within(self, interval: Interval) -> float:
@@ -185,9 +194,7 @@ class Machine:
         checkpoint = facts.checkpoints[config.model]
         tp = config.integer("tensor-parallel-size", 1)
         world = tp * config.integer("pipeline-parallel-size", 1)
-        estimate = footprint(
-            checkpoint, config, facts.devices[0], vllm=facts.engine.release
-        )
+        estimate = footprint(checkpoint, config, facts.devices[0], vllm=facts.engine.release)
         tokens, seqs = batch_defaults(facts.devices[0], facts.engine.release, world=world)
         tokens = config.integer("max-num-batched-tokens", tokens)
         seqs = min(config.integer("max-num-seqs", seqs), tokens)
@@ -305,51 +312,42 @@ class Machine:
     def stable(self, config: LaunchConfig) -> bool:
         return isinstance(self.run(config)[0], Stable)
 
-    def first_prefix(self) -> int | None:
-        """Return how many rungs of the ladder it takes at least, by trying every length."""
-        facts = self.facts
-        for length in range(len(facts.ladder.rungs) + 1):
-            config = self.strongest(facts.ladder.rungs[:length])
-            names = {rung.fit for rung in facts.ladder.rungs[:length]}
-            shares = [config] if "gpu-memory-utilization" not in names else []
-            if not shares or config.number("gpu-memory-utilization"):
-                shares = [
-                    config.replace({"gpu-memory-utilization": share})
-                    for share in self.shares(config)
-                    if share > 0
-                ]
-            if any(self.stable(share) for share in shares):
-                return length
-        return None
+    def can_do_with(self, rungs: Sequence[Rung]) -> bool:
+        """Tell whether these rungs are enough, at their strongest and at any share of memory."""
+        config = self.strongest(rungs)
+        return any(
+            self.stable(config.replace({"gpu-memory-utilization": share}))
+            for share in self.shares(config)
+            if share > 0
+        )
 
     def strongest(self, rungs: Sequence[Rung]) -> LaunchConfig:
         """Return the configuration of these rungs that takes least memory."""
         facts = self.facts
-        config, start = facts.base(), facts.base()
-        default = facts.engine.default_utilization
-        if math.ceil(default * facts.devices[0].memory_bytes) > min(map(facts.budget, facts.devices)):
-            config = config.replace({"gpu-memory-utilization": default})  # a lower one is a must
+        config = facts.base()
         for rung in facts.ladder.rungs:
-            if (rung not in rungs and not rung.start) or _inapplicable(rung, config, facts):
+            if (rung not in rungs and not rung.start) or inapplicable(rung, config, facts):
                 continue
             config = config.replace(rung.args, rung.env)
-            if rung.fit == "max-model-len":
-                config = config.replace({"max-model-len": facts.workload.min_context})
-            elif rung.fit == "max-num-seqs":
-                config = config.replace({"max-num-seqs": max(64, facts.workload.concurrency)})
-            elif rung.fit == "max-num-batched-tokens":
-                default = batch_defaults(facts.devices[0], facts.engine.release)[0]
-                config = config.replace({"max-num-batched-tokens": 2048 if default > 2048 else 512})
-            elif rung.fit == "cpu-offload-gb":
-                weights = self.within(footprint(facts.checkpoints[config.model], config, facts.devices[0], vllm=facts.engine.release).weights)
-                most = int(min(facts.host_free_bytes / 1.9, weights) / GIB)
-                config = config.replace({"cpu-offload-gb": most})
-            elif rung.fit == "tensor-parallel-size":
-                checkpoint = facts.checkpoint
-                sizes = [n for n in range(1, len(facts.devices) + 1) if checkpoint.heads % n == 0]
-                config = config.replace({"tensor-parallel-size": sizes[-1]})
-        assert start.model == config.model
+            most = self.most(rung, config) if rung.fit else 0
+            if rung.fit and most:
+                config = config.replace({rung.fit: most})
         return config
+
+    def most(self, rung: Rung, config: LaunchConfig) -> int:
+        """Return the value of a fitted flag that takes least memory, 0 for none."""
+        facts, checkpoint = self.facts, self.facts.checkpoint
+        if rung.fit == "max-model-len":
+            return facts.workload.min_context
+        if rung.fit == "max-num-seqs":
+            return max(64, facts.workload.concurrency)
+        if rung.fit == "max-num-batched-tokens":
+            return 2048 if batch_defaults(facts.devices[0], (0, 26))[0] > 2048 else 512
+        if rung.fit == "cpu-offload-gb":
+            return int(min(facts.host_free_bytes / 1.9, self.needs(config).weights) / GIB)
+        if rung.fit == "tensor-parallel-size":
+            return max(n for n in range(1, len(facts.devices) + 1) if checkpoint.heads % n == 0)
+        return 0
 
     def shares(self, config: LaunchConfig) -> Iterator[float]:
         """Yield the shares of memory worth trying, the largest first."""
@@ -389,7 +387,3 @@ def _ran_out(
     return OutOfMemory(
         cause=cause, phase=phase, reason=cause, shortfall_bytes=shortfall, limit=limit
     )
-
-
-def shape_names() -> list[str]:
-    return sorted(json.loads(json.dumps([path.stem for path in SHAPES.glob("*.json")])))

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,8 @@ def shows(thing: object, wanted: dict[str, Any]) -> None:
     """Check a verdict or readings against what a person read in the log, memory in GiB."""
     for name, value in wanted.items():
         found = getattr(thing, name.replace("_gib", "_bytes"))
-        if name.endswith("_gib") and value is not None:
-            value = round(value * GIB)
-        assert alike(found, value), name
+        in_bytes = name.endswith("_gib") and value is not None
+        assert alike(found, round(value * GIB) if in_bytes else value), name
 
 
 def test_there_are_real_logs_and_each_has_a_verdict_written_by_hand() -> None:
@@ -83,7 +83,9 @@ def test_there_are_real_logs_and_each_has_a_verdict_written_by_hand() -> None:
 def test_a_real_log_gives_its_recorded_verdict(log: Path) -> None:
     wanted = expected(log)
     reader = read(log.read_text())
-    verdict = reader.verdict(exit_code=wanted["exit_code"])
+    verdict = reader.verdict(
+        exit_code=wanted["exit_code"], host_oom_kills=wanted.get("host_oom_kills", 0)
+    )
 
     assert reader.ready == wanted["ready"]
     assert reader.phase == wanted["reached"]
@@ -367,6 +369,15 @@ def test_what_was_said_before_the_server_was_ready_was_survived() -> None:
     assert read("OSError: LocalEntryNotFoundError: offline\n" + READY).verdict() is None
 
 
+def test_what_vllm_did_without_is_not_the_cause_of_a_later_crash() -> None:
+    offline = "ERROR 11-20 09:50:12 [r.py:1] LocalEntryNotFoundError: offline, retrying 1 of 2\n"
+    assert getattr(read(offline).verdict(exit_code=1), "cause", None) == "model_not_found"
+    for later, cause in ((OUT, "cuda_out_of_memory"), ("KeyError: 'lm_head'\n", "unknown")):
+        verdict = read(offline + LOADING + WORKER + later).verdict(exit_code=1)
+        assert verdict is not None
+        assert verdict.cause == cause
+
+
 def test_an_engine_that_died_while_serving_is_a_failure_though_the_server_exits_with_0() -> None:
     verdict = read(READY + WORKER + DEAD).verdict(exit_code=0)
     assert isinstance(verdict, Crashed)
@@ -484,11 +495,17 @@ def test_a_second_start_in_the_same_log_starts_anew() -> None:
     reader = read(banner + LOADING + LOADED + WORKER + OUT + banner + LOADING + READY)
     assert reader.ready
     assert reader.verdict() is None
+    reader.feed(WORKER + DEAD)
+    reader.feed(banner + LOADING + LOADED + KV_SIZE + READY)
+    assert reader.verdict() is None
+    assert reader.readings.kv_tokens == 2115440
 
 
 def test_the_last_line_is_fit_to_show() -> None:
     reader = read("\x1b[32mINFO\x1b[0m first\n\n")
     assert reader.last_line == "INFO first"
+    reader.feed("a\nb\n")
+    assert reader.last_line == "b"
     reader.feed("\rLoading:  10%|#  | 1/10 [00:01<00:09]\rLoading:  20%|## | 2/10 [00:02<00:08]")
     assert reader.last_line == "Loading:  20%|## | 2/10 [00:02<00:08]"
 
@@ -517,6 +534,24 @@ def test_a_log_without_an_end_of_line_stays_in_bounded_memory() -> None:
     tracemalloc.stop()
     assert peak < 8_000_000
     assert isinstance(reader.verdict(exit_code=1), Crashed)
+
+
+def test_a_long_log_is_read_fast_and_in_little_memory() -> None:
+    served = (
+        '(APIServer pid=833) INFO:     127.0.0.1:37296 - "POST /v1/completions HTTP/1.1" 200 OK\n'
+    )
+    stats = (
+        "(APIServer pid=833) INFO 11-20 09:50:12 [loggers.py:120] Engine 000: Avg prompt "
+        "throughput: "
+        "1024.0 tokens/s, Running: 3 reqs, Waiting: 0 reqs, GPU KV cache usage: 4.3%\n"
+    )
+    piece = (served + stats) * 300
+    reader = read(READY)
+    began = time.process_time()
+    for _ in range(10_000_000 // len(piece)):
+        reader.feed(piece)
+    assert time.process_time() - began < 1.0, "100 MB in 10 s, twice what is promised"
+    assert reader.verdict(exit_code=0) is None
 
 
 def test_device_busy_is_not_the_candidates_fault() -> None:

@@ -1,0 +1,198 @@
+"""The whole of `autotune` against a real vLLM on the CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from vllm_autotune.engine import locate
+from vllm_autotune.probe import is_healthy, served_length
+from vllm_autotune.server import Server, free_port
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
+# 156 MiB of weights and 64 KiB of KV cache per token: next to what a vLLM worker takes beside
+# them, some 2,500 of the 4096 tokens fit into the small limit.
+SMALL = ("--memory-limit", "1000MiB", "--min-context", "512")
+LARGE = ("--memory-limit", "1500MiB", "--max-launches", "1")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where real servers are tuned; what a run leaves is in `folder`."""
+
+    folder: Path
+    model: Path
+    python: str
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    def command(self, *options: str, fixed: tuple[str, ...] = ()) -> list[str]:
+        return [
+            *("nice", "-n", "5", *AUTOTUNE, "--model", str(self.model)),
+            *("--vllm-python", self.python),
+            *("--results-dir", str(self.results), "--cache-dir", str(self.folder / "cache")),
+            *(*options, "--", "--enforce-eager", *fixed),
+        ]
+
+    def run(self, *options: str, fixed: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*options, fixed=fixed), capture_output=True, text=True, check=False
+        )
+
+    @contextmanager
+    def running(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+        with subprocess.Popen(
+            self.command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def wait_for(self, words: str, process: subprocess.Popen[str]) -> None:
+        """Wait until a server's log holds `words`."""
+        deadline = time.monotonic() + 150
+        while not any(words in p.read_text() for p in self.results.rglob("trial-*.log")):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def report(self) -> dict[str, Any]:
+        (path,) = self.results.rglob("report.json")
+        document: dict[str, Any] = json.loads(path.read_text())
+        return document
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that is large enough to be short of memory."""
+    folder = tmp_path_factory.mktemp("model") / "tiny-qwen2"
+    script = [sys.executable, str(ROOT / "tests" / "tiny_model.py"), str(folder)]
+    script += ["--layers", "16", "--heads", "16", "--context", "4096"]
+    subprocess.run(script, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, model: Path, vllm_python: str) -> Place:
+    if locate(vllm_python).platform != "cpu":
+        pytest.skip("the memory limits are those of a CPU build of vLLM")
+    return Place(tmp_path, model, vllm_python)
+
+
+def test_a_refusal_by_vllm_leads_to_a_proven_answer(place: Place) -> None:
+    """From the refusal to a chat with the winner, and then from the cache."""
+    done = place.run(*SMALL, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["status"] == "stable"
+    refused, stable = report["trials"]
+    outcome = refused["outcome"]
+    assert (outcome["kind"], outcome["phase"]) == ("out_of_memory", "kv_cache")
+    assert any("estimated maximum model length is" in line for line in outcome["evidence"])
+    assert 512 < outcome["limit"] < 4096
+    assert stable["outcome"]["kind"] == "stable"
+
+    winner = report["winner"]
+    assert outcome["limit"] / 2 < winner["max_model_len"] <= outcome["limit"]
+    assert winner["kv_cache_tokens"] >= winner["max_model_len"]
+    checks = {check["name"]: check for check in winner["certificate"]["checks"]}
+    full = checks["full context"]
+    assert full["prompt_tokens"] + full["output_tokens"] == winner["max_model_len"]
+    assert checks["chat"]["requests"] == 1
+    assert winner["certificate"]["kv_usage_peak"] > 0.5
+
+    answer = chat_with(winner["argv"], winner["env"], place)
+    assert answer["usage"]["completion_tokens"] == 8
+    assert winner["max_model_len"] == answer["served_length"]
+
+    began = time.monotonic()
+    again = place.run(*SMALL, "--json")
+    assert time.monotonic() - began < 2
+    assert again.returncode == 0, again.stderr
+    recalled = json.loads(again.stdout)
+    assert recalled["launches"] == 0
+    assert recalled["elapsed_seconds"] < 1
+    assert recalled["winner"] == winner
+
+
+def chat_with(argv: list[str], env: dict[str, str], place: Place) -> dict[str, Any]:
+    """Start a winner as a user would, and chat with it."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    words = ["nice", "-n", "5", *argv, "--host", "127.0.0.1", "--port", str(port)]
+    trial = f"{os.getpid()}-by-hand"
+    with Server(words, env, place.folder / "by-hand.log", trial, 15.0) as server:
+        deadline = time.monotonic() + 150
+        while not is_healthy(url):
+            assert server.exit_code is None, (place.folder / "by-hand.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        name = str(place.model)
+        question = [{"role": "user", "content": "What fits?"}]
+        body = {"model": name, "messages": question, "max_tokens": 8, "ignore_eos": True}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return {**document, "served_length": served_length(url, name)}
+
+
+def test_a_killed_engine_is_diagnosed_within_seconds(place: Place) -> None:
+    with place.running(*LARGE) as process:
+        place.wait_for("POST /v1/completions", process)
+        engine = engine_below(process.pid)
+        engine.kill()
+        killed = time.monotonic()
+        while not list(place.results.rglob("journal.jsonl")):
+            assert time.monotonic() - killed < 5
+            time.sleep(0.05)
+        process.communicate(timeout=60)
+    assert process.returncode in (1, 4)
+    outcome = place.report()["trials"][0]["outcome"]
+    assert (outcome["kind"], outcome["phase"]) == ("crashed", "serving")
+    assert outcome["cause"] in ("engine_died", "killed")
+    assert any("engine core exited unexpectedly" in line for line in outcome["evidence"])
+
+
+def engine_below(pid: int) -> psutil.Process:
+    """Return the engine process of a server that a process started."""
+    for child in psutil.Process(pid).children(recursive=True):
+        if "EngineCor" in child.name():
+            return child
+    raise AssertionError([c.name() for c in psutil.Process(pid).children(recursive=True)])
+
+
+def test_ctrl_c_while_vllm_loads_leaves_no_process(place: Place) -> None:
+    with place.running(*LARGE) as process:
+        place.wait_for("Initializing a V1 LLM engine", process)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert time.monotonic() - began < 5
+    assert process.returncode == 130, said
+    assert place.report()["status"] == "interrupted"
+
+
+def test_an_unknown_flag_is_rejected_in_vllms_own_words(place: Place) -> None:
+    done = place.run(*LARGE, fixed=("--no-such-flag", "1"))
+    assert done.returncode in (1, 4), done.stderr
+    (trial,) = place.report()["trials"]
+    outcome = trial["outcome"]
+    assert (outcome["kind"], outcome["argument"]) == ("rejected", "no-such-flag")
+    assert any("unrecognized arguments" in line for line in outcome["evidence"])

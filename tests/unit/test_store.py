@@ -1,0 +1,249 @@
+"""Files: cache keys, writes that are whole or absent, folders, locks."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.unit.memory_model import cards, engine, gather, install
+from tests.unit.test_report import STABLE, make_report, trial
+from vllm_autotune.checkpoint import read_checkpoint
+from vllm_autotune.config import Workload
+from vllm_autotune.errors import CannotWrite, DeviceBusy
+from vllm_autotune.facts import Facts
+from vllm_autotune.report import Report
+from vllm_autotune.store import Cache, Run, cache_key, safe_name, still_valid, write_whole
+
+ROOT = Path(__file__).parents[2]
+KEY = "nvidia-l4-23g-x1/model@local/0123456789abcdef"
+
+
+@pytest.fixture
+def facts(tmp_path: Path, tiny_model: Path) -> Facts:
+    return gather(
+        read_checkpoint(str(tiny_model)),
+        cards("NVIDIA L4", 22.5, (8, 9), 2),
+        Workload(min_context=1024),
+        engine(install(tmp_path / "site")),
+    )
+
+
+def devices(facts: Facts, **changed: object) -> Facts:
+    return replace(facts, devices=tuple(replace(d, **changed) for d in facts.devices))
+
+
+CHANGES: dict[str, Callable[[Facts], Facts]] = {
+    "the weights": lambda f: replace(
+        f, checkpoints={f.model: replace(f.checkpoint, digest="other")}
+    ),
+    "a sibling": lambda f: replace(f, checkpoints={**f.checkpoints, "m-AWQ": f.checkpoint}),
+    "the context": lambda f: replace(f, workload=replace(f.workload, context=2048)),
+    "the shortest context": lambda f: replace(f, workload=replace(f.workload, min_context=9)),
+    "the concurrency": lambda f: replace(f, workload=replace(f.workload, concurrency=2)),
+    "a fixed argument": lambda f: replace(f, fixed={"dtype": "half"}),
+    "the ladder": lambda f: replace(f, ladder=replace(f.ladder, text="other")),
+    "a skipped rung": lambda f: replace(f, ladder=f.ladder.without(["fp8-weights"])),
+    "the headroom": lambda f: replace(f, headroom_bytes=1),
+    "vLLM": lambda f: replace(f, engine=replace(f.engine, version="0.27.0")),
+    "torch": lambda f: replace(f, engine=replace(f.engine, torch="3.0")),
+    "the driver": lambda f: devices(f, driver="580.1"),
+    "the memory": lambda f: devices(f, memory_bytes=2**35),
+    "the limit": lambda f: devices(f, limit_bytes=2**33),
+    "MIG": lambda f: devices(f, mig=True),
+    "the card": lambda f: devices(f, name="NVIDIA L40"),
+    "the count": lambda f: replace(f, devices=f.devices[:1]),
+}
+SAME: dict[str, Callable[[Facts], Facts]] = {
+    "nothing": lambda f: f,
+    "which card of its kind": lambda f: devices(f, uuid="GPU-9", index=7),
+    "what is free": lambda f: devices(f, free_bytes=2**30),
+    "the driver's patch": lambda f: devices(f, driver="570.9"),
+    "the host's memory": lambda f: replace(f, host_free_bytes=1),
+    "the order of fixed arguments": lambda f: f,
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_key_changes_with_what_could_change_the_answer(facts: Facts, what: str) -> None:
+    assert cache_key(CHANGES[what](facts)) != cache_key(facts)
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_the_key_does_not_change_with_anything_else(facts: Facts, what: str) -> None:
+    assert cache_key(SAME[what](facts)) == cache_key(facts)
+
+
+def test_fixed_arguments_have_no_order(facts: Facts) -> None:
+    one = replace(facts, fixed={"dtype": "half", "seed": "1"})
+    assert cache_key(one) == cache_key(replace(facts, fixed={"seed": "1", "dtype": "half"}))
+
+
+def test_the_key_can_be_read(facts: Facts) -> None:
+    gpu, model, digest = cache_key(facts).split("/")
+    assert (gpu, model) == ("nvidia-l4-22g-x2", "tiny-qwen2@local")
+    assert len(digest) == 16
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc", "..", "/", "", ".", "a/../../b", "~root", "a\nb", "-rf", "é" * 300, "\0"]
+)
+def test_no_name_leads_out_of_the_results_folder(facts: Facts, tmp_path: Path, name: str) -> None:
+    tricked = replace(
+        facts,
+        model=name,
+        checkpoints={name: replace(facts.checkpoint, revision=name)},
+        devices=tuple(replace(d, name=name) for d in facts.devices),
+    )
+    results = tmp_path / "results"
+    key = cache_key(tricked)
+    run = Run.begin(results, key, "20260101-000000")
+    assert run.folder.resolve().is_relative_to(results.resolve())
+    assert len(run.folder.relative_to(results).parts) == 3
+    Cache(tmp_path / "cache").remember(key, make_report())
+    assert Cache(tmp_path / "cache").keys() == [key]
+    assert safe_name(name)
+
+
+def test_two_runs_of_one_second_have_two_folders(tmp_path: Path) -> None:
+    one = Run.begin(tmp_path, KEY, "20260101-000000")
+    two = Run.begin(tmp_path, KEY, "20260101-000000")
+    assert one.folder != two.folder
+
+
+def test_an_answer_is_recalled_as_it_was_kept(tmp_path: Path) -> None:
+    cache, report = Cache(tmp_path / "cache"), make_report(trial(STABLE))
+    assert cache.recall(KEY) is None
+    cache.remember(KEY, report)
+    assert cache.recall(KEY) == report
+    assert cache.keys() == [KEY]
+    assert cache.clear() == 1
+    assert cache.keys() == []
+    assert cache.recall(KEY) is None
+
+
+def test_a_cache_is_tagged_and_private(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    Cache(folder).remember(KEY, make_report())
+    tag = (folder / "CACHEDIR.TAG").read_text()
+    assert tag.startswith("Signature: 8a477f597d28d172789f06886806bc55")
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_is_no_cache_is_not_cleared(tmp_path: Path) -> None:
+    entry = tmp_path / "photos" / "2026" / "index.json"
+    entry.parent.mkdir(parents=True)
+    entry.write_text("{}")
+    with pytest.raises(CannotWrite, match=r"CACHEDIR\.TAG"):
+        Cache(tmp_path).clear()
+    assert entry.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", '{"schema_version": 1}', "\ud800"])
+def test_an_entry_that_is_broken_is_ignored_with_a_reason(tmp_path: Path, text: str) -> None:
+    path = tmp_path / f"{KEY}.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    answer = Cache(tmp_path).recall(KEY)
+    assert isinstance(answer, str)
+    assert "is ignored" in answer
+
+
+def recalled(needed: int, budget: int) -> Report:
+    report = make_report()
+    assert report.winner
+    valid_for = replace(report.winner.valid_for, needed_bytes=needed, budget_bytes=budget)
+    return replace(report, winner=replace(report.winner, valid_for=valid_for))
+
+
+def test_a_hit_is_refused_when_less_memory_is_free_than_it_needs(facts: Facts) -> None:
+    budget = facts.budget(facts.devices[0])
+    assert still_valid(recalled(budget, budget), facts) is None
+    assert "may be used now" in str(still_valid(recalled(budget + 1, budget), facts))
+
+
+def test_a_hit_that_gave_something_up_is_tried_again_with_more_memory(facts: Facts) -> None:
+    budget = facts.budget(facts.devices[0])
+    report = recalled(1, int(budget / 1.2))
+    assert "a better one may fit" in str(still_valid(report, facts))
+    assert report.winner
+    gave_nothing = replace(report, winner=replace(report.winner, gives_up=()))
+    assert still_valid(gave_nothing, facts) is None
+
+
+def test_a_report_without_a_winner_is_no_hit(facts: Facts) -> None:
+    assert still_valid(make_report(status="exhausted"), facts) == "it has no winner"
+
+
+def test_the_journal_grows_by_a_line_per_trial(tmp_path: Path) -> None:
+    run = Run.begin(tmp_path, KEY, "20260101-000000")
+    run.append(trial(STABLE))
+    run.append(trial(STABLE))
+    lines = (run.folder / "journal.jsonl").read_text().splitlines()
+    assert [json.loads(line)["outcome"]["kind"] for line in lines] == ["stable", "stable"]
+    assert run.finish(make_report()).name == "report.json"
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    """A folder that is in the way makes the last step fail, even for root."""
+    target = tmp_path / "report.json"
+    target.mkdir()
+    (target / "old").write_text("old")
+    with pytest.raises(CannotWrite, match="cannot write"):
+        write_whole(target, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert (target / "old").read_text() == "old"
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from vllm_autotune import store
+os.fsync = lambda _: os._exit(9)
+store.write_whole(Path(sys.argv[1]), "new" * 1000)
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "report.json"
+    target.write_text("old")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(target)], env=env, check=False)
+    assert done.returncode == 9
+    assert target.read_text() == "old"
+
+
+HOLDS = """
+import pickle, sys
+from pathlib import Path
+from vllm_autotune.store import Cache
+class Facts: devices = [type("D", (), {"uuid": sys.argv[2], "name": "x"})]
+with Cache(Path(sys.argv[1])).locked(Facts):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_never_tune_one_device_at_once(facts: Facts, tmp_path: Path) -> None:
+    folder, uuid = tmp_path / "cache", facts.devices[1].uuid
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(folder), uuid],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(DeviceBusy, match=uuid) as busy, Cache(folder).locked(facts):
+            pass
+        assert busy.value.exit_code == 3
+        first = replace(facts, devices=facts.devices[:1])
+        with Cache(folder).locked(first):
+            pass  # what the refused one held before is free again
+        other.kill()
+    with Cache(folder).locked(facts):
+        pass  # the lock dies with its process

@@ -1,0 +1,139 @@
+"""Build a configuration from rungs: what each sets or fits, and why the others do not apply."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .config import LaunchConfig
+from .facts import Applied, Attempt, Facts
+from .fit import SOLVERS, Situation, most_utilization
+from .ladder import Rung
+from .memory import Calibration
+
+# Solved in this order: what the weights are and where they lie first, the context last.
+ORDER = (
+    "checkpoint",
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "max-num-seqs",
+    "max-num-batched-tokens",
+    "gpu-memory-utilization",
+    "cpu-offload-gb",
+    "max-model-len",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A configuration, the rungs that shaped it, and why the others did not."""
+
+    config: LaunchConfig
+    applied: tuple[Applied, ...]
+    reasons: Mapping[str, str]
+
+
+def build(
+    facts: Facts,
+    history: Sequence[Attempt],
+    calibration: Calibration,
+    rungs: Sequence[Rung],
+    withdrawn: Mapping[str, str],
+) -> Draft:
+    """Apply these rungs together, and those that belong to the first candidate."""
+    fitted = frozenset(r.fit for r in rungs if r.fit and r.fit not in facts.fixed)
+    situation = Situation(facts, history, calibration, fitted)
+    config = facts.base()
+    applied: dict[str, Applied] = {}
+    reasons: dict[str, str] = {}
+
+    def apply(rung: Rung) -> None:
+        nonlocal config
+        reason = withdrawn.get(rung.name) or inapplicable(rung, config, facts)
+        if reason:
+            reasons[rung.name] = reason
+            return
+        changed = config.replace(rung.args, rung.env)
+        if rung.fit:
+            solved = SOLVERS[rung.fit](situation, changed)
+            if isinstance(solved, str):
+                reasons[rung.name] = solved
+                return
+            changed = solved
+        if changed == config:
+            reasons[rung.name] = "it is so already"
+            return
+        args = {k: v for k, v in changed.args.items() if config.args.get(k) != v}
+        env = {k: v for k, v in changed.env.items() if config.env.get(k) != v}
+        applied[rung.name] = Applied(name=rung.name, gives_up=rung.gives_up, args=args, env=env)
+        config = changed
+
+    chosen = [r for r in facts.ladder.rungs if r in rungs or belongs_to_start(r, situation)]
+    solved = sorted((r for r in chosen if r.fit), key=lambda r: ORDER.index(r.fit or ""))
+    for rung in [*(r for r in chosen if not r.fit or r.fit == "checkpoint"), *solved]:
+        if rung.name not in applied and rung.name not in reasons:
+            apply(rung)
+    in_order = [applied[r.name] for r in facts.ladder.rungs if r.name in applied]
+    return Draft(config, tuple(in_order), reasons)
+
+
+def belongs_to_start(rung: Rung, now: Situation) -> bool:
+    """Tell whether a rung is part of the first candidate already.
+
+    Utilization is, when vLLM's default share of the device is not free or not ours to use.
+    """
+    if rung.fit == "gpu-memory-utilization":
+        return now.facts.engine.default_utilization > most_utilization(now, now.facts.base())
+    return rung.start
+
+
+def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
+    """Return why a rung does not apply here, None if it does."""
+    device, engine = facts.used(config)[0], facts.engine
+    checkpoint = facts.checkpoints[config.model]
+    fixed = sorted(rung.flags() & set(facts.fixed))
+    unknown = sorted(flag for flag in rung.flags() if not engine.knows(flag))
+    quantized = checkpoint.quantization is not None or "quantization" in facts.fixed
+    when, capability = rung.when, device.capability
+    method, kv_dtype = rung.args.get("quantization"), rung.args.get("kv-cache-dtype")
+    checks = (
+        (bool(fixed), f"you fixed --{', --'.join(fixed)}"),
+        (bool(unknown), f"vLLM {engine.version} does not know --{', --'.join(unknown)}"),
+        (
+            bool(method and engine.quantizations) and method not in engine.quantizations,
+            f"vLLM {engine.version} has no {method} quantization here",
+        ),
+        (
+            bool(kv_dtype and engine.kv_cache_dtypes) and kv_dtype not in engine.kv_cache_dtypes,
+            f"vLLM {engine.version} has no {kv_dtype} KV cache",
+        ),
+        (
+            when.device is not None and when.device != device.kind,
+            f"it is for {when.device}, this is {device.kind}",
+        ),
+        (
+            bool(when.min_capability and capability and capability < when.min_capability),
+            f"it needs compute capability {_dotted(when.min_capability)}, "
+            f"{device.name} has {_dotted(capability)}",
+        ),
+        (
+            bool(when.max_capability and capability and capability > when.max_capability),
+            f"{device.name} does not need it",
+        ),
+        (
+            when.quantized is False and quantized,
+            "the weights are quantized already",
+        ),
+        (when.quantized is True and not quantized, "the weights are not quantized"),
+        (
+            when.dtype is not None and checkpoint.dtype != when.dtype,
+            f"the model is {checkpoint.dtype} already",
+        ),
+        (
+            when.min_gpus is not None and len(facts.devices) < when.min_gpus,
+            f"it needs {when.min_gpus} GPUs, there is {len(facts.devices)}",
+        ),
+    )
+    return next((reason for holds, reason in checks if holds), None)
+
+
+def _dotted(capability: tuple[int, int] | None) -> str:
+    return ".".join(map(str, capability or ()))
