@@ -311,7 +311,7 @@ def diagnose(logs: Sequence[str], as_json: bool) -> None:
     `-` reads stdin. Exit code 0: understood, 1: not.
     """
     from .console import print_diagnosis  # noqa: PLC0415
-    from .diagnosis import Diagnosis, read_log  # noqa: PLC0415
+    from .diagnose import Diagnosis, read_log  # noqa: PLC0415
 
     found: list[Diagnosis] = []
     for log in logs:

@@ -55,7 +55,7 @@ def cache_key(facts: Facts) -> str:
 
 def safe_name(text: str) -> str:
     """Return text as one harmless path component."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "model"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:100] or "model"
 
 
 @dataclass(frozen=True, slots=True)

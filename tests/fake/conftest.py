@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from vllm_autotune.calibration import Calibration
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.config import LaunchConfig, Value, Workload
 from vllm_autotune.device import detect
 from vllm_autotune.engine import Engine
 from vllm_autotune.facts import Candidate, Facts, predict
 from vllm_autotune.ladder import find_ladder, read_ladder
+from vllm_autotune.memory.calibration import Calibration
 from vllm_autotune.probe import Patience, Target, is_healthy
 from vllm_autotune.report import Trial
 from vllm_autotune.server import Server, free_port

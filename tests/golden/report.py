@@ -11,8 +11,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from vllm_autotune.diagnose import LogReader  # noqa: E402
-from vllm_autotune.signature import Signature  # noqa: E402
-from vllm_autotune.signatures import SIGNATURES  # noqa: E402
+from vllm_autotune.diagnose.signature import Signature  # noqa: E402
+from vllm_autotune.diagnose.signatures import SIGNATURES  # noqa: E402
 
 
 def shown_in(signature: Signature, text: str) -> bool:

@@ -7,10 +7,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cases import CASES, Case, run  # type: ignore  # noqa
+from cases import CASES, Case, run  # type: ignore
 
-from vllm_autotune.device import detect  # noqa: E402
-from vllm_autotune.errors import Refusal  # noqa: E402
+from vllm_autotune.device import detect
+from vllm_autotune.errors import Refusal
 
 QUICK = ("7b-as-it-is", "7b-16.8GiB-shorter-context", "7b-16.8GiB-8bit-kv", "7b-11GiB-fp8")
 

@@ -16,9 +16,10 @@ from vllm_autotune.device import Device
 from vllm_autotune.draft import inapplicable
 from vllm_autotune.engine import Engine
 from vllm_autotune.facts import Attempt, Candidate, Facts
-from vllm_autotune.interval import Interval
 from vllm_autotune.ladder import Ladder, Rung, find_ladder, read_ladder
 from vllm_autotune.memory import batch_defaults, footprint
+from vllm_autotune.memory.interval import Interval
+from vllm_autotune.memory.weights import float_bytes
 from vllm_autotune.outcome import (
     Certificate,
     Outcome,
@@ -29,7 +30,6 @@ from vllm_autotune.outcome import (
     Stable,
 )
 from vllm_autotune.search import Step, next_step
-from vllm_autotune.weights import float_bytes
 
 GIB = 2**30
 SHAPES = Path(__file__).parent / "shapes"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from vllm_autotune.diagnose import LogReader, cures, diagnose
+from vllm_autotune.diagnose.signatures import SIGNATURES
 from vllm_autotune.outcome import (
     PHASES,
     Crashed,
@@ -18,7 +19,6 @@ from vllm_autotune.outcome import (
     OutOfMemory,
     Rejected,
 )
-from vllm_autotune.signatures import SIGNATURES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LOGS = sorted(verdict.with_suffix(".log") for verdict in GOLDEN.glob("*/*.json"))

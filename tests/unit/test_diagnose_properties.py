@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vllm_autotune.diagnose import LogReader
+from vllm_autotune.diagnose.signatures import SIGNATURES
 from vllm_autotune.outcome import Crashed, FailedOutcome, OutOfMemory
-from vllm_autotune.signatures import SIGNATURES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LOGS = sorted(verdict.with_suffix(".log") for verdict in GOLDEN.glob("*/*.json"))

@@ -17,7 +17,7 @@ from vllm_autotune.config import Workload
 from vllm_autotune.device import Device
 from vllm_autotune.errors import BadReport
 from vllm_autotune.facts import Applied, Prediction
-from vllm_autotune.interval import Interval
+from vllm_autotune.memory.interval import Interval
 from vllm_autotune.outcome import (
     PHASES,
     Certificate,
@@ -206,7 +206,8 @@ def test_the_schema_is_a_json_schema() -> None:
 
 def test_the_schema_refuses_what_is_no_report(is_valid: Callable[[str], None]) -> None:
     document = json.loads(to_json(make_report()))
-    for broken in ({**document, "status": "fine"}, {**document, "trials": 3}, []):
+    everything: tuple[object, ...] = ({**document, "status": "fine"}, {**document, "trials": 3}, [])
+    for broken in everything:
         with pytest.raises(jsonschema.ValidationError):
             is_valid(json.dumps(broken))
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def facts(tmp_path: Path, tiny_model: Path) -> Facts:
     )
 
 
-def devices(facts: Facts, **changed: object) -> Facts:
+def devices(facts: Facts, **changed: Any) -> Facts:
     return replace(facts, devices=tuple(replace(d, **changed) for d in facts.devices))
 
 
@@ -90,7 +91,21 @@ def test_the_key_can_be_read(facts: Facts) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc", "..", "/", "", ".", "a/../../b", "~root", "a\nb", "-rf", "é" * 300, "\0"]
+    "name",
+    [
+        "../../etc",
+        "..",
+        "/",
+        "",
+        ".",
+        "a/../../b",
+        "~root",
+        "a\nb",
+        "-rf",
+        "é" * 300,
+        "x" * 300,
+        "\0",
+    ],
 )
 def test_no_name_leads_out_of_the_results_folder(facts: Facts, tmp_path: Path, name: str) -> None:
     tricked = replace(

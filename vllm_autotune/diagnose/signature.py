@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .outcome import Phase
+from ..outcome import Phase
 
 Kind = Literal["out_of_memory", "rejected", "environment", "crashed"]
 

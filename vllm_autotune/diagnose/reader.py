@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
+from ..outcome import PHASES, Crashed, FailedOutcome, Phase, Readings
 from . import lines
 from .finding import MOST_EVIDENCE, SHOWN, Finding
 from .milestones import MILESTONES, readings_of
-from .outcome import PHASES, Crashed, FailedOutcome, Phase, Readings
 from .signature import DEATH, Signature
 from .signatures import OUT_OF_MEMORY_CURES, SIGNATURES
 

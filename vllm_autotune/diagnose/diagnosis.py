@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from .diagnose import LogReader, cures
-from .errors import BadUsage
-from .outcome import Crashed, FailedOutcome, Phase, Readings
+from ..errors import BadUsage
+from ..outcome import Crashed, FailedOutcome, Phase, Readings
+from .reader import LogReader, cures
 
 CHUNK = 1 << 20
 

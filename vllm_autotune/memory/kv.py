@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, inf
 
+from ..checkpoint.layers import Kind, Layers
 from .interval import Interval
-from .layers import Kind, Layers
 
 FLOAT16 = frozenset({"auto", "float16", "bfloat16", "half"})
 

@@ -2,12 +2,11 @@
 
 from math import ceil
 
-from .checkpoint import Checkpoint
-from .config import LaunchConfig
-from .device import Device
+from ..checkpoint import Checkpoint
+from ..config import LaunchConfig
+from ..device import Device
 from .interval import Interval
-
-GIB = 2**30
+from .units import GIB
 
 # Bytes per element that online quantization leaves of a linear layer, scales included.
 ONLINE: dict[str, Interval] = {

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .outcome import Phase, Readings
+from ..outcome import Phase, Readings
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """What vLLM needs beside the weights and the KV cache: wide intervals around measured values."""
 
-from .checkpoint import Checkpoint
-from .config import LaunchConfig
-from .device import Device
+from ..checkpoint import Checkpoint
+from ..config import LaunchConfig
+from ..device import Device
 from .interval import Interval
-from .weights import GIB, float_bytes
+from .units import GIB
+from .weights import float_bytes
 
 Version = tuple[int, ...]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import BadModel
+from ..errors import BadModel
 from .hub import locate, neighbours
 from .layers import Layers, count_kv_heads, layer_plan, number
 from .parameters import count_experts, count_parameters

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import BadModel
+from ..errors import BadModel
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 

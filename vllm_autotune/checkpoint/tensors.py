@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from .errors import BadModel
+from ..errors import BadModel
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors library refuses longer ones too

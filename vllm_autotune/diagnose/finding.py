@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from .milestones import readings_of, to_bytes
-from .outcome import (
+from ..outcome import (
     Crashed,
     Environment,
     FailedOutcome,
@@ -15,6 +14,7 @@ from .outcome import (
     Readings,
     Rejected,
 )
+from .milestones import readings_of, to_bytes
 from .signature import Signature
 
 SHOWN = 600  # characters of a line kept as evidence

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import BadModel
+from ..errors import BadModel
 from .layers import number
 from .tensors import unreadable
 

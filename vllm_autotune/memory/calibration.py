@@ -3,12 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-from .config import LaunchConfig
+from ..config import LaunchConfig
+from ..outcome import Readings
 from .footprint import Footprint
 from .interval import Interval
-from .outcome import Readings
-
-GIB = 2**30
+from .units import GIB
 
 # Flags and variables that change what the weights take.
 WEIGHT_FLAGS = (

@@ -6,7 +6,7 @@ one line, the first wins.
 
 from collections.abc import Mapping
 
-from .outcome import Phase
+from ..outcome import Phase
 from .rejections import REJECTIONS
 from .signature import CONSEQUENCE, DEATH, GENERIC, Signature, signature, spellings
 

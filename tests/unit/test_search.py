@@ -1,0 +1,243 @@
+"""The walk, step by step: what follows from one outcome."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.unit.memory_model import GIB, cards, default_ladder, engine, gather, install
+from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
+from vllm_autotune.config import Value, Workload
+from vllm_autotune.device import Device
+from vllm_autotune.facts import Attempt, Facts
+from vllm_autotune.outcome import (
+    Certificate,
+    Crashed,
+    Environment,
+    Hung,
+    Outcome,
+    OutOfMemory,
+    Phase,
+    Readings,
+    Rejected,
+    Stable,
+)
+from vllm_autotune.search import next_step, plan
+
+SHAPES = Path(__file__).parent / "shapes"
+SMALL = cards("NVIDIA GeForce RTX 4090", 23.5, (8, 9), 1)
+LARGE = cards("NVIDIA H200", 139.8, (9, 0), 1)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture
+def shape(tmp_path: Path) -> Checkpoint:
+    """A 7B model."""
+    (tmp_path / "config.json").write_text((SHAPES / "qwen2.5-7b.json").read_text())
+    return read_checkpoint(str(tmp_path), weights_required=False)
+
+
+@pytest.fixture
+def large(shape: Checkpoint, site: Path) -> Facts:
+    return gather(shape, LARGE, Workload(), engine(site))
+
+
+@pytest.fixture
+def small(shape: Checkpoint, site: Path) -> Facts:
+    """A card on which the whole context does not surely fit."""
+    return gather(shape, SMALL, Workload(), engine(site))
+
+
+def attempt(facts: Facts, history: list[Attempt], outcome: Outcome, **numbers: int) -> None:
+    candidate = next_step(facts, history).candidate
+    assert candidate
+    readings = Readings(**numbers)  # type: ignore[arg-type]
+    history.append(Attempt(candidate=candidate, outcome=outcome, readings=readings))
+
+
+def flags(facts: Facts, history: list[Attempt]) -> str:
+    candidate = next_step(facts, history).candidate
+    return " ".join(candidate.config.flags()) if candidate else "none"
+
+
+def rungs(facts: Facts, history: list[Attempt]) -> list[str]:
+    candidate = next_step(facts, history).candidate
+    return [applied.name for applied in candidate.rungs] if candidate else []
+
+
+def ran_out(phase: Phase, **more: int) -> OutOfMemory:
+    return OutOfMemory(cause="oom", phase=phase, reason="it", **more)
+
+
+def rejected(reason: str, argument: str | None = None) -> Rejected:
+    return Rejected(cause="refused", phase="config", reason=reason, argument=argument)
+
+
+STABLE = Stable(certificate=Certificate(checks=(), seconds=1.0))
+BUSY = Environment(cause="busy", phase="spawn", reason="someone else is there")
+
+
+def fixed(facts: Facts, **args: Value) -> Facts:
+    return replace(facts, fixed={name.replace("_", "-"): value for name, value in args.items()})
+
+
+def test_a_model_that_fits_is_launched_as_it_is(large: Facts) -> None:
+    assert flags(large, []) == ""
+
+
+def test_after_a_stable_launch_there_is_nothing_left_to_do(large: Facts) -> None:
+    history: list[Attempt] = []
+    attempt(large, history, STABLE)
+    step = next_step(large, history)
+    assert (step.candidate, step.reason) == (None, "stable")
+
+
+def test_the_surroundings_get_one_more_chance(large: Facts) -> None:
+    history: list[Attempt] = []
+    attempt(large, history, BUSY)
+    assert next_step(large, history).candidate == history[0].candidate
+    attempt(large, history, BUSY)
+    assert next_step(large, history).reason == "the surroundings failed twice"
+
+
+def test_the_length_that_vllm_prints_is_the_length_that_is_asked_for(small: Facts) -> None:
+    """Rounded to the block, less what a KV cache varies by (14 MiB are 256 tokens here)."""
+    history: list[Attempt] = []
+    attempt(small, history, ran_out("kv_cache", limit=20_000), kv_bytes=GIB, weights_bytes=15 * GIB)
+    candidate = next_step(small, history).candidate
+    assert candidate
+    length = candidate.config.integer("max-model-len", 0)
+    raised = candidate.config.number("gpu-memory-utilization") or 0.92
+    before = history[0].candidate.config.number("gpu-memory-utilization") or 0.92
+    more = (raised - before) * 23.5 * GIB / 57_344
+    assert length % 16 == 0
+    assert 20_000 + more - 300 < length < 20_000 + more
+
+
+def test_a_headroom_that_was_too_small_is_made_up_for_exactly(small: Facts) -> None:
+    history: list[Attempt] = []
+    attempt(small, history, ran_out("serving", shortfall_bytes=GIB // 4))
+    before = history[0].candidate.predicted.reserved_bytes
+    candidate = next_step(small, history).candidate
+    assert candidate
+    lowered = before - candidate.predicted.reserved_bytes
+    assert GIB // 4 < lowered < GIB // 4 + 64 * 2**20
+    assert "fewer-sequences" not in rungs(small, history)
+
+
+def test_a_utilization_that_is_fixed_is_answered_by_smaller_steps(small: Facts) -> None:
+    facts = fixed(small, gpu_memory_utilization="0.9")
+    history: list[Attempt] = []
+    attempt(facts, history, ran_out("graphs"))
+    assert rungs(facts, history)[-1] == "fewer-sequences"
+    assert "--gpu-memory-utilization 0.9 " in flags(facts, history)
+    attempt(facts, history, ran_out("graphs"))
+    assert "--max-num-seqs 16" in flags(facts, history)
+
+
+def test_a_request_that_hangs_at_full_length_is_made_shorter(large: Facts) -> None:
+    facts = replace(large, ladder=default_ladder().without(["utilization"]))
+    history: list[Attempt] = []
+    hung = Hung(cause="slow", phase="serving", reason="no answer", seconds=60)
+    attempt(facts, history, hung)
+    assert rungs(facts, history) == ["shorter-context"]
+    assert flags(facts, history) == "--max-model-len 24576"
+    attempt(facts, history, hung)
+    assert flags(facts, history) == "--max-model-len 18432"
+
+
+def test_weights_that_do_not_fit_are_never_answered_by_a_shorter_context(small: Facts) -> None:
+    history: list[Attempt] = []
+    attempt(small, history, ran_out("load"))
+    assert rungs(small, history)[-1] == "fp8-weights"
+    attempt(small, history, ran_out("load"))
+    assert rungs(small, history)[-1] == "4bit-weights"
+    assert "--quantization bitsandbytes" in flags(small, history)
+    attempt(small, history, ran_out("load"))
+    assert rungs(small, history)[-1] == "cpu-offload"
+
+
+def test_a_rung_that_vllm_rejects_is_withdrawn_and_the_next_one_is_taken(small: Facts) -> None:
+    history: list[Attempt] = []
+    attempt(small, history, ran_out("load"))
+    attempt(small, history, rejected("no fp8 on this card", "quantization"))
+    assert rungs(small, history)[-1] == "4bit-weights"
+    skips = {skip.rung: skip.reason for skip in next_step(small, history).skips}
+    assert "no fp8 on this card" in skips["fp8-weights"]
+
+
+def test_a_first_candidate_with_a_rejected_rung_is_not_the_end(small: Facts) -> None:
+    """The first candidate has rungs already where nothing less can fit."""
+    tiny = replace(small, devices=cards("NVIDIA RTX A2000", 11.0, (8, 9), 1))
+    history: list[Attempt] = []
+    assert "fp8-weights" in rungs(tiny, history)
+    attempt(tiny, history, rejected("no fp8 here", "quantization"))
+    assert "4bit-weights" in rungs(tiny, history)
+
+
+def test_what_fails_without_any_rung_ends_the_walk(large: Facts) -> None:
+    history: list[Attempt] = []
+    crashed = Crashed(cause="unknown", phase="load", reason="it did not say why")
+    attempt(large, history, crashed)
+    assert next_step(large, history).reason == (
+        "no rung of the ladder cures this: it did not say why"
+    )
+
+
+def test_the_same_failure_without_the_blamed_rungs_ends_the_walk(small: Facts) -> None:
+    history: list[Attempt] = []
+    attempt(small, history, ran_out("load"))
+    attempt(small, history, rejected("the tokenizer is broken"))
+    attempt(small, history, rejected("the tokenizer is broken"))
+    assert next_step(small, history).candidate is None
+
+
+def test_a_limit_that_no_utilization_can_keep_means_no_launch(small: Facts) -> None:
+    limited = replace(small, devices=tuple(replace(device, limit_bytes=2**20) for device in SMALL))
+    assert next_step(limited, []).candidate is None
+    facts = fixed(limited, gpu_memory_utilization="0.9")
+    skips = {skip.reason for skip in next_step(facts, []).skips}
+    assert next_step(facts, []).candidate is None
+    assert any("may be used" in reason for reason in skips)
+
+
+def test_gpus_are_added_only_as_many_as_divide_the_heads(shape: Checkpoint, site: Path) -> None:
+    three: tuple[Device, ...] = cards("NVIDIA L4", 22.5, (8, 9), 3)
+    ladder = default_ladder().without(
+        ["fp8-weights", "4bit-weights", "cpu-offload", "kv-cache-8bit", "no-graphs"]
+    )
+    workload = Workload(context=32768, min_context=32768, concurrency=12)
+    facts = gather(shape, three, workload, engine(site), ladder=ladder)
+    assert "--tensor-parallel-size 2" in flags(facts, [])
+    odd = replace(facts, checkpoints={shape.path: replace(shape, heads=7, kv_heads=7)})
+    assert "--pipeline-parallel-size" in flags(odd, [])
+    assert "--tensor-parallel-size" not in flags(odd, [])
+
+
+def test_a_quantized_sibling_comes_before_quantizing_online(small: Facts) -> None:
+    sibling = replace(
+        small.checkpoint, path="/models/7b-AWQ", quantization="awq",
+        weights=replace(small.checkpoint.weights, bytes=6 * GIB, linear=0, embedding=0, other=0),  # type: ignore[type-var]
+    )  # fmt: skip
+    facts = replace(small, checkpoints={**small.checkpoints, "/models/7b-AWQ": sibling})
+    history: list[Attempt] = []
+    attempt(facts, history, ran_out("load"))
+    candidate = next_step(facts, history).candidate
+    assert candidate
+    assert candidate.config.model == "/models/7b-AWQ"
+    assert "fp8-weights" not in rungs(facts, history)
+
+
+def test_a_plan_has_a_row_for_every_rung(small: Facts) -> None:
+    rows = list(plan(small))
+    assert [rung.name for rung, _, _ in rows] == [rung.name for rung in small.ladder.rungs]
+    for _, candidate, why in rows:
+        assert why
+        assert candidate is None or candidate.config.model == small.model
+    reasons = {rung.name: why for rung, candidate, why in rows if candidate is None}
+    assert reasons["tensor-parallel"] == "it needs 2 GPUs, there is 1"
+    assert reasons["float16"] == "NVIDIA GeForce RTX 4090 does not need it"

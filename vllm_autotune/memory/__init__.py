@@ -1,0 +1,22 @@
+"""How many bytes a launch needs on each device: intervals, wide where little is known.
+
+The high end of an interval proves that something fits, the low end that it cannot.
+"""
+
+from .calibration import Calibration
+from .estimate import block_size, footprint
+from .footprint import Footprint
+from .interval import Interval
+from .overhead import batch_defaults
+from .units import format_bytes, parse_bytes
+
+__all__ = [
+    "Calibration",
+    "Footprint",
+    "Interval",
+    "batch_defaults",
+    "block_size",
+    "footprint",
+    "format_bytes",
+    "parse_bytes",
+]
