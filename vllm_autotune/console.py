@@ -168,9 +168,8 @@ def print_reports(reports: Iterable[Report]) -> None:
         for r in reports
     ]
     frame = pd.DataFrame(rows).convert_dtypes().sort_values(["model", "device", "memory"])
-    _stdout().print(
-        _table(list(frame.columns), frame.astype(str).replace("<NA>", "").to_numpy().tolist())
-    )
+    cells = frame.astype("string").fillna("").to_numpy().tolist()
+    _stdout().print(_table(list(frame.columns), cells))
 
 
 def print_plan(rows: Sequence[tuple[Rung, Candidate | None, str]]) -> None:

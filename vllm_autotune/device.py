@@ -46,7 +46,7 @@ class Device:
     def slug(self) -> str:
         """Return the device as a folder name: `nvidia-h200-140g`."""
         name = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") or self.kind
-        return f"{name}-{round(self.memory_bytes / 2**30)}g"
+        return f"{name[:60]}-{round(self.memory_bytes / 2**30)}g"
 
 
 def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Device]:

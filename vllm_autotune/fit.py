@@ -207,6 +207,8 @@ def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         lacking = _lacking(now, _shortest(now, config))
     if math.isinf(lacking):
         return "the arithmetic does not know this architecture"
+    if any(a in now.failures("load") for a in now.history[-1:]):
+        lacking = max(lacking, 2 * GIB)  # the weights are larger than estimated
     gib = min(already + max(0, math.ceil(lacking / GIB)), int(most / GIB))
     if gib == 0:
         return "the weights leave room enough" if lacking <= 0 else "no host memory is free"

@@ -160,18 +160,19 @@ class _Reading:
         tables = document.get("rung", [])
         if not tables:
             raise BadLadder(f"{self.path}: it has no rung", "write at least one [[rung]] table")
-        starts = [
-            self._line_of(m.start())
-            for m in re.finditer(r"^\s*\[\[rung\]\]", self.text, re.MULTILINE)
-        ]
-        rungs = tuple(self._rung(table, line) for table, line in zip(tables, starts, strict=False))
+        headers = re.finditer(r"^\s*\[\[rung\]\]", self.text, re.MULTILINE)
+        starts = [self._line_of(header.start()) for header in headers]
+        lines = starts if len(starts) == len(tables) else [1] * len(tables)  # written inline
+        rungs = tuple(self._rung(table, line) for table, line in zip(tables, lines, strict=True))
         names = [rung.name for rung in rungs]
         for name in names:
             if names.count(name) > 1:
                 raise BadLadder(f"{self.path}: two rungs are called `{name}`", "names are unique")
         return Ladder(name=self.path.stem, rungs=rungs, text=self.text)
 
-    def _rung(self, table: dict[str, Any], line: int) -> Rung:
+    def _rung(self, table: Any, line: int) -> Rung:
+        if not isinstance(table, dict):
+            raise self._mistake(line, "a rung is a table", f"it is {table!r}")
         self._keys(table, RUNG_KEYS, line)
         for key in ("name", "gives_up"):
             if key not in table:
@@ -210,10 +211,21 @@ class _Reading:
             cures=tuple(table.get("cures", ())),
             start=table.get("start", False),
             when=When(**when),
-            args={_flag(name): value for name, value in table.get("set", {}).items()},
+            args={
+                _flag(name): self._value(name, value, line)
+                for name, value in table.get("set", {}).items()
+            },
             env=env,
             fit=fit,
         )
+
+    def _value(self, name: str, value: Any, line: int) -> Value:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        if isinstance(value, str | int | float):
+            return value
+        message = f"`{name}` must be text, a number, true, false or a list of texts"
+        raise self._mistake(self._find(name, line), message, f"it is {value!r}")
 
     def _capability(self, text: str, line: int) -> tuple[int, int]:
         match = re.fullmatch(r"(\d+)\.(\d+)", text)
@@ -227,7 +239,7 @@ class _Reading:
             if key not in allowed:
                 hint = meant(key, allowed) or f"known keys: {', '.join(allowed)}"
                 raise self._mistake(at, f"unknown key `{key}`", hint)
-            if not isinstance(value, allowed[key]):
+            if not isinstance(value, allowed[key]) or (allowed[key] is int and isinstance(value, bool)):
                 kind = {str: "text", list: "a list", dict: "a table", bool: "true or false"}
                 wanted = kind.get(allowed[key], "a whole number")
                 raise self._mistake(at, f"`{key}` must be {wanted}", f"it is {value!r}")

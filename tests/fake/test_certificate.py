@@ -5,6 +5,7 @@ import pytest
 from vllm_autotune.certificate import certify
 from vllm_autotune.config import Workload
 from vllm_autotune.outcome import Certificate, FailedOutcome
+from vllm_autotune.probe import Patience
 
 from .conftest import CONTEXT, PATIENCE, SEQUENCES, Bench
 
@@ -162,7 +163,9 @@ def test_the_wanted_concurrency_is_proven_at_full_length(bench: Bench) -> None:
 
 
 def test_a_slow_server_is_no_hung_one(bench: Bench) -> None:
-    result = certified(bench, {"mode": "slow", "seconds": 1.0})
+    impatience = Patience(least=0.3, most=0.3, every=0.05)
+    with bench.serving(mode="slow", seconds=0.5) as target:
+        result = certify(target, Workload(), patience=impatience)
     assert isinstance(result, Certificate), result
 
 

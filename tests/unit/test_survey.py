@@ -1,0 +1,94 @@
+"""The facts of a run: what was asked for, and what is there."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.memory_model import default_ladder, install
+from vllm_autotune.errors import BadUsage
+from vllm_autotune.survey import HEADROOM, Request, describe, survey
+
+
+@pytest.fixture(autouse=True)
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    install(tmp_path / "site", version="0.32.0+cpu")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return tmp_path / "site"
+
+
+def request_for(model: Path, **asked: object) -> Request:
+    return Request(model=str(model), ladder=default_ladder(), **asked)  # type: ignore[arg-type]
+
+
+def test_without_wishes_half_the_context_up_to_4096_is_accepted(tiny_model: Path) -> None:
+    facts = survey(request_for(tiny_model))
+    assert (facts.context, facts.workload.min_context) == (8192, 4096)
+    assert facts.base().flags() == []
+    assert facts.headroom_bytes == HEADROOM["cpu"]
+
+
+def test_a_context_that_was_asked_for_is_not_shortened(tiny_model: Path) -> None:
+    facts = survey(request_for(tiny_model, context=2048))
+    assert (facts.context, facts.workload.min_context) == (2048, 2048)
+    assert facts.base().flags() == ["--max-model-len", "2048"]
+    lenient = survey(request_for(tiny_model, context=2048, min_context=512))
+    assert lenient.workload.min_context == 512
+
+
+def test_a_length_that_is_fixed_is_the_context(tiny_model: Path) -> None:
+    facts = survey(request_for(tiny_model, fixed=("--max-model-len", "4K")))
+    assert facts.context == 4096
+    assert facts.base().flags() == ["--max-model-len", "4K"]
+    assert facts.workload.min_context <= 4096
+
+
+def test_arguments_of_serving_are_left_to_the_trials(tiny_model: Path) -> None:
+    words = ("--port", "1", "--api_key=x", "--host", "0.0.0.0", "--model", "y", "--seed", "3")
+    assert survey(request_for(tiny_model, fixed=words)).fixed == {"seed": "3"}
+
+
+def test_a_revision_is_passed_on(tiny_model: Path) -> None:
+    assert survey(request_for(tiny_model, revision="v2")).fixed == {"revision": "v2"}
+
+
+def test_a_cpu_is_asked_for_what_the_workload_needs_and_not_for_all_it_has(
+    tiny_model: Path,
+) -> None:
+    device = survey(request_for(tiny_model)).devices[0]
+    assert device.limit_bytes
+    assert device.limit_bytes < device.memory_bytes
+    given = survey(request_for(tiny_model, memory_limit=2**30)).devices[0]
+    assert given.limit_bytes == 2**30
+    fixed = survey(request_for(tiny_model, fixed=("--gpu-memory-utilization", "0.5")))
+    assert fixed.devices[0].limit_bytes is None
+
+
+def test_weights_are_not_needed_for_dummies(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((tiny_model / "config.json").read_text())
+    facts = survey(request_for(tmp_path, fixed=("--load-format", "dummy")))
+    assert facts.checkpoint.weight_bytes
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"context": 8193},
+        {"min_context": 8193},
+        {"context": 1024, "min_context": 2048},
+        {"context": 1024, "fixed": ("--max-model-len", "2048")},
+        {"min_context": 4096, "fixed": ("--max-model-len", "2048")},
+        {"fixed": ("stray",)},
+    ],
+)
+def test_wishes_that_cannot_all_be_met_are_refused(
+    tiny_model: Path, asked: dict[str, object]
+) -> None:
+    with pytest.raises(BadUsage) as refused:
+        survey(request_for(tiny_model, **asked))
+    assert refused.value.hint
+
+
+def test_a_line_says_what_is_tuned_on_what(tiny_model: Path) -> None:
+    line = describe(survey(request_for(tiny_model, memory_limit=2**30)))
+    for part in ("Qwen2ForCausalLM", "8,192 tokens", "limited to 1.0 GiB", "vLLM 0.32.0+cpu"):
+        assert part in line
