@@ -249,7 +249,7 @@ def tune(
         until=time.monotonic() + time_budget if time_budget else None,
         ports=port_range,
     )
-    with Screen() as screen, interruptible():
+    with Screen() as screen, interruptible() as signals:
         facts = survey(_request(what))
         make_folder(results_dir)
         screen.note(describe(facts))
@@ -258,7 +258,8 @@ def tune(
         click.echo(to_json(report))
     else:
         print_report(report, str(path) if path else None)
-    sys.exit(EXIT_CODES[report.status])
+    code = EXIT_CODES[report.status]
+    sys.exit(128 + signals[0] if report.status == "interrupted" and signals else code)
 
 
 @cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)

@@ -21,28 +21,27 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn the first two signals into Interrupted, and ignore those after them.
+def interruptible() -> Iterator[list[int]]:
+    """Turn the first two signals into Interrupted, ignore those after them; yield what came.
 
     The first one stops the trial in good order, the second one kills it. After one, the rest of
     the program is only its last words, and no other disturbs them.
     """
-    count = 0
+    caught: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
-        nonlocal count
-        count += 1
-        if count >= 2:
+        caught.append(number)
+        if len(caught) >= 2:
             for each in SIGNALS:
                 signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
 
     before = {each: signal.signal(each, stop) for each in SIGNALS}
     try:
-        yield
+        yield caught
     finally:
         for each, handler in before.items():
-            signal.signal(each, signal.SIG_IGN if count else handler)
+            signal.signal(each, signal.SIG_IGN if caught else handler)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -239,7 +239,8 @@ class _Reading:
             if key not in allowed:
                 hint = meant(key, allowed) or f"known keys: {', '.join(allowed)}"
                 raise self._mistake(at, f"unknown key `{key}`", hint)
-            if not isinstance(value, allowed[key]) or (allowed[key] is int and isinstance(value, bool)):
+            flag_for_number = allowed[key] is int and isinstance(value, bool)
+            if not isinstance(value, allowed[key]) or flag_for_number:
                 kind = {str: "text", list: "a list", dict: "a table", bool: "true or false"}
                 wanted = kind.get(allowed[key], "a whole number")
                 raise self._mistake(at, f"`{key}` must be {wanted}", f"it is {value!r}")

@@ -44,7 +44,10 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A running server: `model` is the name it must serve, lengths are in tokens."""
+    """A running server: `model` is the name it must serve, lengths are in tokens.
+
+    With dummy weights it need not `speak`: their tokens may stand for no text.
+    """
 
     url: str
     model: str
@@ -52,6 +55,7 @@ class Target:
     max_num_seqs: int
     vocab_size: int
     kv_tokens: int | None = None
+    speaks: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +188,9 @@ class Endpoint:
         if answer.status_code != 200:
             return _refused(item, answer.status_code, answer.text)
         seconds = time.monotonic() - began
-        return _completed(item, prompt, output, _usage(answer.text), _text(answer.text), seconds)
+        return self._completed(
+            item, len(prompt), output, _usage(answer.text), _text(answer.text), seconds
+        )
 
     async def _streamed(self, item: str, prompt: list[int], output: int) -> Reply | FailedOutcome:
         began = time.monotonic()
@@ -213,7 +219,22 @@ class Endpoint:
             reason = f"during `{item}` a stream ended without [DONE]"
             return Degraded(cause="stream_cut", phase="serving", reason=reason)
         seconds = (first or time.monotonic()) - began
-        return _completed(item, prompt, output, usage, text, seconds)
+        return self._completed(item, len(prompt), output, usage, text, seconds)
+
+    def _completed(
+        self, item: str, asked: int, output: int, usage: dict[str, Any], text: str, ttft: float
+    ) -> Reply | FailedOutcome:
+        wanted = {"prompt_tokens": asked, "completion_tokens": output}
+        reply = _checked(item, wanted, usage, ttft)
+        if (
+            isinstance(reply, Reply)
+            and self.target.speaks
+            and not text
+            and output >= TELLING_TOKENS
+        ):
+            reason = f"`{item}`: {output} tokens came back without any text"
+            return Degraded(cause="empty_text", phase="serving", reason=reason)
+        return reply
 
     async def _waited(self, item: str, work: Awaitable[T]) -> T | FailedOutcome:
         """Wait as long as the server's counters move."""
@@ -241,17 +262,6 @@ class Endpoint:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-
-def _completed(
-    item: str, prompt: list[int], output: int, usage: dict[str, Any], text: str, ttft_seconds: float
-) -> Reply | FailedOutcome:
-    wanted = {"prompt_tokens": len(prompt), "completion_tokens": output}
-    reply = _checked(item, wanted, usage, ttft_seconds)
-    if isinstance(reply, Reply) and output >= TELLING_TOKENS and not text:
-        reason = f"`{item}`: {output} tokens came back without any text"
-        return Degraded(cause="empty_text", phase="serving", reason=reason)
-    return reply
 
 
 def _checked(

@@ -197,6 +197,7 @@ class _Launch:
             max_num_seqs=self.facts.sequences(self.candidate.config),
             vocab_size=checkpoint.vocab_size,
             kv_tokens=self.reader.readings.kv_tokens,
+            speaks=self.candidate.config.text("load-format") != "dummy",
         )
         result = certify(
             target,

@@ -238,7 +238,6 @@ def test_an_interruption_is_reported_and_leaves_nothing(
     assert number.name in report["reason"]
 
 
-@pytest.mark.xfail(strict=True, reason="the report's status decides the exit code: always 130")
 def test_sigterm_has_its_own_exit_code(place: Place) -> None:
     with place.running(*LARGE, die_at="load", how="hang") as process:
         place.wait_for("Starting to load model", process)

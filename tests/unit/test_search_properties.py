@@ -222,7 +222,7 @@ def walked(world: World) -> list[tuple[str, Machine, list[Attempt]]]:
     """Every shape on every card for every workload, once, without noise between launches."""
     cells = []
     for shape in SHAPE_NAMES:
-        for card in CARDS[1:5]:
+        for card in CARDS:
             for number, workload in enumerate(WORKLOADS):
                 name = f"{shape} on {card[3]} x {card[0]}, workload {number}"
                 facts = world.facts(shape, card, workload)
@@ -239,10 +239,10 @@ def test_the_grid_takes_one_launch_in_the_median_and_few_at_worst(
     walked: list[tuple[str, Machine, list[Attempt]]],
 ) -> None:
     launches = sorted(len(history) for _, _, history in walked if history)
-    assert len(launches) > 150
+    assert len(launches) > 300
     assert launches[len(launches) // 2] == 1
     assert launches[int(len(launches) * 0.95)] <= 4
-    assert launches[-1] <= 8
+    assert launches[-1] <= 10
     assert sum(won(history) for _, _, history in walked if history) / len(launches) > 0.98
 
 
