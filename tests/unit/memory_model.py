@@ -180,8 +180,10 @@ class Machine:
         self.graphs = dice.uniform(0.4, 2.0)
         self.scale = dice.uniform(0.0, 1.0)  # where in the arithmetic's own interval
         self.charges_graphs = dice.random() < 0.5
-        # What serving takes beyond profiling: mostly little, sometimes more than the headroom.
+        # What serving takes beyond profiling: a CUDA context, the sampler's logits (1.5 to 2 times,
+        # measured on an H200), and sometimes more than the headroom.
         self.later = dice.choice([0.02, 0.05, 0.1, 0.2, 0.2, 1.2]) * GIB
+        self.sampler = dice.uniform(1.5, 2.0)
         if dice.random() < 0.1:
             self.batch *= 2.5  # an estimate that is plainly wrong
 
@@ -212,7 +214,9 @@ class Machine:
             non_torch=self.non_torch + (self.nccl if world > 1 else 0),
             graphs=graphs,
             charged=graphs if self.charges_graphs else 0.0,
-            later=self.later * min(1.0, tokens / 8192 + seqs / 1024),
+            later=self.later * min(1.0, tokens / 8192 + seqs / 1024)
+            + self.sampler * logits
+            + 0.5 * GIB,
         )
 
     def kv_bytes(self, config: LaunchConfig, length: int, sequences: int) -> float:
