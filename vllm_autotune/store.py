@@ -5,11 +5,12 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .device import Device
 from .errors import CannotWrite, DeviceBusy
 from .facts import Facts
 from .report import Report, Trial, from_json, to_json, trial_line
@@ -111,31 +112,40 @@ class Cache:
             (self.folder / f"{key}.json").unlink(missing_ok=True)
         return len(keys)
 
-    @contextmanager
-    def locked(self, facts: Facts) -> Iterator[None]:
-        """Hold every device for the length of the block: one tuning per device at a time.
 
-        Raises DeviceBusy when another tuning holds one.
-        """
-        from filelock import FileLock, Timeout  # noqa: PLC0415
+@contextmanager
+def locked(devices: Iterable[Device]) -> Iterator[None]:
+    """Hold every device for the length of the block: one tuning per device at a time.
 
-        self.prepare()
-        held: list[FileLock] = []
-        try:
-            for device in facts.devices:
-                lock = FileLock(self.folder / f"{safe_name(device.uuid)}.lock", timeout=0)
-                try:
-                    lock.acquire()
-                except Timeout as error:
-                    raise DeviceBusy(
-                        f"another autotune is tuning on {device.name} ({device.uuid})",
-                        "wait for it to end: two tunings on one device falsify each other",
-                    ) from error
-                held.append(lock)
-            yield
-        finally:
-            for lock in held:
-                lock.release()
+    The locks are the machine's, not the user's: whoever tunes on a GPU falsifies the others.
+
+    Raises DeviceBusy when another tuning holds one.
+    """
+    from filelock import FileLock, Timeout  # noqa: PLC0415
+
+    folder = Path(tempfile.gettempdir()) / "vllm-autotune.locks"
+    try:
+        folder.mkdir(exist_ok=True)
+        with suppress(PermissionError):  # another user made it, and did this
+            folder.chmod(0o1777)
+    except OSError as error:
+        raise _cannot(folder, error) from error
+    held: list[FileLock] = []
+    try:
+        for device in devices:
+            lock = FileLock(folder / f"{safe_name(device.uuid)}.lock", timeout=0, mode=0o666)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise DeviceBusy(
+                    f"another autotune is tuning on {device.name} ({device.uuid})",
+                    "wait for it to end: two tunings on one device falsify each other",
+                ) from error
+            held.append(lock)
+        yield
+    finally:
+        for lock in held:
+            lock.release()
 
 
 def still_valid(report: Report, facts: Facts) -> str | None:
@@ -219,20 +229,20 @@ def write_whole(path: Path, text: str) -> None:
 
     Raises CannotWrite.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8") as file:
+            temporary.chmod(0o600)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except OSError as error:
-        if temporary:
-            with suppress(OSError):
-                Path(temporary).unlink()
         raise _cannot(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _cannot(path: Path, error: OSError) -> CannotWrite:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from . import __version__, device
+from .diagnose import cures
 from .errors import BudgetSpent
 from .facts import Attempt, Candidate, Facts
 from .interruption import Interrupted
-from .outcome import Certificate, Environment, Stable
+from .outcome import Certificate, Environment, OutOfMemory, Stable
 from .report import (
     CacheUse,
     Memory,
@@ -23,7 +24,7 @@ from .report import (
     Winner,
 )
 from .search import Skip, next_step
-from .store import Cache, Run, cache_key, still_valid
+from .store import Cache, Run, cache_key, locked, still_valid
 from .trial import Limits, Progress, run_trial
 
 
@@ -72,7 +73,8 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
             elapsed = round(time.monotonic() - began, 3)
             hit = CacheUse(key=key, hit=True)
             return replace(recalled, cache=hit, launches=0, elapsed_seconds=elapsed), None
-    with cache.locked(facts):
+    cache.prepare()
+    with locked(facts.devices):
         stamp = datetime.now(UTC)
         run = Run.begin(options.results, key, f"{stamp:%Y%m%d-%H%M%S}")
         walk = _Walk(facts, options, audience, run)
@@ -176,7 +178,10 @@ class _Walk:
             return "stable", "the first configuration that survived the certificate", ""
         if isinstance(last, Environment):
             return "environment", last.reason, "free the device, then run the same command again"
-        hint = "accept less (--min-context, --concurrency), or give it more GPUs or memory"
+        if isinstance(last, OutOfMemory) or last is None:
+            hint = "accept less (--min-context, --concurrency), or give it more GPUs or memory"
+        else:
+            hint = "; ".join(cures(last))
         return "exhausted", reason, hint
 
     def winner(self) -> Winner | None:
@@ -196,7 +201,7 @@ def _winner(facts: Facts, candidate: Candidate, trial: Trial, certificate: Certi
         args=dict(config.args),
         env=dict(config.env),
         rungs=tuple(applied.name for applied in candidate.rungs),
-        gives_up=tuple(applied.gives_up for applied in candidate.rungs),
+        gives_up=tuple(applied.gives_up for applied in candidate.rungs if applied.gives_up),
         max_model_len=readings.max_model_len or facts.length(config),
         max_num_seqs=facts.sequences(config),
         kv_cache_tokens=readings.kv_tokens,

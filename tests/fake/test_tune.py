@@ -131,7 +131,8 @@ def place(tmp_path: Path, tiny_model: Path) -> Iterator[Place]:
     made = Place(tmp_path, tiny_model)
     made.temporary.mkdir()
     yield made
-    assert not list(made.temporary.iterdir())
+    left = {path.name for path in made.temporary.iterdir()}
+    assert left <= {"vllm-autotune.locks"}  # a lock file is never removed
 
 
 def test_a_refused_context_is_shortened_proven_reported_and_recalled(place: Place) -> None:

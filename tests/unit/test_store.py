@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,15 @@ from vllm_autotune.config import Workload
 from vllm_autotune.errors import CannotWrite, DeviceBusy
 from vllm_autotune.facts import Facts
 from vllm_autotune.report import Report
-from vllm_autotune.store import Cache, Run, cache_key, safe_name, still_valid, write_whole
+from vllm_autotune.store import (
+    Cache,
+    Run,
+    cache_key,
+    locked,
+    safe_name,
+    still_valid,
+    write_whole,
+)
 
 ROOT = Path(__file__).parents[2]
 KEY = "nvidia-l4-23g-x1/model@local/0123456789abcdef"
@@ -220,32 +229,33 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) ->
 
 
 HOLDS = """
-import pickle, sys
-from pathlib import Path
-from vllm_autotune.store import Cache
-class Facts: devices = [type("D", (), {"uuid": sys.argv[2], "name": "x"})]
-with Cache(Path(sys.argv[1])).locked(Facts):
+import sys
+import tempfile
+from vllm_autotune.store import locked
+with locked([type("D", (), {"uuid": sys.argv[1], "name": "x"})]):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
-def test_two_processes_never_tune_one_device_at_once(facts: Facts, tmp_path: Path) -> None:
-    folder, uuid = tmp_path / "cache", facts.devices[1].uuid
+def test_two_processes_never_tune_one_device_at_once(
+    facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    uuid = facts.devices[1].uuid
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(folder), uuid],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", HOLDS, uuid],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as other:
         assert other.stdout
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(DeviceBusy, match=uuid) as busy, Cache(folder).locked(facts):
+        with pytest.raises(DeviceBusy, match=uuid) as busy, locked(facts.devices):
             pass
         assert busy.value.exit_code == 3
-        first = replace(facts, devices=facts.devices[:1])
-        with Cache(folder).locked(first):
+        with locked(facts.devices[:1]):
             pass  # what the refused one held before is free again
         other.kill()
-    with Cache(folder).locked(facts):
+    with locked(facts.devices):
         pass  # the lock dies with its process

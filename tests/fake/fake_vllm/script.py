@@ -51,7 +51,7 @@ class Script:
     seconds: float = 0.5
     limit: int = 2
     every: int = 3
-    creep_mib: int = 32
+    creep_mib: int = 1
     flood_mib: int = 32
     rename: dict[str, str] = dataclasses.field(
         default_factory=lambda: {"vllm:kv_cache_usage_perc": "vllm:gpu_cache_usage_perc"}
