@@ -1,22 +1,57 @@
 """Start a recorded winner again on this machine, and prove it again."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from .config import LaunchConfig
 from .errors import BadReport
 from .facts import Candidate, Facts, predict
+from .ladder import find_ladder, read_ladder
 from .memory import Calibration
-from .report import Report, Trial
-from .trial import Limits, Progress, run_trial
+from .report import Report, Trial, read_report
+from .store import locked
+from .survey import Request, survey
+from .trial import Limits, run_trial
+from .tuner import Audience
+
+LAUNCH_SECONDS = 1800.0
 
 
-def candidate_of(report: Report, facts: Facts) -> Candidate:
-    """Return a report's winner as a candidate.
+def recheck(
+    path: Path, audience: Audience, *, gpus: str | None = None, vllm_python: str | None = None
+) -> Trial:
+    """Launch a report's winner and return what became of it; its log lies beside the report.
 
-    Raises BadReport when it has none, or asks for more devices than there are.
+    What it must bear is the report's workload, at the context it was proven at.
+
+    Raises a Refusal for whatever is missing, and for a report without a winner.
     """
+    report = read_report(path)
+    facts = replace(_survey(report, gpus, vllm_python), workload=report.workload)
+    candidate = _candidate(report, facts)
+    with locked(facts.devices):
+        audience.begin(1, candidate)
+        limits = Limits(launch_seconds=LAUNCH_SECONDS)
+        log = path.with_name("check.log")
+        trial = run_trial(facts, candidate, 1, log, limits, audience.progress)
+    audience.end(trial)
+    return trial
+
+
+def _survey(report: Report, gpus: str | None, vllm_python: str | None) -> Facts:
+    request = Request(
+        model=report.model.path,
+        revision=report.model.revision,
+        ladder=read_ladder(find_ladder("default")),
+        gpus=gpus,
+        memory_limit=report.devices[0].limit_bytes,
+        fixed=LaunchConfig("", report.fixed).flags(),
+        vllm_python=vllm_python,
+    )
+    return survey(request)
+
+
+def _candidate(report: Report, facts: Facts) -> Candidate:
     winner = report.winner
     if winner is None:
         raise BadReport(f"the report has no winner: {report.reason}", "there is nothing to check")
@@ -27,15 +62,3 @@ def candidate_of(report: Report, facts: Facts) -> Candidate:
         )
     config = LaunchConfig(winner.model, winner.args, winner.env)
     return Candidate(config=config, rungs=(), predicted=predict(facts, Calibration(), config))
-
-
-def check(
-    report: Report, facts: Facts, log: Path, limits: Limits, show: Callable[[Progress], None]
-) -> Trial:
-    """Launch the winner and return what became of it.
-
-    The workload it must bear is the report's, with the context it was proven at.
-    """
-    candidate = candidate_of(report, facts)
-    facts = replace(facts, workload=report.workload)
-    return run_trial(facts, candidate, 1, log, limits, show)

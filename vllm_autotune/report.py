@@ -185,16 +185,25 @@ def from_json(text: str) -> Report:
         raise ValueError(f"it is broken at `{where}`: {first['msg']}") from error
 
 
+def find_report(path: Path) -> Path:
+    """Return a report's path, or that of the newest one below a folder.
+
+    Raises BadReport when there is none.
+    """
+    if not path.is_dir():
+        return path
+    found = sorted(path.rglob("report.json"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise BadReport(f"{path} holds no report.json", "run autotune first")
+    return found[-1]
+
+
 def read_report(path: Path) -> Report:
     """Read a report file, or the newest one below a folder.
 
     Raises BadReport when there is none.
     """
-    if path.is_dir():
-        found = sorted(path.rglob("report.json"), key=lambda p: p.stat().st_mtime)
-        if not found:
-            raise BadReport(f"{path} holds no report.json", "run autotune first")
-        path = found[-1]
+    path = find_report(path)
     try:
         return from_json(path.read_text(encoding="utf-8"))
     except OSError as error:

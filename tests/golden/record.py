@@ -16,11 +16,13 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 HERE = Path(__file__).parent
 READY = "Application startup complete"
@@ -53,7 +55,11 @@ Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(path)
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One way to start vLLM; `act` is what to do once `when` is in the log."""
+    """One way to start vLLM; `act` is what to do once `when` is in the log.
+
+    `{port}` in `args` is the server's port, `occupied` by somebody else or free. `hub` is the
+    status and the error code that a stand-in for the Hugging Face Hub answers with.
+    """
 
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
@@ -64,6 +70,7 @@ class Case:
     when: str = READY
     act: "Callable[[Server], None] | None" = None
     occupied: bool = False
+    hub: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,13 @@ class Server:
 
     def kill_child(self, name: str) -> None:
         """Kill the child process with that name, as the host's OOM killer does."""
+        self._signal_child(name, signal.SIGKILL)
+
+    def freeze_child(self, name: str) -> None:
+        """Stop the child process with that name, as a hung driver does."""
+        self._signal_child(name, signal.SIGSTOP)
+
+    def _signal_child(self, name: str, number: signal.Signals) -> None:
         for proc in Path("/proc").glob("[0-9]*"):
             try:
                 command = (proc / "cmdline").read_bytes().decode()
@@ -86,9 +100,9 @@ class Server:
             except (OSError, ProcessLookupError):
                 continue
             if group == self.process.pid and name in command:
-                os.kill(int(proc.name), signal.SIGKILL)
+                os.kill(int(proc.name), number)
 
-    def ask(self, tokens: int = 8) -> None:
+    def ask(self, tokens: int = 8, patience: float = 60) -> None:
         """Send one completion, and do not mind if it fails."""
         body = b'{"model": "m", "prompt": [1, 2, 3], "ignore_eos": true, "max_tokens": %d}' % tokens
         request = urllib.request.Request(
@@ -97,7 +111,7 @@ class Server:
             {"Content-Type": "application/json"},
         )
         with suppress(OSError):
-            urllib.request.urlopen(request, timeout=60).read()
+            urllib.request.urlopen(request, timeout=patience).read()
 
     def ask_meanwhile(self) -> None:
         """Send a long completion in the background, and wait until it runs."""
@@ -115,6 +129,16 @@ def stop_under_load(server: Server) -> None:
     server.stop()
 
 
+def ask_and_give_up(server: Server) -> None:
+    server.ask(30000, patience=5)
+    server.stop()
+
+
+def ask_a_frozen_worker(server: Server) -> None:
+    server.freeze_child("Worker")
+    server.ask_meanwhile()
+
+
 def kill_engine_under_load(server: Server) -> None:
     server.ask_meanwhile()
     server.kill_child("EngineCore")
@@ -125,6 +149,8 @@ def kill_worker_under_load(server: Server) -> None:
     server.kill_child("Worker")
 
 
+WITHOUT_VLLM = 'shift; exec python3 -I "$@"'
+IN_LITTLE_ADDRESS_SPACE = 'ulimit -v 9000000; exec "$@"'
 CGROUP = Path("/sys/fs/cgroup/memory/autotune-golden")
 IN_A_SMALL_CGROUP = (
     f"d={CGROUP}; mkdir -p $d && "
@@ -186,8 +212,32 @@ CASES = {
     "crash-in-first-request": Case(
         model="small-heads", args=("--load-format", "dummy"), act=serve_and_stop
     ),
+    "removed-architecture": Case(model="removed-architecture"),
+    "plugin-architecture": Case(model="plugin-architecture"),
+    "broken-architecture": Case(model="broken-architecture"),
+    "pipeline-unsupported": Case(model="looped", args=("--pipeline-parallel-size", "2")),
+    "quantization-dtype": Case(model="awq", args=("--dtype", "float32")),
+    "kv-cache-dtype": Case(args=("--kv-cache-dtype", "nvfp4"), act=serve_and_stop),
+    "ray-missing": Case(args=("--distributed-executor-backend", "ray")),
+    "gated-model": Case(model="nobody/gated", hub=(403, "GatedRepo")),
+    "unknown-name": Case(model="nobody/nothing", hub=(404, "RepoNotFound")),
+    "no-vllm": Case(wrap=("sh", "-c", WITHOUT_VLLM, "sh")),
     "tp-heads": Case(args=("--tensor-parallel-size", "3")),
     "port-in-use": Case(occupied=True, act=Server.stop),
+    "rendezvous-port-in-use": Case(
+        args=(
+            *("--tensor-parallel-size", "2", "--nnodes", "2", "--node-rank", "0"),
+            *("--master-addr", "127.0.0.1", "--master-port", "{port}"),
+        ),
+        occupied=True,
+    ),
+    "host-out-of-memory": Case(
+        args=("--kv-cache-memory-bytes", "10G"),
+        small=False,
+        wrap=("sh", "-c", IN_LITTLE_ADDRESS_SPACE, "sh"),
+    ),
+    "request-given-up": Case(act=ask_and_give_up),
+    "worker-hangs": Case(env={"VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "5"}, act=ask_a_frozen_worker),
     "shared-memory-too-small": Case(
         wrap=(
             "unshare",
@@ -208,6 +258,25 @@ CASES = {
 }
 
 
+@contextmanager
+def hub_that_answers(status: int, code: str) -> Iterator[str]:
+    """Serve a Hub that answers everything with one error; yield its address."""
+
+    def answer(self: BaseHTTPRequestHandler) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    say_nothing: dict[str, Any] = {"log_message": lambda *_: None}
+    methods = dict.fromkeys(("do_GET", "do_HEAD", "do_POST"), answer)
+    refusal = type("Refusal", (BaseHTTPRequestHandler,), methods | say_nothing)
+    with ThreadingHTTPServer(("127.0.0.1", 0), refusal) as hub:
+        Thread(target=hub.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{hub.server_port}"
+        hub.shutdown()
+
+
 def make_models(python: str, root: Path) -> None:
     """Make the tiny model and its broken siblings."""
     tiny = root / "tiny"
@@ -222,6 +291,10 @@ def make_models(python: str, root: Path) -> None:
         ),
         "small-heads": config.replace('"hidden_size": 256', '"hidden_size": 64'),
         "unknown-architecture": config.replace(architecture, '"NobodyForCausalLM"'),
+        "removed-architecture": config.replace(architecture, '"MotifForCausalLM"'),
+        "plugin-architecture": config.replace(architecture, '"BartForConditionalGeneration"'),
+        "broken-architecture": config.replace(architecture, '"Terratorch"'),
+        "looped": config.replace(architecture, '"IQuestLoopCoderForCausalLM"'),
         "unknown-type": config.replace('"qwen2"', '"nobody"'),
         "remote-code": config.replace('"qwen2"', '"nobody"').replace(
             "{", '{"auto_map": {"AutoConfig": "configuration_nobody.NobodyConfig"},', 1
@@ -256,7 +329,8 @@ def record(python: str, models: Path, case: Case) -> tuple[str, int | None]:
         words = [
             *("nice", "-n", "19", *case.wrap, python, "-m", "vllm.entrypoints.openai.api_server"),
             *("--model", model, "--served-model-name", "m"),
-            *("--host", "127.0.0.1", "--port", str(port), *case.args),
+            *("--host", "127.0.0.1", "--port", str(port)),
+            *(arg.format(port=port) if arg == "{port}" else arg for arg in case.args),
         ]
         if case.small:
             words += ["--kv-cache-memory-bytes", "64M"]
@@ -265,6 +339,9 @@ def record(python: str, models: Path, case: Case) -> tuple[str, int | None]:
         if case.eager:
             words.append("--enforce-eager")
         environment = {**os.environ, "VLLM_DO_NOT_TRACK": "1", "TMPDIR": str(scratch), **case.env}
+        if case.hub:
+            environment["HF_ENDPOINT"] = stack.enter_context(hub_that_answers(*case.hub))
+            environment["HF_HOME"] = str(scratch / "hub")
         with log.open("wb") as out:
             process = subprocess.Popen(
                 words, stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -304,6 +381,7 @@ def scrubbed(text: str, python: str, models: Path, scratch: Path) -> str:
         rf"{re.escape(str(venv))}/lib\w*/python[\d.]+/site-packages", "/site-packages", text
     )
     text = re.sub(r"/[\w./-]+/lib/(python3\.\d+)/(?!site-packages)", r"/usr/lib/\1/", text)
+    text = re.sub(r"/[\w./-]+/bin/python3", "/usr/bin/python3", text)
     text = text.replace(str(venv), "/venv").replace(str(Path.home()), "/home/user")
     text = re.sub(rf"\b{re.escape(socket.gethostname())}\b", "host", text)
     return re.sub(r"\b(?!127\.0\.0\.1\b|0\.0\.0\.0\b)(?:\d{1,3}\.){3}\d{1,3}\b", "10.0.0.1", text)

@@ -2,9 +2,9 @@
 
 import ast
 import re
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,7 +16,7 @@ PACKAGE = Path(vllm_autotune.__file__).parent
 ROOT = Path(__file__).parents[2]
 
 ONLY = {
-    "click": "cli.py",
+    "click": "cli",
     "rich": "console.py",
     "pynvml": "device.py",
     "subprocess": "server.py",
@@ -54,10 +54,9 @@ modules = pytest.mark.parametrize("path", sorted(PACKAGE.glob("**/*.py")), ids=l
 
 @modules
 def test_each_outside_world_has_one_door(path: Path) -> None:
+    door = path.relative_to(PACKAGE).parts[0]
     strangers = {
-        name: ONLY[name]
-        for name in imports(ast.walk(parsed(path)))
-        if ONLY.get(name, path.name) != path.name
+        name: ONLY[name] for name in imports(ast.walk(parsed(path))) if ONLY.get(name, door) != door
     }
     assert strangers == {}, f"{path.name} imports what only {strangers} may"
 
@@ -81,11 +80,13 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_is_quick() -> None:
+    """Computing time, which a busy machine does not stretch; best of five."""
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", HELP], capture_output=True, check=True)
-        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.3, f"best of five: {min(seconds):.2f} s"
 
 

@@ -15,7 +15,7 @@ from ..outcome import (
     Rejected,
 )
 from .milestones import readings_of, to_bytes
-from .signature import Signature
+from .signature import DEATH, Signature
 
 SHOWN = 600  # characters of a line kept as evidence
 MOST_EVIDENCE = 5
@@ -48,6 +48,20 @@ class Finding:
             readings=readings_of(match),
         )
 
+    def is_beyond(self, signature: Signature) -> bool:
+        """Tell whether nothing with that signature can change a verdict that rests on this."""
+        mine = self.signature
+        return signature.strength <= mine.strength and signature.name != mine.name
+
+    def has_all_of(self, signature: Signature) -> bool:
+        """Tell whether that signature, found again, can only repeat what is known for good."""
+        return (
+            signature is self.signature
+            and signature.fatal
+            and signature.strength > DEATH
+            and signature.pattern.groupindex.keys() <= self.groups.keys()
+        )
+
     def lacks(self, again: Self) -> bool:
         """Tell whether the same failure, said again, says more."""
         return self.signature.name == again.signature.name and (
@@ -64,10 +78,13 @@ class Finding:
             readings=again.readings.updated(self.readings),
         )
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether lines below may belong to it: pydantic names the field, then what is wrong."""
+        return len(self.after) < 2 and "validation error" in self.line
+
     def is_followed_by(self, said: str) -> bool:
-        """Tell whether a line below belongs to it: pydantic names the field, then what is wrong."""
-        if "validation error" not in self.line or len(self.after) == 2:
-            return False
+        """Tell whether this line below belongs to it."""
         return "[type=" in said or bool(not self.after and re.fullmatch(r"[a-z_]+", said))
 
     def followed_by(self, line: str, said: str) -> Self:

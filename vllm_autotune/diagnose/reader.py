@@ -4,14 +4,13 @@ The phase is the last milestone; the cause is the strongest signature, the first
 Wrappers (`Engine core initialization failed`) never are a cause.
 """
 
-import re
 from collections.abc import Iterable
-from functools import cache
 
 from ..outcome import PHASES, Crashed, FailedOutcome, Phase, Readings
 from . import lines
+from .clues import TELLING, TELLING_BEFORE_READY, Clues, clues_of, lines_with
 from .finding import MOST_EVIDENCE, SHOWN, Finding
-from .milestones import MILESTONES, readings_of
+from .milestones import Milestone, readings_of
 from .signature import DEATH, Signature
 from .signatures import OUT_OF_MEMORY_CURES, SIGNATURES
 
@@ -22,34 +21,6 @@ ATTENTIVE_FOR = 8  # lines among which the rest of a torn one, or what belongs t
 MOST_UNKNOWN = 3
 SIGKILLED = (-9, 137)
 ASKED_TO_STOP = (-15, -2, 143, 130)
-
-LAST_WORD = re.compile(r"Error: Engine (?:core initialization failed|process failed to start)")
-# Somebody asked the server to stop; what dies afterwards dies on purpose.
-STOPPING = re.compile(
-    r"\[shutdown\] API server: shutdown triggered|\[shutdown\] EngineCore: trigger received|"
-    r"\[shutdown\] EngineCore: start mode|Shutdown initiated \(timeout|"
-    r"Shutting down FastAPI HTTP server"
-)
-STARTED_AGAIN = re.compile(r"(?:█|API server) +version v?\d")
-EAGER = re.compile(r"Enforce eager set|enforce_eager'?[=:] ?True|Cudagraph is disabled")
-
-# A line that says anything has one of these in it. They are few, because each costs a pass.
-TELLING = (
-    *("rror", "ERROR", "xception", "unexpectedly", "ut of memory", "nccl"),
-    *(
-        "[shutdown] ",
-        "Shutting down FastAPI",
-        "Shutdown initiated",
-        " version ",
-        "timed out",
-        "rpc",
-    ),
-)
-TELLING_BEFORE_READY = (
-    *TELLING,
-    *("nforce", "Cudagraph is disabled"),
-    *(milestone.needle for milestone in MILESTONES),
-)
 
 
 class LogReader:
@@ -96,7 +67,7 @@ class LogReader:
     def _read(self, text: str) -> None:
         """Take the telling ones of some whole lines."""
         starting = not self.ready or " version " in text
-        telling = _lines_with(TELLING_BEFORE_READY if starting else TELLING, text)
+        telling = lines_with(TELLING_BEFORE_READY if starting else TELLING, text)
         if not telling and not self._attentive and not lines.may_be_torn(text):
             self._tail = text.rstrip().rpartition("\n")[2] or self._tail
             return
@@ -136,25 +107,25 @@ class LogReader:
                 self._torn = ()
 
     def _look(self, line: str) -> None:
-        said = lines.body(line)
-        if said.startswith("    "):  # source in a traceback
+        clues = clues_of(line)
+        if clues.is_source:
             return
         found = self._finding
-        if found and found.is_followed_by(said.strip()):
-            self._finding = found.followed_by(line, said.strip())
-        if (found or self._stopping or self._last_word) and STARTED_AGAIN.search(line):
+        if found and found.may_go_on:
+            said = line[clues.said_at :].strip()
+            if found.is_followed_by(said):
+                self._finding = found.followed_by(line, said)
+        if clues.started_again and (found or self._stopping or self._last_word):
             self._restart()
         if not self.ready:
-            self._measure(line)
-        self._stopping = self._stopping or bool(STOPPING.search(line))
+            self._eager = self._eager or clues.eager
+            self._measure(line, clues.milestones)
+        self._stopping = self._stopping or clues.stopping
         if not self._stopping:
-            self._blame(line)
+            self._blame(line, clues)
 
-    def _measure(self, line: str) -> None:
-        self._eager = self._eager or bool(EAGER.search(line))
-        for milestone in MILESTONES:
-            if milestone.needle not in line:
-                continue
+    def _measure(self, line: str, milestones: Iterable[Milestone]) -> None:
+        for milestone in milestones:
             match = milestone.pattern.search(line)
             if not match:
                 continue
@@ -179,17 +150,22 @@ class LogReader:
             # Whatever it complained of, it survived.
             self.ready, self._finding, self._unknown, self._last_word = True, None, [], ""
 
-    def _blame(self, line: str) -> None:
-        if LAST_WORD.search(line):
+    def _blame(self, line: str, clues: Clues) -> None:
+        if clues.last_word:
             self._last_word = line[:SHOWN].strip()
-        found = self._finding.signature if self._finding else None
-        for signature in _worth_a_look(found, self.ready):
-            if signature.needle in line:
-                match = signature.pattern.search(line)
-                if match and not _harmless(line[: match.start()], signature):
-                    self._note(Finding.of(signature, match, self.phase, line))
-                    return
-        if len(self._unknown) < MOST_UNKNOWN and lines.is_exception(line):
+        for signature in clues.signatures:
+            if self.ready and not signature.serving:
+                continue
+            found = self._finding
+            if found and found.is_beyond(signature):
+                continue
+            if found and found.has_all_of(signature):
+                return
+            match = signature.pattern.search(line)
+            if match and not _harmless(line[: match.start()], signature):
+                self._note(Finding.of(signature, match, self.phase, line))
+                return
+        if clues.is_exception and len(self._unknown) < MOST_UNKNOWN:
             self._unknown.append(line[:SHOWN].strip())
 
     def _note(self, new: Finding) -> None:
@@ -267,29 +243,6 @@ class LogReader:
             evidence=tuple(filter(None, evidence))[:MOST_EVIDENCE],
             exit_code=exit_code,
         )
-
-
-def _lines_with(needles: Iterable[str], text: str) -> list[int]:
-    """Return where the lines begin that have one of the needles in them, ascending."""
-    starts: set[int] = set()
-    for needle in needles:
-        at = text.find(needle)
-        while at >= 0:
-            starts.add(text.rfind("\n", 0, at) + 1)
-            end = text.find("\n", at)
-            at = text.find(needle, end) if end >= 0 else -1
-    return sorted(starts)
-
-
-@cache
-def _worth_a_look(found: Signature | None, ready: bool) -> tuple[Signature, ...]:
-    """Return the signatures that could still change a verdict that rests on `found`."""
-    return tuple(
-        signature
-        for signature in SIGNATURES
-        if (signature.serving or not ready)
-        and (found is None or signature.strength > found.strength or signature.name == found.name)
-    )
 
 
 def _harmless(lead: str, signature: Signature) -> bool:

@@ -1,0 +1,60 @@
+"""The command line: the only package that knows click, and the only one that exits."""
+
+import json
+import sys
+from typing import NoReturn
+
+import click
+
+from ..errors import CannotWrite, Refusal
+from ..interruption import Interrupted
+from .commands import cli
+
+__all__ = ["cli", "main"]
+
+
+def _refusal_report(refusal: Refusal) -> str:
+    """Return the JSON document of a run that was refused."""
+    return json.dumps(
+        {
+            "schema_version": 1,
+            "status": "refused",
+            "reason": refusal.message,
+            "hint": refusal.hint,
+            "winner": None,
+            "trials": [],
+        },
+        indent=2,
+    )
+
+
+def main() -> NoReturn:
+    """Run the command line; every end has its exit code."""
+    asked = {"json": False}
+    try:
+        cli.main(prog_name="autotune", standalone_mode=False, obj=asked)
+        sys.exit(0)
+    except Refusal as refusal:
+        _refuse(refusal, asked["json"])
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (Interrupted, click.Abort) as signal:
+        sys.exit(getattr(signal, "exit_code", 130))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away: nothing to say to nobody
+        sys.exit(0)
+    except OSError as error:
+        reason = f"{error.filename or 'output'}: {error.strerror or error}"
+        _refuse(CannotWrite(reason, "check the disk and the folder's rights"), asked["json"])
+
+
+def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
+    from ..console import Screen  # noqa: PLC0415
+
+    if as_json:
+        click.echo(_refusal_report(refusal))
+    Screen().refuse(refusal)
+    sys.exit(refusal.exit_code)

@@ -1,0 +1,311 @@
+"""The commands."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import __version__
+from ..interruption import interruptible
+from .options import (
+    SETTINGS,
+    cache_option,
+    json_option,
+    request_options,
+    tuning_options,
+)
+
+if TYPE_CHECKING:
+    from ..facts import Facts
+    from ..report import Report
+    from ..survey import Request
+
+FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
+
+
+class TuneByDefault(click.Group):
+    """`autotune --model M` means `autotune tune --model M`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Insert `tune` where the first word is an option that is not the group's own."""
+        if args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
+            args = ["tune", *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Complete the options of `tune` as well."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            found += tune.shell_complete(click.Context(tune, parent=ctx), incomplete)
+        return found
+
+
+@click.group(
+    cls=TuneByDefault,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="autotune")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Find, prove and record the first stable vLLM launch configuration for the GPU at hand.
+
+    `autotune --model M` is `autotune tune --model M`.
+
+    Exit codes: 0 stable (or recalled), 1 it does not fit, 2 usage, 3 the environment, 4 a
+    budget is spent, 130/143 interrupted.
+
+    Every option of tune and plan can also be set as AUTOTUNE_<OPTION>, or in autotune.toml.
+    """
+    from ..settings import read_settings  # noqa: PLC0415
+
+    options = {flag.strip("-"): param for param in tune.params for flag in param.opts}
+    found = read_settings(Path("autotune.toml"), options)
+    values = {str(options[name].name): value for name, value in found.items()}
+    commands = dict.fromkeys(cli.commands, values)
+    ctx.default_map = {**commands, "cache": dict.fromkeys(cache.commands, values)}
+
+
+@cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
+@request_options
+@tuning_options
+@click.option("--dry-run", is_flag=True, help="Launch nothing; the same as `autotune plan`.")
+@json_option
+def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
+    """Find (or recall) the first stable configuration."""
+    from ..report import to_json  # noqa: PLC0415
+
+    how = _how(what)
+    if dry_run:
+        _plan(_request(what), as_json)
+        return
+    report, path, _, code = _tuned(_request(what), how)
+    if as_json:
+        click.echo(to_json(report))
+    else:
+        _print(report, path)
+    sys.exit(code)
+
+
+@cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
+@request_options
+@tuning_options
+def serve(**what: Any) -> None:
+    """Recall or tune, then run the winning server in the foreground.
+
+    vLLM's --host, --port, --api-key and the like, given after --, are for this server alone.
+    """
+    from ..deploy import become_server, serving_words  # noqa: PLC0415
+
+    how = _how(what)
+    request = _request(what)
+    report, path, facts, code = _tuned(request, how)
+    if report.winner is None:
+        _print(report, path)
+        sys.exit(code)
+    become_server(report.winner, facts, serving_words(request.fixed))
+
+
+@cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
+@request_options
+@json_option
+def plan(as_json: bool, **what: Any) -> None:
+    """Show the ladder, the estimates, what is skipped and why; launch nothing."""
+    _plan(_request(what), as_json)
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[REPORT]...")
+@json_option
+def show(paths: Sequence[Path], as_json: bool) -> None:
+    """Show a report, or several as a table; a folder stands for all reports below it."""
+    from ..console import print_report, print_reports  # noqa: PLC0415
+    from ..report import read_report, to_json  # noqa: PLC0415
+
+    files: list[Path] = []
+    for path in paths or [Path("results")]:
+        below = sorted(path.rglob("report.json")) if path.is_dir() else []
+        files += below or [path]
+    reports = [read_report(file) for file in files]
+    if as_json:
+        documents = [json.loads(to_json(report)) for report in reports]
+        click.echo(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
+    elif len(reports) == 1:
+        print_report(reports[0], str(files[0]))
+    else:
+        print_reports(reports)
+
+
+@cli.command()
+@click.argument("report", type=click.Path(path_type=Path), default=Path("results"))
+@click.option("--as", "form", type=click.Choice(["shell"]), default="shell", show_default=True)
+def render(report: Path, form: str) -> None:
+    """Print a report's winner as something to deploy; a folder stands for its newest report."""
+    from ..render import render  # noqa: PLC0415
+    from ..report import read_report  # noqa: PLC0415
+
+    click.echo(render(read_report(report), form))
+
+
+@cli.command(context_settings=SETTINGS)
+@click.argument("report", type=click.Path(path_type=Path), default=Path("results"))
+@click.option("--gpus", help="GPUs to use, by index or UUID: 0,1.  [all visible]")
+@click.option("--vllm-python", help="Interpreter of the environment vLLM is in.")
+@json_option
+def check(report: Path, gpus: str | None, vllm_python: str | None, as_json: bool) -> None:
+    """Start a report's winner again on this machine, and prove it again.
+
+    A folder stands for its newest report. Exit code 0: still stable, 1: not.
+    """
+    from ..console import Screen, sentence  # noqa: PLC0415
+    from ..outcome import Environment, Stable  # noqa: PLC0415
+    from ..recheck import recheck  # noqa: PLC0415
+    from ..report import find_report, trial_line  # noqa: PLC0415
+
+    with Screen() as screen, interruptible():
+        trial = recheck(find_report(report), screen, gpus=gpus, vllm_python=vllm_python)
+    click.echo(trial_line(trial) if as_json else sentence(trial.outcome))
+    if not isinstance(trial.outcome, Stable):
+        sys.exit(3 if isinstance(trial.outcome, Environment) else 1)
+
+
+@cli.command()
+@click.argument("logs", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@json_option
+def diagnose(logs: Sequence[str], as_json: bool) -> None:
+    """Say what a vLLM log shows went wrong, in which phase, and what cures it.
+
+    `-` reads stdin. Exit code 0: understood, 1: not.
+    """
+    from ..console import print_diagnosis  # noqa: PLC0415
+    from ..diagnose import Diagnosis, read_log  # noqa: PLC0415
+
+    found: list[Diagnosis] = []
+    for log in logs:
+        found.append(read_log(log))
+        if as_json:
+            click.echo(found[-1].to_json())
+        else:
+            print_diagnosis(log, found[-1].outcome, found[-1].cures)
+    sys.exit(0 if all(diagnosis.understood for diagnosis in found) else 1)
+
+
+@cli.group()
+def cache() -> None:
+    """List, look up and clear the answers kept."""
+
+
+@cache.command("list", context_settings=SETTINGS)
+@cache_option
+def cache_list(cache_dir: Path | None) -> None:
+    """Print the key of every answer."""
+    for key in _cache(cache_dir).keys():  # noqa: SIM118  no mapping
+        click.echo(key)
+
+
+@cache.command("key", context_settings=SETTINGS)
+@request_options
+def cache_key(**what: Any) -> None:
+    """Print the key under which `autotune tune` with these options keeps its answer."""
+    from ..store import cache_key  # noqa: PLC0415
+    from ..survey import survey  # noqa: PLC0415
+
+    click.echo(cache_key(survey(_request(what))))
+
+
+@cache.command("clear", context_settings=SETTINGS)
+@cache_option
+def cache_clear(cache_dir: Path | None) -> None:
+    """Forget every answer."""
+    count = _cache(cache_dir).clear()
+    click.echo(f"{count} {'answer' if count == 1 else 'answers'} forgotten")
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of the report."""
+    from ..report import schema  # noqa: PLC0415
+
+    click.echo(json.dumps(schema(), indent=2))
+
+
+def _how(what: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of the tuning out of those of the request."""
+    names = ("results_dir", "cache_dir", "refresh", "max_launches", "time_budget")
+    return {name: what.pop(name) for name in (*names, "launch_timeout", "port_range")}
+
+
+def _tuned(request: "Request", how: dict[str, Any]) -> "tuple[Report, Path | None, Facts, int]":
+    """Tune; return the report, where it lies, the facts, and the exit code."""
+    from ..console import Screen  # noqa: PLC0415
+    from ..report import EXIT_CODES  # noqa: PLC0415
+    from ..store import default_cache, make_folder  # noqa: PLC0415
+    from ..survey import describe, survey  # noqa: PLC0415
+    from ..tuner import Options, tune  # noqa: PLC0415
+
+    budget = how["time_budget"]
+    options = Options(
+        results=how["results_dir"],
+        cache=how["cache_dir"] or default_cache(),
+        refresh=how["refresh"],
+        max_launches=how["max_launches"],
+        launch_seconds=how["launch_timeout"],
+        until=time.monotonic() + budget if budget else None,
+        ports=how["port_range"],
+    )
+    with Screen() as screen, interruptible() as signals:
+        facts = survey(request)
+        make_folder(options.results)
+        screen.note(describe(facts))
+        report, path = tune(facts, options, screen)
+    code = EXIT_CODES[report.status]
+    if report.status == "interrupted" and signals:
+        code = 128 + signals[0]
+    return report, path, facts, code
+
+
+def _print(report: "Report", path: Path | None) -> None:
+    from ..console import print_report  # noqa: PLC0415
+
+    print_report(report, str(path) if path else None)
+
+
+def _cache(folder: Path | None) -> Any:
+    from ..store import Cache, default_cache  # noqa: PLC0415
+
+    return Cache(folder or default_cache())
+
+
+def _plan(request: "Request", as_json: bool) -> None:
+    from ..console import print_plan  # noqa: PLC0415
+    from ..search import plan  # noqa: PLC0415
+    from ..survey import describe, survey  # noqa: PLC0415
+
+    facts = survey(request)
+    rows = list(plan(facts))
+    if as_json:
+        click.echo(json.dumps([_plan_row(*row) for row in rows], indent=2))
+    else:
+        click.echo(describe(facts), err=True)
+        print_plan(rows)
+
+
+def _plan_row(rung: Any, candidate: Any, why: str) -> dict[str, Any]:
+    return {
+        "rung": rung.name,
+        "gives_up": rung.gives_up,
+        "expectation": why,
+        "flags": candidate.config.flags() if candidate else None,
+        "fits": candidate.predicted.fits if candidate else None,
+    }
+
+
+def _request(what: dict[str, Any]) -> "Request":
+    from ..ladder import find_ladder, read_ladder  # noqa: PLC0415
+    from ..survey import Request  # noqa: PLC0415
+
+    ladder = read_ladder(find_ladder(what.pop("ladder"))).without(what.pop("skip"))
+    return Request(ladder=ladder, **what)

@@ -1,0 +1,172 @@
+"""Types and options that commands share."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config import parse_number
+from ..errors import BadUsage
+
+SETTINGS = {"auto_envvar_prefix": "AUTOTUNE"}
+SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+class Tokens(click.ParamType[int]):
+    """A positive whole number; `8k` is 8000 and `8K` is 8192, as vLLM reads them."""
+
+    name = "tokens"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Return the number."""
+        if isinstance(value, int):
+            return value
+        number = parse_number(str(value))
+        if number is None or number != int(number):
+            self.fail(
+                f"`{value}` is no whole number; write 8192, 8k (8000) or 8K (8192)", param, ctx
+            )
+        if number < 1:
+            self.fail(f"it must be at least 1, not {value}", param, ctx)
+        return int(number)
+
+
+class Bytes(click.ParamType[int]):
+    """An amount of memory: 11GiB, 24G, 512MiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Return the bytes."""
+        from ..memory import parse_bytes  # noqa: PLC0415
+
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_bytes(str(value))
+        except BadUsage as refusal:
+            self.fail(f"{refusal.message}. {refusal.hint}", param, ctx)
+
+
+class Ports(click.ParamType[range]):
+    """A range of ports: 8100-8199."""
+
+    name = "first-last"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> range:
+        """Return the ports."""
+        if isinstance(value, range):
+            return value
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", str(value))
+        if match is None:
+            self.fail(f"`{value}` is no range of ports; write 8100-8199", param, ctx)
+        ports = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if not ports or ports[0] < 1 or ports[-1] > 65535:
+            self.fail(f"`{value}` holds no ports between 1 and 65535", param, ctx)
+        return ports
+
+
+def request_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what to tune on what."""
+    options = [
+        click.option("--model", required=True, help="Folder of the model, or its name on the Hub."),
+        click.option("--revision", help="Branch, tag or commit of a model from the Hub."),
+        click.option(
+            "--context",
+            type=Tokens(),
+            help="Tokens of prompt and answer together that must fit.  [the model's own length, "
+            "shortened if need be]",
+        ),
+        click.option(
+            "--min-context",
+            type=Tokens(),
+            help="Shortest context you accept.  [--context, else 4096]",
+        ),
+        click.option(
+            "--concurrency",
+            type=Tokens(),
+            default=1,
+            show_default=True,
+            help="Full-length sequences that must fit at once.",
+        ),
+        click.option("--gpus", help="GPUs to use, by index or UUID: 0,1.  [all visible]"),
+        click.option(
+            "--memory-limit",
+            type=Bytes(),
+            help="Use at most this much of each device; rehearses a smaller card.",
+        ),
+        click.option(
+            "--headroom",
+            type=Bytes(),
+            help="Keep this much of each device free.  [512MiB, on a CPU 1GiB]",
+        ),
+        click.option(
+            "--ladder",
+            default="default",
+            show_default=True,
+            help="default, long-context, low-latency, or the path of a .toml file.",
+        ),
+        click.option("--skip", multiple=True, metavar="RUNG", help="Leave a rung out; repeatable."),
+        click.option("--vllm-python", help="Interpreter of the environment vLLM is in."),
+        click.option("--vllm-command", help="Words that start a server, instead of the usual."),
+        click.argument("fixed", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM_ARGS]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def json_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --json; `main` has to know of it too."""
+
+    def note(ctx: click.Context, _: click.Parameter, asked: bool) -> bool:
+        if ctx.obj is not None:
+            ctx.obj["json"] = asked
+        return asked
+
+    return click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        envvar="AUTOTUNE_JSON",
+        callback=note,
+        help="Print one JSON document.",
+    )(command)
+
+
+results_option = click.option(
+    "--results-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Where each run leaves its logs, journal and report.",
+)
+cache_option = click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where answers are kept.  [the user's cache folder]",
+)
+
+
+def tuning_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how to tune, and what may be spent."""
+    options = [
+        results_option,
+        cache_option,
+        click.option("--refresh", is_flag=True, help="Search again, whatever the cache knows."),
+        click.option("--max-launches", type=Tokens(), default=12, show_default=True),
+        click.option("--time-budget", type=SECONDS, help="Seconds after which to stop."),
+        click.option(
+            "--launch-timeout",
+            type=SECONDS,
+            default=1800,
+            show_default=True,
+            help="Seconds a server may take to get ready.",
+        ),
+        click.option("--port-range", type=Ports(), help="Ports trials may use.  [any free one]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command

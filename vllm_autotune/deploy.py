@@ -1,0 +1,33 @@
+"""Become the server of a winner."""
+
+import os
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .config import LaunchConfig, parse_arguments
+from .device import visible_environment
+from .errors import NoEngine
+from .facts import Facts
+from .report import Winner
+from .survey import SERVING
+
+
+def serving_words(fixed: Sequence[str]) -> list[str]:
+    """Return the user's arguments that a trial leaves out: host, port, key and the like."""
+    args = parse_arguments(fixed)
+    return LaunchConfig("", {n: v for n, v in args.items() if n in SERVING}).flags()
+
+
+def become_server(winner: Winner, facts: Facts, words: Sequence[str]) -> NoReturn:
+    """Replace this process by the winner's server.
+
+    Raises NoEngine when it cannot be started.
+    """
+    devices = facts.used(LaunchConfig(winner.model, winner.args))
+    env = {**os.environ, **visible_environment(list(devices)), **winner.env}
+    argv = [*winner.argv, *words]
+    try:
+        os.execvpe(argv[0], argv, env)
+    except OSError as error:
+        reason = f"`{argv[0]}` cannot be started: {error.strerror}"
+        raise NoEngine(reason, "tune again with --refresh") from error
