@@ -24,6 +24,7 @@ import psutil
 from .errors import CannotWrite, NoEngine, NoPort
 
 MARKER = "AUTOTUNE_TRIAL"
+CGROUP = Path("/sys/fs/cgroup")
 
 # The caller's key would lock our own probe out; the plan cache would replay other trials' memory.
 # setproctitle in vLLM's engine and workers wipes their environment, and the marker with it,
@@ -212,9 +213,10 @@ def _living(trial: str, session: int | None) -> Iterator[psutil.Process]:
 
 def oom_kills() -> int:
     """Return how many processes the kernel has killed for memory in our cgroup so far."""
-    with suppress(OSError):
-        for line in Path("/sys/fs/cgroup/memory.events").read_text().splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
+    for file in ("memory.events", "memory/memory.oom_control"):  # cgroup v2, v1
+        with suppress(OSError):
+            for line in (CGROUP / file).read_text().splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
     return 0

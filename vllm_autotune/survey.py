@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .checkpoint import Checkpoint, read_checkpoint
 from .config import LaunchConfig, Value, Workload, parse_arguments
@@ -53,6 +54,8 @@ def survey(request: Request) -> Facts:
 
     Raises a Refusal for whatever is missing, broken or contradictory.
     """
+    if Path(request.model).exists():  # what is deployed starts from any folder
+        request = replace(request, model=str(Path(request.model).resolve()))
     arguments = parse_arguments(request.fixed)
     fixed = {name: value for name, value in arguments.items() if name not in SERVING}
     if request.revision and "revision" not in fixed:

@@ -57,8 +57,8 @@ Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(path)
 class Case:
     """One way to start vLLM; `act` is what to do once `when` is in the log.
 
-    `{port}` in `args` is the server's port, `occupied` by somebody else or free. `hub` is the
-    status and the error code that a stand-in for the Hugging Face Hub answers with.
+    With `occupied`, somebody else has the server's port; `{taken}` in `args` is a port that
+    somebody has. `hub` is what a stand-in for the Hugging Face Hub answers: status and error code.
     """
 
     args: tuple[str, ...] = ()
@@ -213,11 +213,10 @@ CASES = {
         model="small-heads", args=("--load-format", "dummy"), act=serve_and_stop
     ),
     "removed-architecture": Case(model="removed-architecture"),
-    "plugin-architecture": Case(model="plugin-architecture"),
+    "plugin-architecture": Case(model="plugin-architecture", args=("--model-impl", "vllm")),
     "broken-architecture": Case(model="broken-architecture"),
     "pipeline-unsupported": Case(model="looped", args=("--pipeline-parallel-size", "2")),
     "quantization-dtype": Case(model="awq", args=("--dtype", "float32")),
-    "kv-cache-dtype": Case(args=("--kv-cache-dtype", "nvfp4"), act=serve_and_stop),
     "ray-missing": Case(args=("--distributed-executor-backend", "ray")),
     "gated-model": Case(model="nobody/gated", hub=(403, "GatedRepo")),
     "unknown-name": Case(model="nobody/nothing", hub=(404, "RepoNotFound")),
@@ -227,9 +226,8 @@ CASES = {
     "rendezvous-port-in-use": Case(
         args=(
             *("--tensor-parallel-size", "2", "--nnodes", "2", "--node-rank", "0"),
-            *("--master-addr", "127.0.0.1", "--master-port", "{port}"),
+            *("--master-addr", "127.0.0.1", "--master-port", "{taken}"),
         ),
-        occupied=True,
     ),
     "host-out-of-memory": Case(
         args=("--kv-cache-memory-bytes", "10G"),
@@ -323,6 +321,8 @@ def record(python: str, models: Path, case: Case) -> tuple[str, int | None]:
             port_holder.listen()
         else:
             port_holder.close()
+        somebody = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        taken = somebody.getsockname()[1]
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         log = scratch / "log"
         model = case.model if "/" in case.model else str(models / case.model)
@@ -330,7 +330,7 @@ def record(python: str, models: Path, case: Case) -> tuple[str, int | None]:
             *("nice", "-n", "19", *case.wrap, python, "-m", "vllm.entrypoints.openai.api_server"),
             *("--model", model, "--served-model-name", "m"),
             *("--host", "127.0.0.1", "--port", str(port)),
-            *(arg.format(port=port) if arg == "{port}" else arg for arg in case.args),
+            *(str(taken) if arg == "{taken}" else arg for arg in case.args),
         ]
         if case.small:
             words += ["--kv-cache-memory-bytes", "64M"]

@@ -208,13 +208,6 @@ FROM_SOURCE: tuple[tuple[str, str, dict[str, Any]], ...] = (
         {"kind": "environment"},
     ),
     (
-        "ValueError: Externally held weights on device cuda:0 (30.1/39.5 GiB) exceed the "
-        "desired GPU "
-        "memory utilization (0.5, 19.75 GiB). Increase GPU memory",
-        "external_weights",
-        {"kind": "out_of_memory"},
-    ),
-    (
         "AssertionError: Error in memory profiling. Initial free memory 60.5 GiB, current free "
         "memory "
         "70.25 GiB. This happens when other processes sharing the same container release",
@@ -298,8 +291,8 @@ FROM_SOURCE: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("RuntimeError: NCCL error: unhandled system error", "nccl", {"kind": "environment"}),
     ("torch.distributed.DistBackendError: NCCL error in: /pytorch/torch/csrc", "nccl", {}),
     ("torch.distributed.DistNetworkError: The server socket has failed to listen on any local "
-    "network "
-     "address. port: 45759, EADDRINUSE", "port_in_use", {"kind": "environment"}),
+     "network address. port: 45759, useIpv6: false, code: -98, name: EADDRINUSE, message: address "
+     "already in use", "port_in_use", {"kind": "environment"}),
     ("OSError: You are trying to access a gated repo.", "gated_model", {}),
     ("huggingface_hub.errors.GatedRepoError: 403 Client Error. Cannot access gated repo for url",
      "gated_model", {}),
@@ -499,6 +492,13 @@ def test_a_second_start_in_the_same_log_starts_anew() -> None:
     reader.feed(banner + LOADING + LOADED + KV_SIZE + READY)
     assert reader.verdict() is None
     assert reader.readings.kv_tokens == 2115440
+    reader.feed(banner + LOADING + LOADED + WORKER + OUT)  # the one before died without a word
+    assert getattr(reader.verdict(), "phase", None) == "profile"
+
+
+def test_a_banner_that_a_user_sent_is_no_start() -> None:
+    line = "INFO 11-20 09:50:12 [logger.py:39] Received request 1: prompt: 'API server version 1'\n"
+    assert read(READY + line).verdict(exit_code=0) is None
 
 
 def test_the_last_line_is_fit_to_show() -> None:
@@ -536,22 +536,37 @@ def test_a_log_without_an_end_of_line_stays_in_bounded_memory() -> None:
     assert isinstance(reader.verdict(exit_code=1), Crashed)
 
 
-def test_a_long_log_is_read_fast_and_in_little_memory() -> None:
-    served = (
-        '(APIServer pid=833) INFO:     127.0.0.1:37296 - "POST /v1/completions HTTP/1.1" 200 OK\n'
-    )
-    stats = (
-        "(APIServer pid=833) INFO 11-20 09:50:12 [loggers.py:120] Engine 000: Avg prompt "
-        "throughput: "
-        "1024.0 tokens/s, Running: 3 reqs, Waiting: 0 reqs, GPU KV cache usage: 4.3%\n"
-    )
-    piece = (served + stats) * 300
-    reader = read(READY)
+ACCESS = '(APIServer pid=833) INFO:     127.0.0.1:37296 - "POST /v1/completions HTTP/1.1" 200 OK\n'
+STATS = (
+    "(APIServer pid=833) INFO 11-20 09:50:12 [loggers.py:120] Engine 000: Avg prompt throughput: "
+    "1024.0 tokens/s, Running: 3 reqs, Waiting: 0 reqs, GPU KV cache usage: 4.3%\n"
+)
+SERVED = READY + (ACCESS + STATS) * 5000
+CRASHED = (GOLDEN / "0.26.0-h200" / "graphs-out-of-memory.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("piece", "cause"),
+    [
+        (SERVED, None),
+        (CRASHED, "cuda_out_of_memory"),
+        (CRASHED + SERVED, None),
+        ((GOLDEN / "0.32.0-cpu" / "ready-compiled.log").read_text(), None),
+        (WORKER + OUT, "cuda_out_of_memory"),
+        (READY + "x" * 5_000_000, None),
+        ("".join(f"{WORKER}ValueError: odd, {i}\n" for i in range(9999)), "unknown"),
+    ],
+    ids=["served", "crashing", "recovering", "restarting", "one-line", "no-end", "unknown"],
+)
+def test_a_long_log_is_read_fast(piece: str, cause: str | None) -> None:
+    reader, size = LogReader(), 10_000_000
+    text = piece * (size // len(piece) + 1)
     began = time.process_time()
-    for _ in range(10_000_000 // len(piece)):
-        reader.feed(piece)
-    assert time.process_time() - began < 1.0, "100 MB in 10 s, twice what is promised"
-    assert reader.verdict(exit_code=0) is None
+    reader.feed(text)
+    took = (time.process_time() - began) * size / len(text)
+    assert took < 1.5, "100 MB in 15 s, three times what is promised: this machine may be busy"
+    verdict = reader.verdict()
+    assert (verdict and verdict.cause) == cause
 
 
 def test_device_busy_is_not_the_candidates_fault() -> None:

@@ -68,7 +68,7 @@ def _clues_of_shape(shape: bytes) -> Clues:
         is_source=said.startswith("    "),
         eager=bool(_EAGER.search(line)),
         stopping=bool(_STOPPING.search(line)),
-        started_again=bool(_STARTED_AGAIN.search(line)),
+        started_again=bool(_STARTED_AGAIN.search(line)) and not lines.quotes(line),
         last_word=bool(_LAST_WORD.search(line)),
         is_exception=lines.is_exception(line),
         milestones=tuple(m for m, needle in _MILESTONES if needle in shape),

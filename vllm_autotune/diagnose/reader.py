@@ -115,7 +115,7 @@ class LogReader:
             said = line[clues.said_at :].strip()
             if found.is_followed_by(said):
                 self._finding = found.followed_by(line, said)
-        if clues.started_again and (found or self._stopping or self._last_word):
+        if clues.started_again and (self.ready or found or self._stopping or self._last_word):
             self._restart()
         if not self.ready:
             self._eager = self._eager or clues.eager

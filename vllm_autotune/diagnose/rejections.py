@@ -81,11 +81,6 @@ REJECTIONS: tuple[Signature, ...] = (
         "use --dtype half", "use another quantization method", **_QUANT,
     ),
     signature(
-        "unsupported_quantization", "rejected", "quantization is currently not supported in",
-        r"(?P<detail>\S+ quantization is currently not supported in \w+)", "{detail}",
-        "use another quantization method", **_QUANT,
-    ),
-    signature(
         "unknown_quantization", "rejected", "Unknown quantization method",
         r"(?P<detail>Unknown quantization method: [^.]+)", "{detail}",
         "use a method of this vLLM; bitsandbytes needs vllm-bnb-plugin from 0.28, GGUF "
@@ -102,6 +97,19 @@ REJECTIONS: tuple[Signature, ...] = (
         r"(?P<detail>Cannot find the config file for \w+)",
         "{detail}: the checkpoint is not quantized that way",
         "leave --quantization out, or use a method that quantizes while loading (fp8)", **_QUANT,
+    ),
+    signature(
+        "quantization_mismatch", "rejected", "Config.__init__() missing",
+        r"TypeError: (?P<detail>(?i:\w*(?:fp8|quant|awq|gptq)\w*)Config)\.__init__\(\) missing",
+        "{detail} wants settings that this checkpoint does not have: it is not quantized that way",
+        "leave --quantization out, or use a method that quantizes while loading (fp8)", **_QUANT,
+    ),
+    signature(
+        "unsupported_quantization", "rejected", "_quant",
+        r"Error: (?P<detail>_C::\w+_quant\(\) expected at most 0|"
+        r"'_OpNamespace' '_C' object has no attribute '\w+_quant\w*')",
+        "this build of vLLM has no kernel for that quantization: {detail}",
+        "use another quantization method", phase="load", argument="quantization",
     ),
     signature(
         "deprecated_quantization", "rejected", "--allow-deprecated-quantization",
@@ -131,13 +139,10 @@ REJECTIONS: tuple[Signature, ...] = (
         versions="0.11.2 to 0.33", **_KV_DTYPE,
     ),
     signature(
-        "unsupported_kv_cache_dtype", "rejected", "does not support fp8",
-        r"Error: .{0,400}?FlashAttention does not support fp8",
-        "FlashAttention has no 8-bit KV cache here", "leave --kv-cache-dtype out", **_KV_DTYPE,
-    ),
-    signature(
-        "unsupported_kv_cache_dtype", "rejected", "type fp8e4nv not supported in this architecture",
-        "", "this GPU cannot compute fp8_e4m3", "use --kv-cache-dtype fp8_e5m2, or leave it out",
+        "unsupported_kv_cache_dtype", "rejected", "not support",
+        r"Error: .{0,400}?FlashAttention does not support fp8|"
+        r"type fp8e4nv not supported in this architecture",
+        "this GPU has no such 8-bit KV cache", "leave --kv-cache-dtype out, or try fp8_e5m2",
         **_KV_DTYPE,
     ),
     signature(
@@ -186,12 +191,9 @@ REJECTIONS: tuple[Signature, ...] = (
     ),
     *spellings(
         "remote_code", "rejected", {
-            "requires you to execute the configuration file": "",
             "contains custom code which must be executed": "",
-            "trust_remote_code=True": r"[Pp]lease (?:pass the argument|set the option) "
+            "trust_remote_code=True": r"(?:pass the argument|set the option|consider setting) "
             r"`trust_remote_code=True`",
-            "--trust-remote-code` flag": r"consider setting `trust_remote_code=True` in LLM or "
-            r"using",
         },
         "the model brings its own code", "read that code, then add --trust-remote-code",
         phase="config", argument="trust-remote-code", fatal=False, strength=CONSEQUENCE,

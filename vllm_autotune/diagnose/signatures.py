@@ -62,7 +62,8 @@ _MEMORY: tuple[Signature, ...] = (
         "one request of {max_model_len} tokens does not fit the KV cache of "
         "{estimated_max_model_len} tokens",
         "shorten --max-model-len to the second number",
-        "raise --gpu-memory-utilization if the device has free memory",
+        "raise --gpu-memory-utilization if the device has free memory, VLLM_CPU_KVCACHE_SPACE on a "
+        "CPU",
         phase="kv_cache", versions="V0: 0.6.6, 0.8.5",
     ),
     signature(
@@ -121,13 +122,6 @@ _MEMORY: tuple[Signature, ...] = (
         "lower --gpu-memory-utilization (it is the share of host memory on a CPU)",
         "stop what else uses memory", versions="CPU: 0.20 to 0.33",
     ),
-    signature(
-        "cpu_kv_cache_too_small", "out_of_memory", "Try increasing `VLLM_CPU_KVCACHE_SPACE`", "",
-        "the KV cache reserved in host memory is too small",
-        "raise VLLM_CPU_KVCACHE_SPACE (GiB)", "shorten --max-model-len",
-        phase="kv_cache", where="host", versions="CPU: 0.6.6 to 0.8.5",
-    ),
-
     # --- somebody else's memory ------------------------------------------------------------------
     signature(
         "device_busy", "environment", "Free memory on device",
@@ -138,14 +132,6 @@ _MEMORY: tuple[Signature, ...] = (
         "wait until the process that holds the memory is gone, or stop it",
         "lower --gpu-memory-utilization to at most free / total",
         versions="0.9.2 to 0.33",
-    ),
-    signature(
-        "external_weights", "out_of_memory", "Externally held weights on device",
-        r"Externally held weights on device \S+ \([\d.]+/(?P<total_bytes>[\d.]+) GiB\) exceed the "
-        r"desired GPU memory utilization \((?P<utilization>[\d.]+), (?P<requested_bytes>[\d.]+) "
-        r"GiB\)",
-        "the weights another process holds exceed the {requested_bytes} asked for",
-        "raise --gpu-memory-utilization", phase="load", versions="0.32 to 0.33",
     ),
     signature(
         "memory_released_during_profiling", "environment", "Error in memory profiling",
@@ -177,14 +163,10 @@ _MEMORY: tuple[Signature, ...] = (
     ),
     signature(
         "cuda_out_of_memory", "out_of_memory", "out of memory",
-        r"(?:OutOfMemoryError: |Error: )(?:CUDA|HIP|XPU) out of memory\."
+        r"Error: (?:(?:CUDA|HIP|XPU) out of memory\.|CUDA error: out of memory)"
         r"(?: Tried to allocate (?P<tried_bytes>[\d.]+ [KMG]iB))?"
-        r"(?:.*?of which (?P<left_bytes>[\d.]+ [KMG]iB) is free)?",
-        "the device ran out of memory", strength=GENERIC, serving=True,
-    ),
-    signature(
-        "cuda_out_of_memory", "out_of_memory", "CUDA error: out of memory",
-        r"Error: CUDA error: out of memory",
+        r"(?:.*?of which (?P<left_bytes>[\d.]+ [KMG]iB) is free)?|"
+        r"(?:NCCL|Cuda failure).{0,400}?'out of memory'",
         "the device ran out of memory", strength=GENERIC, serving=True,
     ),
     signature(
@@ -194,26 +176,9 @@ _MEMORY: tuple[Signature, ...] = (
         strength=GENERIC, serving=True,
     ),
     signature(
-        "cuda_out_of_memory", "out_of_memory", "cudaErrorMemoryAllocation",
-        r"Error: .{0,400}?cudaErrorMemoryAllocation|cudaErrorMemoryAllocation: ",
-        "the device ran out of memory", strength=GENERIC, serving=True,
-    ),
-    signature(
-        "cuda_out_of_memory", "out_of_memory", "'out of memory'",
-        r"(?:NCCL|Cuda failure).{0,400}?'out of memory'",
-        "NCCL found no device memory for its buffers", strength=GENERIC, serving=True,
-    ),
-    signature(
-        "host_out_of_memory", "out_of_memory", "DefaultCPUAllocator: can't allocate memory",
-        r"DefaultCPUAllocator: can't allocate memory: you tried to allocate (?P<tried_bytes>\d+ "
-        r"bytes)",
-        "the host ran out of memory: {tried_bytes} more was wanted",
-        "use less host memory: a smaller KV cache on a CPU, less --cpu-offload-gb",
-        where="host", strength=GENERIC, serving=True,
-    ),
-    signature(
-        "host_out_of_memory", "out_of_memory", "Cannot allocate memory",
-        r"Error: \[Errno 12\] Cannot allocate memory",
+        "host_out_of_memory", "out_of_memory", "allocate memory",
+        r"Error: .{0,100}?DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+        r"(?P<tried_bytes>\d+ bytes)|Error: .{0,400}?Cannot allocate memory",
         "the host ran out of memory",
         "use less host memory: a smaller KV cache on a CPU, less --cpu-offload-gb",
         where="host", strength=GENERIC, serving=True,
@@ -229,11 +194,6 @@ _SURROUNDINGS: tuple[Signature, ...] = (
         "another process listens on that port", "take another port", strength=GENERIC,
     ),
     signature(
-        "port_in_use", "environment", "EADDRINUSE", r"Error: .{0,400}?EADDRINUSE",
-        "another process took the port of the workers' rendezvous", "start it again unchanged",
-        strength=GENERIC,
-    ),
-    signature(
         "shared_memory_too_small", "environment", "Insufficient space in",
         r"(?P<detail>Insufficient space in \S+ for [^:]+: \d+ MiB required, \d+ MiB free)",
         "{detail}",
@@ -241,14 +201,18 @@ _SURROUNDINGS: tuple[Signature, ...] = (
     ),
     *spellings(
         "nccl", "environment", {
-            "NCCL error": r"Error: NCCL [Ee]rror|NCCL error in: ",
-            "DistBackendError": r"DistBackendError: ",
-            "ncclUnhandledCudaError": "",
-            "DistNetworkError": r"DistNetworkError: ",
+            "NCCL ": r"Error: NCCL [Ee]rror|NCCL error in: ",
+            "torch.distributed.Dist": r"Dist\w*Error: ",
         }, "the GPUs could not talk to each other",
         "start it again unchanged", "add --disable-custom-all-reduce",
         "give the container more shared memory: --shm-size or --ipc=host",
         strength=CONSEQUENCE, fatal=False, serving=True,
+    ),
+
+    signature(
+        "no_vllm", "environment", "No module named 'vllm'", "",
+        "this Python has no vLLM",
+        "install vLLM for it, or name the Python that has it", phase="spawn",
     ),
 
     # --- deaths without a word -------------------------------------------------------------------
