@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -62,6 +64,20 @@ def described(processes: set[psutil.Process]) -> str:
         except psutil.Error:
             continue
     return "\n".join(lines)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give each worker its own: a device's lock lies there, and tests run side by side.
+
+    Its path is short, since vLLM's sockets lie there too.
+    """
+    tmp_path_factory.getbasetemp()  # stays where it is
+    before = tempfile.gettempdir()
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="t-")
+    yield
+    shutil.rmtree(tempfile.tempdir, ignore_errors=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = before
 
 
 @pytest.fixture(autouse=True)
