@@ -11,9 +11,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,12 +98,14 @@ class Server:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _reader: IO[bytes] | None = field(default=None, init=False)
     _scratch: Path | None = field(default=None, init=False)
+    _guardian: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __enter__(self) -> Self:
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             # Sockets live in it, and their paths may have 107 characters: keep it short.
             self._scratch = Path(tempfile.mkdtemp(prefix="autotune-"))
+            self._guardian = _guardian(self.trial, self._scratch)
             with self.log.open("wb") as log:
                 self._start(log)
             self._reader = self.log.open("rb")
@@ -164,9 +167,9 @@ class Server:
             if self._reader:
                 self._reader.close()
                 self._reader = None
-            if self._scratch:
-                shutil.rmtree(self._scratch, ignore_errors=True)
-                self._scratch = None
+            if self._guardian:
+                self._guardian.communicate()  # it has nothing to do but remove the scratch folder
+                self._guardian = None
         return gone
 
     def _wait_until_gone(self, seconds: float) -> None:
@@ -178,16 +181,11 @@ class Server:
 
     def _kill(self) -> bool:
         self._signal_group(signal.SIGKILL)
-        deadline = time.monotonic() + KILL_SECONDS
-        while (left := list(self._survivors())) and time.monotonic() < deadline:
-            for process in left:
-                with suppress(psutil.Error):
-                    process.kill()
-            time.sleep(0.05)
-        if self._process and not left:
+        gone = _end_all(self._survivors)
+        if self._process and gone:
             self._process.wait()  # a zombie is no survivor, but is to be reaped
             self._process = None
-        return not left
+        return gone
 
     def _signal_group(self, number: signal.Signals) -> None:
         if self._process:
@@ -197,6 +195,39 @@ class Server:
     def _survivors(self) -> Iterator[psutil.Process]:
         # Without a process: a signal may have struck while it was being started.
         return _living(self.trial, self._process.pid if self._process else None)
+
+
+def guard(trial: str, scratch: str) -> None:
+    """Wait until our parent is gone, however it went, and clean up behind its server.
+
+    Even SIGKILL closes the pipe that is our stdin.
+    """
+    sys.stdin.buffer.read()
+    _end_all(lambda: _living(trial, None))
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _guardian(trial: str, scratch: Path) -> subprocess.Popen[bytes]:
+    code = "import sys; from vllm_autotune.server import guard; guard(*sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, trial, str(scratch)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C at the terminal is not for it
+    )
+
+
+def _end_all(living: Callable[[], Iterator[psutil.Process]]) -> bool:
+    """Kill until none is left, 10 s at most; tell whether none is."""
+    deadline = time.monotonic() + KILL_SECONDS
+    while (left := list(living())) and time.monotonic() < deadline:
+        for process in left:
+            with suppress(psutil.Error):
+                process.kill()
+        time.sleep(0.05)
+    return not left
 
 
 def _living(trial: str, session: int | None) -> Iterator[psutil.Process]:

@@ -247,6 +247,19 @@ def test_sigterm_has_its_own_exit_code(place: Place) -> None:
     assert process.returncode == 143
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_even_sigkill_leaves_nothing_behind(place: Place, phase: str) -> None:
+    script, words, count = PHASES[phase]
+    with place.running(*LARGE, **script) as process:
+        place.wait_for(words, process, count)
+        time.sleep(0.3)
+        process.kill()
+        process.communicate(timeout=30)
+    deadline = time.monotonic() + 5  # the fixtures look for processes and files
+    while any(place.temporary.glob("autotune-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def test_a_second_ctrl_c_leaves_at_once(place: Place) -> None:
     with place.running(*LARGE, mode="hang ignores_sigterm") as process:
         place.wait_for("GET /v1/models", process)

@@ -136,6 +136,13 @@ CASES = {
     "kv-too-small": Case(
         args=("--max-model-len", "32768", "--kv-cache-memory-bytes", "20M"), small=False
     ),
+    # Before 0.20 a CPU's KV cache is as large as this says, in whole GiB.
+    "kv-space-too-small": Case(
+        env={"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"},
+        args=("--max-model-len", "1000000"),
+        small=False,
+    ),
+    "ready-default-kv": Case(small=False),
     "no-kv-memory": Case(args=("--kv-cache-memory-bytes", "1000"), small=False),
     "auto-fit-impossible": Case(
         args=("--max-model-len", "auto", "--kv-cache-memory-bytes", "1000"), small=False
@@ -145,6 +152,7 @@ CASES = {
     "model-exceeds-reservation": Case(args=("--gpu-memory-utilization", "0.01"), small=False),
     "context-too-long": Case(args=("--max-model-len", "1000000")),
     "unknown-flag": Case(args=("--swap-space", "8")),
+    "flag-of-a-newer-version": Case(args=("--quantization-config", "{}")),
     "invalid-choice": Case(args=("--kv-cache-dtype", "fp7")),
     "invalid-number": Case(args=("--max-num-seqs", "many")),
     "invalid-utilization": Case(args=("--gpu-memory-utilization", "1.5")),

@@ -62,6 +62,7 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
         rf"(?:.*?with (?P<requested_bytes>{_GIB}) GiB requested)?",
         "kv_cache",
     ),
+    ("KVCACHE_SPACE not set", rf"not set\. Using (?P<kv_bytes>{_GIB}) GiB for KV cache", None),
     (
         "memory for KV Cache as",
         rf"reserved (?P<kv_bytes>{_GIB}) GiB memory for KV Cache",
