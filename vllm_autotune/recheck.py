@@ -1,7 +1,9 @@
 """Start a recorded winner again on this machine, and prove it again."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .config import LaunchConfig
 from .errors import BadReport
@@ -17,17 +19,16 @@ from .tuner import Audience
 LAUNCH_SECONDS = 1800.0
 
 
-def recheck(
-    path: Path, audience: Audience, *, gpus: str | None = None, vllm_python: str | None = None
-) -> Trial:
+def recheck(path: Path, audience: Audience, **where: Any) -> Trial:
     """Launch a report's winner and return what became of it; its log lies beside the report.
 
-    What it must bear is the report's workload, at the context it was proven at.
+    What it must bear is the report's workload, at the context it was proven at. `where` are
+    fields of a Request: `gpus`, `vllm_python`, `vllm_command`.
 
     Raises a Refusal for whatever is missing, and for a report without a winner.
     """
     report = read_report(path)
-    facts = replace(_survey(report, gpus, vllm_python), workload=report.workload)
+    facts = replace(_survey(report, where), workload=report.workload)
     candidate = _candidate(report, facts)
     with locked(facts.devices):
         audience.begin(1, candidate)
@@ -38,17 +39,15 @@ def recheck(
     return trial
 
 
-def _survey(report: Report, gpus: str | None, vllm_python: str | None) -> Facts:
+def _survey(report: Report, where: Mapping[str, Any]) -> Facts:
     request = Request(
         model=report.model.path,
         revision=report.model.revision,
         ladder=read_ladder(find_ladder("default")),
-        gpus=gpus,
         memory_limit=report.devices[0].limit_bytes,
         fixed=LaunchConfig("", report.fixed).flags(),
-        vllm_python=vllm_python,
     )
-    return survey(request)
+    return survey(replace(request, **where))
 
 
 def _candidate(report: Report, facts: Facts) -> Candidate:

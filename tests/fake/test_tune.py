@@ -78,6 +78,16 @@ class Place:
             timeout=60,
         )
 
+    def checked(self, **script: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*AUTOTUNE, "check", str(self.results), "--vllm-command", " ".join(COMMAND)],
+            env=self.environment(script),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
     @contextmanager
     def running(self, *options: str, **script: object) -> Iterator[subprocess.Popen[str]]:
         with subprocess.Popen(
@@ -174,6 +184,16 @@ def test_a_refused_context_is_shortened_proven_reported_and_recalled(place: Plac
     assert recalled["elapsed_seconds"] < 1
     assert recalled["winner"] == winner
     assert len(list(place.results.rglob("trial-*.log"))) == 2
+
+
+def test_a_winner_is_proven_again_or_found_wanting(place: Place) -> None:
+    assert place.run(*SMALL).returncode == 0
+    good = place.checked()
+    assert good.returncode == 0, good.stderr
+    assert "stable: 71 requests came back right" in good.stdout
+    bad = place.checked(mode="too_few_tokens")
+    assert bad.returncode == 1
+    assert "asked for" in bad.stdout
 
 
 def test_json_is_the_only_document_on_stdout_and_what_is_fixed_stays(place: Place) -> None:

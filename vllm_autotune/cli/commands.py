@@ -154,8 +154,9 @@ def render(report: Path, form: str) -> None:
 @click.argument("report", type=click.Path(path_type=Path), default=Path("results"))
 @click.option("--gpus", help="GPUs to use, by index or UUID: 0,1.  [all visible]")
 @click.option("--vllm-python", help="Interpreter of the environment vLLM is in.")
+@click.option("--vllm-command", help="Words that start a server, instead of the usual.")
 @json_option
-def check(report: Path, gpus: str | None, vllm_python: str | None, as_json: bool) -> None:
+def check(report: Path, as_json: bool, **where: str | None) -> None:
     """Start a report's winner again on this machine, and prove it again.
 
     A folder stands for its newest report. Exit code 0: still stable, 1: not.
@@ -166,7 +167,7 @@ def check(report: Path, gpus: str | None, vllm_python: str | None, as_json: bool
     from ..report import find_report, trial_line  # noqa: PLC0415
 
     with Screen() as screen, interruptible():
-        trial = recheck(find_report(report), screen, gpus=gpus, vllm_python=vllm_python)
+        trial = recheck(find_report(report), screen, **where)
     click.echo(trial_line(trial) if as_json else sentence(trial.outcome))
     if not isinstance(trial.outcome, Stable):
         sys.exit(3 if isinstance(trial.outcome, Environment) else 1)
