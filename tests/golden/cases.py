@@ -100,6 +100,14 @@ def ask_a_frozen_worker(server: Server) -> None:
     server.ask_meanwhile()
 
 
+def take_memory(server: Server) -> None:
+    """Hold 5 GiB until the server ends, as another program may."""
+    held = b"x" * (5 << 30)
+    with suppress(subprocess.TimeoutExpired):
+        server.process.wait(timeout=120)
+    del held
+
+
 def kill_engine_under_load(server: Server) -> None:
     server.ask_meanwhile()
     server.kill_child("EngineCore")
@@ -149,6 +157,15 @@ CASES = {
     ),
     "kv-too-large": Case(args=("--kv-cache-memory-bytes", "900G"), small=False),
     "memory-busy": Case(args=("--gpu-memory-utilization", "1.0"), small=False),
+    # Compiling leaves the time for it; the limit is for when it is too late after all.
+    "memory-taken-meanwhile": Case(
+        args=("--gpu-memory-utilization", "0.85"),
+        small=False,
+        eager=False,
+        wrap=("sh", "-c", IN_LITTLE_ADDRESS_SPACE, "sh"),
+        when="Loading weights took",
+        act=take_memory,
+    ),
     "model-exceeds-reservation": Case(args=("--gpu-memory-utilization", "0.01"), small=False),
     "context-too-long": Case(args=("--max-model-len", "1000000")),
     "unknown-flag": Case(args=("--swap-space", "8")),

@@ -157,8 +157,8 @@ def test_a_progress_bar_tells_that_graphs_are_captured() -> None:
     assert read(LOADING + LOADED + bar).phase == "graphs"
 
 
-# One line for each signature that no real log of ours shows; the words are vLLM's (or torch's,
-# NCCL's, the Hub's), the numbers are made up.
+# At least one line for each signature that no real log of ours shows; the words are vLLM's (or
+# torch's, NCCL's, the Hub's), the numbers are made up.
 FROM_SOURCE: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "ValueError: To serve at least one request with the models's max seq len (32768), (1.75 "
@@ -281,6 +281,10 @@ FROM_SOURCE: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "unsupported_kv_cache_dtype",
         {},
     ),
+    ("NotImplementedError: FlashAttention does not support fp8 kv-cache on this device.",
+     "unsupported_kv_cache_dtype", {"argument": "kv-cache-dtype"}),
+    ("AttributeError: '_OpNamespace' '_C' object has no attribute 'static_scaled_fp8_quant'",
+     "unsupported_quantization", {"phase": "load"}),
     ("  Value error, Pipeline parallelism is not supported for this model. Supported models",
      "pipeline_parallel_unsupported", {}),
     ("ImportError: Please install bitsandbytes>=0.46.1 via `pip install bitsandbytes>=0.46.1`",

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from . import lines
 from .milestones import MILESTONES, Milestone
@@ -17,15 +18,17 @@ from .signatures import SIGNATURES
 REMEMBERED = 512  # shapes
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 
-_LAST_WORD = re.compile(r"Error: Engine (?:core initialization failed|process failed to start)")
-# Somebody asked the server to stop; what dies afterwards dies on purpose.
-_STOPPING = re.compile(
-    r"\[shutdown\] API server: shutdown triggered|\[shutdown\] EngineCore: trigger received|"
-    r"\[shutdown\] EngineCore: start mode|Shutdown initiated \(timeout|"
-    r"Shutting down FastAPI HTTP server"
+Mark = Literal["last word", "stopping", "started again", "eager"]
+# Where somebody asked the server to stop, what dies afterwards dies on purpose.
+_MARKS: tuple[tuple[Mark, str, str], ...] = (
+    ("last word", "Error: Engine ", r"core initialization failed|process failed to start"),
+    ("stopping", "[shutdown] ", r"API server: shutdown triggered|EngineCore: (?:trigger|start)"),
+    ("stopping", "Shutdown initiated (timeout", ""),
+    ("stopping", "Shutting down FastAPI HTTP server", ""),
+    ("started again", " version ", r"(?:█|API server) +version v?\d"),
+    ("eager", "nforce", r"Enforce eager set|enforce_eager'?[=:] ?True"),
+    ("eager", "Cudagraph is disabled", ""),
 )
-_STARTED_AGAIN = re.compile(r"(?:█|API server) +version v?\d")
-_EAGER = re.compile(r"Enforce eager set|enforce_eager'?[=:] ?True|Cudagraph is disabled")
 
 # A line that says anything has one of these in it. They are few, because each costs a pass.
 TELLING = (
@@ -45,11 +48,8 @@ class Clues:
 
     said_at: int
     is_source: bool
-    eager: bool
-    stopping: bool
-    started_again: bool
-    last_word: bool
     is_exception: bool
+    marks: frozenset[Mark]
     milestones: tuple[Milestone, ...]
     signatures: tuple[Signature, ...]
 
@@ -66,18 +66,19 @@ def _clues_of_shape(shape: bytes) -> Clues:
     return Clues(
         said_at=len(line) - len(said),
         is_source=said.startswith("    "),
-        eager=bool(_EAGER.search(line)),
-        stopping=bool(_STOPPING.search(line)),
-        started_again=bool(_STARTED_AGAIN.search(line)) and not lines.quotes(line),
-        last_word=bool(_LAST_WORD.search(line)),
         is_exception=lines.is_exception(line),
-        milestones=tuple(m for m, needle in _MILESTONES if needle in shape),
-        signatures=tuple(s for s, needle in _SIGNATURES if needle in shape),
+        marks=frozenset(
+            mark
+            for mark, needle, pattern in _MARKS
+            if needle in line and re.search(pattern, line) and not lines.quotes(line)
+        ),
+        milestones=tuple(m for m, needle in _MILESTONES if needle in line),
+        signatures=tuple(s for s, needle in _SIGNATURES if needle in line),
     )
 
 
-def _shape_of(needle: str) -> bytes:
-    return needle.encode().translate(_DIGITS)
+def _shape_of(needle: str) -> str:
+    return needle.encode().translate(_DIGITS).decode()
 
 
 _MILESTONES = tuple((milestone, _shape_of(milestone.needle)) for milestone in MILESTONES)

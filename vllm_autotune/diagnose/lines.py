@@ -6,6 +6,7 @@ _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|
 # A tqdm bar begins with `\r` and ends without a newline: `Loading:  50%|##  | 1/2 [00:01<00:01]`.
 _BAR = re.compile(r"\d{1,3}%[^|]{0,20}\|[^\[]{0,400}\[[\d:]+[^\]]{0,100}\]")
 _OWNER = r"\((?:APIServer|EngineCore|VllmWorker|Worker)\w{0,30}[^()]{0,30} pid=\d+\)"
+_TWO_OWNERS = re.compile(r"\([^()]{1,60} pid=\d+\) \([^()]{1,60} pid=\d+\) ")
 # Where another process's line begins. Python writes a prefix and its text apart, so it can begin
 # inside a line; the rest of that line then follows on the next one.
 _INTRUDER = re.compile(
@@ -51,7 +52,12 @@ def without_bars(line: str) -> str:
 
 def may_be_torn(line: str) -> bool:
     """Tell cheaply whether another process may have written into this line."""
-    return line.rfind(" pid=") > 20 or line.rfind("INFO:     ") > 26
+    last = line.rfind(" pid=")
+    if last > 20:
+        lead = _TWO_OWNERS.match(line)
+        if not lead or lead.end() < last:
+            return True
+    return line.rfind("INFO:     ") > 26
 
 
 def is_source(line: str) -> bool:

@@ -79,7 +79,7 @@ class LogReader:
             if told:
                 next_one = next(following, -1)
             start += len(line) + 1
-            if self._attentive or lines.may_be_torn(line) or (told and not lines.is_source(line)):
+            if (told and not lines.is_source(line)) or self._attentive or lines.may_be_torn(line):
                 self._take(line)
             if line and " Route: " not in line:
                 self._tail = line
@@ -115,12 +115,14 @@ class LogReader:
             said = line[clues.said_at :].strip()
             if found.is_followed_by(said):
                 self._finding = found.followed_by(line, said)
-        if clues.started_again and (self.ready or found or self._stopping or self._last_word):
+        if "started again" in clues.marks and (
+            self.ready or found or self._stopping or self._last_word
+        ):
             self._restart()
         if not self.ready:
-            self._eager = self._eager or clues.eager
+            self._eager = self._eager or "eager" in clues.marks
             self._measure(line, clues.milestones)
-        self._stopping = self._stopping or clues.stopping
+        self._stopping = self._stopping or "stopping" in clues.marks
         if not self._stopping:
             self._blame(line, clues)
 
@@ -151,7 +153,7 @@ class LogReader:
             self.ready, self._finding, self._unknown, self._last_word = True, None, [], ""
 
     def _blame(self, line: str, clues: Clues) -> None:
-        if clues.last_word:
+        if "last word" in clues.marks:
             self._last_word = line[:SHOWN].strip()
         for signature in clues.signatures:
             if self.ready and not signature.serving:
