@@ -1,12 +1,14 @@
 """Did a flag do what it was set for? vLLM ignores some without a word."""
 
-from .facts import Candidate, Facts
-from .memory import format_bytes
+from .facts import Candidate, Facts, expect
+from .memory import Calibration, format_bytes
 from .outcome import Degraded, Readings
 
 # Online fp8 leaves embeddings as they are (7B: 14.29 to 8.17 GiB, vLLM 0.26); a checkpoint that
 # is loaded within a tenth of its own size was not quantized.
 UNCHANGED = 0.9
+# An 8-bit KV cache that is larger than expected by more than this has 16.
+HALF_AGAIN = 1.5
 
 
 def without_effect(facts: Facts, candidate: Candidate, readings: Readings) -> Degraded | None:
@@ -24,11 +26,12 @@ def without_effect(facts: Facts, candidate: Candidate, readings: Readings) -> De
         return _ignored("cpu-offload-gb", f"the weights still take {format_bytes(weights)}")
     if "quantization" in config.args and not offload and weights > UNCHANGED * full:
         return _ignored("quantization", f"the weights still take {format_bytes(weights)}")
-    dtype = config.text("kv-cache-dtype")
-    if dtype and dtype.startswith("fp8") and readings.kv_bytes and readings.kv_tokens:
-        expected = candidate.predicted.kv_needed
+    dtype = config.text("kv-cache-dtype") or ""
+    if dtype.startswith("fp8") and readings.kv_bytes and readings.kv_tokens:
+        length = facts.length(config)
+        expected = expect(facts, Calibration(), config).kv_bytes(length)
         per_token = readings.kv_bytes / readings.kv_tokens
-        if expected.known and per_token * facts.length(config) > 1.5 * expected.high:
+        if expected.known and per_token * length > HALF_AGAIN * expected.high:
             return _ignored("kv-cache-dtype", f"a token still takes {format_bytes(per_token)}")
     return None
 
