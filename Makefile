@@ -29,10 +29,12 @@ demo: $(VENV)/.vllm $(DEMO_MODEL)/model.safetensors ## Tune a small model agains
 	@AUTOTUNE_CACHE_DIR=$(DEMO)/cache $(BIN)/autotune \
 		--model $(DEMO_MODEL) --memory-limit $(DEMO_MEMORY) $(DEMO_ARGS)
 
-test: lint test-fast test-real ## Everything CI runs: lint, unit, fake and real tests
+test: lint $(VENV)/.dev ## Everything CI runs: lint, unit, fake and real tests
+	$(PYTEST) tests/unit tests/fake -n 4
+	$(MAKE) --no-print-directory test-real
 
 test-fast: $(VENV)/.dev ## Unit and fake-server tests: under a minute, no vLLM needed
-	$(PYTEST) tests/unit tests/fake -n 4
+	$(PYTEST) tests/unit tests/fake -n 4 -m "not slow"
 
 test-real: $(VENV)/.vllm ## Tests against a real vLLM, on the CPU if there is no GPU
 	$(PYTEST) tests/real

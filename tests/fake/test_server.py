@@ -160,6 +160,7 @@ def test_a_range_of_taken_ports_is_a_refusal() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.slow
 def test_ten_lives_with_random_ends_leave_nothing(tmp_path: Path, scratch: Path, seed: int) -> None:
     dice = random.Random(seed)
     killed = 0

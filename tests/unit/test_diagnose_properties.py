@@ -183,6 +183,7 @@ def test_text_without_a_signature_is_a_crash_never_out_of_memory(
         assert verdict.cause == "unknown"
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_random_inputs_raise_nothing() -> None:
     pick = random.Random(20).choices
     needles = [signature.needle for signature in SIGNATURES]

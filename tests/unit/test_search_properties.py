@@ -235,6 +235,7 @@ def won(history: Sequence[Attempt]) -> bool:
     return bool(history) and isinstance(history[-1].outcome, Stable)
 
 
+@pytest.mark.slow
 def test_the_grid_takes_one_launch_in_the_median_and_few_at_worst(
     walked: list[tuple[str, Machine, list[Attempt]]],
 ) -> None:
@@ -252,6 +253,7 @@ def test_a_winner_is_really_stable(walked: list[tuple[str, Machine, list[Attempt
             assert machine.stable(history[-1].candidate.config), name
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_for_which_a_rung_would_have_been_enough(
     walked: list[tuple[str, Machine, list[Attempt]]],
 ) -> None:
