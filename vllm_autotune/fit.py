@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from .config import LaunchConfig
 from .facts import Attempt, Facts, expect, predict
 from .memory import Calibration, batch_defaults
+from .memory.units import GIB
 from .outcome import Hung, OutOfMemory
-
-GIB = 2**30
 
 # NVML's free bytes before vLLM starts, less what vLLM itself then finds free (H200: 139.8, 139.29).
 CONTEXT_BYTES = 0.55 * GIB

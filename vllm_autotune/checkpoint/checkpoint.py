@@ -123,13 +123,12 @@ def _describe(
     heads = number(part, *HEADS)
     head_dim = number(part, "head_dim", "hidden_size_per_head", "attention_head_dim")
     head_dim = head_dim or (hidden // heads if heads else 0)
+    vocab = number(part, "vocab_size")
     context, default_context = derive_context(part)
     tied = _tied(config, part, files)
     dtype = str(part.get("dtype") or part.get("torch_dtype") or "").removeprefix("torch.")
     plan = layer_plan(part, model_type, layers=layers, heads=heads, head_dim=head_dim)
-    weights = _weights(
-        files, layers, tied, DTYPES.get(dtype, 2), number(part, "vocab_size") * hidden
-    )
+    weights = _weights(files, layers, tied, DTYPES.get(dtype, 2), vocab * hidden)
     if weights is None and plan and not any(group.kind == "state" for group in plan):
         weights = count_parameters(
             part,
@@ -138,7 +137,7 @@ def _describe(
             hidden=hidden,
             heads=heads,
             head_dim=head_dim,
-            vocab=number(part, "vocab_size"),
+            vocab=vocab,
             tied=tied,
             quantization=quantization,
         )
@@ -153,7 +152,7 @@ def _describe(
         heads=heads,
         kv_heads=count_kv_heads(part, model_type, heads),
         head_dim=head_dim,
-        vocab_size=number(part, "vocab_size"),
+        vocab_size=vocab,
         context=context,
         default_context=default_context,
         dtype=dtype or "bfloat16",
