@@ -54,6 +54,14 @@ class Engine:
         return tuple(int(part) for part in re.findall(r"\d+", self.version.split("+")[0])[:3])
 
     @property
+    def fits_length(self) -> bool:
+        """Tell whether `--max-model-len auto` serves what fits, and says so in `/v1/models`.
+
+        The value is known since 0.14, the API server has the result since 0.20.
+        """
+        return self.release >= (0, 20)
+
+    @property
     def takes_model_as_argument(self) -> bool:
         """Tell whether the model stands alone (`vllm serve M`) rather than after `--model`."""
         return self.command[-1] == "serve"

@@ -10,10 +10,12 @@ from .config import LaunchConfig, Value, Workload
 from .device import Device
 from .engine import Engine
 from .ladder import Ladder
-from .memory import Calibration, Footprint, Interval, batch_defaults, footprint
+from .memory import ROUNDING, Calibration, Footprint, Interval, batch_defaults, footprint
 from .outcome import Outcome, OutOfMemory, Readings
 
 MEASURED_BYTES = 64 * 2**20
+# The value of --max-model-len with which vLLM serves the longest context that fits.
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,9 @@ class Facts:
         return config
 
     def length(self, config: LaunchConfig) -> int:
-        """Return the context a configuration serves, in tokens."""
+        """Return the context a configuration must serve at least, in tokens."""
+        if config.text("max-model-len") == AUTO:
+            return min(self.workload.min_context, self.context)
         return config.integer("max-model-len", self.checkpoint.default_context)
 
     def sequences(self, config: LaunchConfig) -> int:
@@ -169,9 +173,29 @@ def calibrated(facts: Facts, history: Sequence[Attempt]) -> Calibration:
     calibration = Calibration()
     for attempt in history:
         config = attempt.candidate.config
-        readings = precise(facts, config, attempt)
-        calibration = calibration.learned(config, readings, reserved_then(facts, attempt))
+        estimate = _placed(facts, attempt, expect(facts, Calibration(), config))
+        readings = precise(facts, attempt, estimate)
+        budget = reserved_then(facts, attempt)
+        calibration = calibration.learned(config, readings, budget, estimate)
     return calibration
+
+
+def _placed(facts: Facts, attempt: Attempt, estimate: Footprint) -> Footprint:
+    """Return the estimate with a sequence's KV cache as this launch showed it."""
+    readings, outcome = attempt.readings, attempt.outcome
+    kv_bytes, concurrency = readings.kv_bytes, readings.concurrency
+    if not kv_bytes or kv_bytes < 0:
+        return estimate
+    if isinstance(outcome, OutOfMemory) and outcome.limit:
+        length, each = outcome.limit, Interval(kv_bytes - ROUNDING, kv_bytes + ROUNDING)
+    elif concurrency:
+        length = _served(facts, attempt)
+        # Both are printed with two decimals.
+        low, high = kv_bytes - ROUNDING, kv_bytes + ROUNDING
+        each = Interval(low / (concurrency + 0.005), high / max(0.01, concurrency - 0.005))
+    else:
+        return estimate
+    return replace(estimate, cache=estimate.cache.placed(length, each))
 
 
 def reserved_then(facts: Facts, attempt: Attempt) -> int:
@@ -187,7 +211,11 @@ def reserved_then(facts: Facts, attempt: Attempt) -> int:
     return attempt.candidate.predicted.reserved_bytes
 
 
-def precise(facts: Facts, config: LaunchConfig, attempt: Attempt) -> Readings:
+def _served(facts: Facts, attempt: Attempt) -> int:
+    return attempt.readings.max_model_len or facts.length(attempt.candidate.config)
+
+
+def precise(facts: Facts, attempt: Attempt, estimate: Footprint) -> Readings:
     """Return the readings with what vLLM left out, or printed with two decimals only.
 
     The estimated maximum length is exact to a block, and so are the KV bytes it stands for.
@@ -195,15 +223,16 @@ def precise(facts: Facts, config: LaunchConfig, attempt: Attempt) -> Readings:
     the rest still add up to what was measured.
     """
     readings, outcome = attempt.readings, attempt.outcome
-    estimate = expect(facts, Calibration(), config)
     if isinstance(outcome, OutOfMemory) and outcome.limit:
         kv_bytes = estimate.kv_bytes(outcome.limit)
         if kv_bytes.known:
-            readings = replace(readings, kv_bytes=int(kv_bytes.low))
+            readings = replace(readings, kv_bytes=int(kv_bytes.middle))
     elif readings.concurrency:
-        kv_bytes = estimate.kv_bytes(facts.length(config))
-        if kv_bytes.low < kv_bytes.high < math.inf:
-            readings = replace(readings, kv_bytes=int(kv_bytes.low * readings.concurrency))
+        kv_bytes = estimate.kv_bytes(_served(facts, attempt))
+        if kv_bytes.known:
+            exact = int(kv_bytes.middle * readings.concurrency)
+            near = readings.kv_bytes is None or abs(exact - readings.kv_bytes) <= ROUNDING
+            readings = replace(readings, kv_bytes=exact) if near else readings
     if readings.weights_bytes is None and readings.kv_bytes and estimate.weights.known:
         readings = replace(readings, weights_bytes=int(estimate.weights.low))
     return readings

@@ -9,18 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .config import LaunchConfig
-from .facts import Attempt, Facts, expect, predict
-from .memory import Calibration, batch_defaults
+from .facts import AUTO, Attempt, Facts, expect, predict
+from .memory import Calibration, Interval, batch_defaults
 from .memory.units import GIB
 from .outcome import Hung, OutOfMemory
 
-# NVML's free bytes before vLLM starts, less what vLLM itself then finds free (H200: 139.8, 139.29).
-CONTEXT_BYTES = 0.55 * GIB
+# Until a launch has served: beyond its share one of 59 boots took so much more than estimated.
+MARGIN_BYTES = 0.25 * GIB
 # Phases in which memory outside the KV cache ran out: there the KV cache must leave more room.
 OUTSIDE_KV = ("graphs", "warmup", "serving")
-# How often the utilization is lowered, and how much more than ran out is left each time.
+# How often the utilization is lowered, and how much more than ran out is left: twice as much each
+# time nothing says what was lacking.
 UTILIZATION_STEPS = 4
-UTILIZATION_STEP = GIB // 4
+UTILIZATION_STEP = GIB // 2
 SEQUENCES = (64, 16, 4, 1)
 BATCHED_TOKENS = (2048, 512)
 
@@ -70,21 +71,11 @@ def most_utilization(now: Situation, config: LaunchConfig) -> float:
 
 
 def _beyond_share(now: Situation, config: LaunchConfig) -> float:
-    """Return what a launch takes beyond the share it is given.
+    """Return what a launch takes beyond the share it is given: as estimated, or as it turned out.
 
-    These are its CUDA context, the sampler's logits of the first request (Model Runner V2 does
-    not profile it), and graphs that vLLM does not set aside: 0.87 to 1.19 GiB for a 7B on an
-    H200, eager, at 1024 sequences, 0.15 GiB at 64 (0.26).
+    What an earlier launch took more than estimated is added, before that a margin.
     """
-    facts = now.facts
-    if facts.devices[0].kind == "cpu":
-        return 0.0
-    logits = 2 * 4 * facts.sequences(config) * facts.checkpoints[config.model].vocab_size
-    graphs = _graphs_guess(facts, config)
-    charged = expect(facts, Calibration(), config).graphs_charged
-    if charged is None:  # the log tells: runner V1 sets graphs aside
-        charged = any(a.readings.model_runner == "v1" for a in now.history)
-    beyond = CONTEXT_BYTES + logits + (0.0 if charged else graphs)
+    facts, more, step = now.facts, 0.0, UTILIZATION_STEP
     for attempt in now.failures(*OUTSIDE_KV):
         failed, outcome = attempt.candidate.config, attempt.outcome
         if not isinstance(outcome, OutOfMemory):
@@ -92,17 +83,12 @@ def _beyond_share(now: Situation, config: LaunchConfig) -> float:
         free = min(d.free_bytes for d in facts.used(failed))
         left = free - attempt.candidate.predicted.reserved_bytes
         if outcome.shortfall_bytes is None:  # it took more than all that was left
-            took = left + max(UTILIZATION_STEP, 2 * (attempt.readings.tried_bytes or 0))
+            took = left + max(step, 2 * (attempt.readings.tried_bytes or 0))
+            step *= 2
         else:  # so much was lacking of the headroom
             took = left + outcome.shortfall_bytes - facts.headroom_bytes + 2 * NOISE_BYTES["cuda"]
-        before = _graphs_guess(facts, failed)
-        beyond = max(beyond, took - max(0.0, before - graphs))
-    return beyond
-
-
-def _graphs_guess(facts: Facts, config: LaunchConfig) -> float:
-    # The high end holds 2.5 times what was measured once.
-    return 0.4 * expect(facts, Calibration(), config).graphs.high
+        more = max(more, took - expect(facts, Calibration(), failed).beyond_share)
+    return expect(facts, Calibration(), config).beyond_share + (more or MARGIN_BYTES)
 
 
 def fit_utilization(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
@@ -227,34 +213,60 @@ def _lacking(now: Situation, config: LaunchConfig) -> float:
 
 
 def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
-    """Serve the longest context that fits, down to the shortest the user accepts."""
+    """Serve the longest context that fits, down to the shortest the user accepts.
+
+    Where nothing measured says what fits, vLLM is asked to find it.
+    """
     facts, workload = now.facts, now.facts.workload
     wanted = facts.context
     footprint = expect(facts, now.calibration, config)
     block = int(footprint.cache.block.low)
     stuck = [a for a in now.failures("serving") if _differs_in_length(a, config)]
     prediction = predict(facts, now.calibration, config)
+    asks = facts.engine.fits_length and workload.concurrency == 1 and not stuck
     if prediction.fits == "unknown":
         limit = _printed_limit(now, config)
         length = int(limit * 0.98) if limit else wanted
+        asks = asks and not limit
     elif prediction.kv_available.low >= prediction.kv_needed.high and not stuck:
         return "the whole context fits"
     else:
         room = prediction.kv_available
-        available = room.high
         if prediction.measured:
-            available = (room.low + room.high) / 2 - NOISE_BYTES[facts.devices[0].kind]
-        length = footprint.longest(max(0.0, available), workload.concurrency, block)[1]
+            room = Interval.exactly(room.middle - NOISE_BYTES[facts.devices[0].kind])
+        elif now.history and not asks:  # another refusal would cost more than it tells
+            room = Interval.exactly(room.middle)
+        sure, perhaps = footprint.longest(room, workload.concurrency, block)
+        length = sure if room.low == room.high else perhaps
+        asks = asks and not prediction.measured
     if stuck:
         length = min(length, facts.length(stuck[-1].candidate.config) * 3 // 4)
     length = min(length, wanted) if length >= wanted else length // block * block
-    if length == wanted:
+    if length == wanted and not asks:
         return "the whole context may fit"
     if length < workload.min_context:
         return (
             f"at most {max(0, length):,} tokens fit, fewer than the {workload.min_context:,} "
             "you accept"
         )
+    return config.replace({"max-model-len": AUTO if asks else length})
+
+
+def settled(facts: Facts, config: LaunchConfig, served: int) -> LaunchConfig:
+    """Return the configuration with a number where vLLM chose the length, `served` tokens.
+
+    It leaves out what the KV cache varies by from launch to launch, so that it fits again.
+    """
+    if config.text("max-model-len") != AUTO:
+        return config
+    plain = facts.base()
+    footprint = expect(facts, Calibration(), config)
+    token, block = footprint.cache.token_bytes(), int(footprint.cache.block.low)
+    noise = NOISE_BYTES[facts.devices[0].kind]
+    spare = math.ceil(noise / token.low) if token.low else block
+    length = max(block, (served - spare) // block * block)
+    if length >= facts.context:
+        return config.replace({"max-model-len": plain.args.get("max-model-len")})
     return config.replace({"max-model-len": length})
 
 

@@ -9,9 +9,9 @@ same facts and history always give the same step; no clock, no I/O.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .config import LaunchConfig
+from .config import LaunchConfig, Value
 from .draft import Draft, build
-from .facts import Applied, Attempt, Candidate, Facts, Prediction, calibrated, predict
+from .facts import AUTO, Applied, Attempt, Candidate, Facts, Prediction, calibrated, predict
 from .ladder import Rung
 from .memory import format_bytes
 from .outcome import Environment, FailedOutcome, Hung, OutOfMemory, Phase, Rejected, Stable
@@ -122,7 +122,8 @@ class _Walk:
                 continue  # the rung changes nothing: this prefix is the one before
             why_not = self.objection(draft)
             if why_not is None:
-                best = self.pruned(draft, rungs[:length])
+                taken = self.asking(draft, rungs, length)
+                best = self.pruned(self.draft(rungs[:taken]), rungs[:taken])
                 skips = {n: r for n, r in skips.items() if n not in {a.name for a in best.applied}}
                 return Step(
                     candidate=self.candidate(best),
@@ -163,6 +164,17 @@ class _Walk:
                 return f"it does not cure what happened ({phase.replace('_', ' ')})"
         return None
 
+    def asking(self, draft: Draft, rungs: Sequence[Rung], length: int) -> int:
+        """Return one rung more where it makes vLLM itself say what length fits."""
+        if predict(self.facts, self.calibration, draft.config).fits == "yes":
+            return length
+        for more in range(length + 1, len(rungs) + 1):
+            further = self.draft(rungs[:more])
+            if rungs[more - 1].name not in further.reasons:
+                asks = further.config.text("max-model-len") == AUTO
+                return more if asks and self.objection(further) is None else length
+        return length
+
     def pruned(self, draft: Draft, rungs: Sequence[Rung]) -> Draft:
         """Take away, the dearest first, every rung that the others likely do without."""
         needed = list(rungs)
@@ -170,7 +182,8 @@ class _Walk:
         for rung in reversed(rungs):
             without = [r for r in needed if r is not rung]
             smaller = self.draft(without)
-            if not rung.start and self._as_good(smaller, draft, dearer):
+            needless = not rung.start and AUTO not in _values(draft, rung)
+            if needless and self._as_good(smaller, draft, dearer):
                 needed, draft = without, smaller
             dearer.add(rung.name)
         return draft
@@ -191,6 +204,12 @@ class _Walk:
             applied.name in cures and _sets_otherwise(applied.args, draft.config, failed)
             for applied in draft.applied
         )
+
+
+def _values(draft: Draft, rung: Rung) -> list[Value]:
+    return [
+        v for applied in draft.applied if applied.name == rung.name for v in applied.args.values()
+    ]
 
 
 def _set(draft: Draft, names: set[str]) -> list[Applied]:

@@ -25,7 +25,7 @@ SERVING = frozenset(
 MIN_CONTEXT = 4096
 
 # What must stay free: room for kernels and libraries that vLLM loads after it has profiled.
-HEADROOM = {"cuda": 512 * 2**20, "cpu": 2**30}
+HEADROOM = {"cuda": 256 * 2**20, "cpu": 2**30}
 
 # On a CPU the whole KV cache is touched at start-up: take what this many sequences need.
 CPU_SEQUENCES = 8

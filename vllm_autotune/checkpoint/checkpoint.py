@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import BadModel
 from .hub import locate, neighbours
 from .layers import Layers, count_kv_heads, layer_plan, number
-from .parameters import count_experts, count_parameters
+from .parameters import UNGATED, count_experts, count_parameters, expert_width, plain_width
 from .shape import (
     HEADS,
     HIDDEN,
@@ -43,8 +43,10 @@ class Checkpoint:
     """What the model is.
 
     `context` is the longest length vLLM accepts and `default_context` the one it takes when
-    none is asked for; they differ for LongRoPE. `weight_bytes` is what the tensors that vLLM
-    loads take as stored, None where that is not known. `plan` is None for an unknown model.
+    none is asked for; they differ for LongRoPE. `intermediate_size` is the width of the widest
+    MLP that every token passes (0: all are experts), `expert_size` that of one expert; `gated`
+    ones have three matrices, others two. `weight_bytes` is what the tensors that vLLM loads take
+    as stored, None where that is not known. `plan` is None for an unknown model.
     """
 
     path: str
@@ -67,6 +69,8 @@ class Checkpoint:
     tied_embeddings: bool
     experts: int
     experts_per_token: int
+    expert_size: int = 0
+    gated: bool = True
     plan: tuple[Layers, ...] | None
     multimodal: bool
     siblings: tuple[Sibling, ...]
@@ -148,7 +152,7 @@ def _describe(
         model_type=model_type,
         layers=layers,
         hidden_size=hidden,
-        intermediate_size=number(part, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden,
+        intermediate_size=plain_width(part, layers, 4 * hidden),
         heads=heads,
         kv_heads=count_kv_heads(part, model_type, heads),
         head_dim=head_dim,
@@ -162,6 +166,8 @@ def _describe(
         tied_embeddings=tied,
         experts=count_experts(part),
         experts_per_token=number(part, "num_experts_per_tok", "num_experts_per_token", "moe_topk"),
+        expert_size=expert_width(part),
+        gated=model_type not in UNGATED,
         plan=plan,
         multimodal=any(config.get(name) for name in (*TOWERS, "thinker_config")),
         siblings=find_siblings(folder, config),

@@ -48,7 +48,7 @@ def count_parameters(
         attention = 2 * hidden * head_dim * (heads + kv_heads)
     matrices = 2 if model_type in UNGATED else 3
     sparse = _sparse_layers(config, layers)
-    mixture = matrices * hidden * _mixture_width(config, intermediate)
+    mixture = matrices * hidden * _mixture_width(config)
     dense = matrices * hidden * (number(config, "intermediate_size_mlp") or intermediate)
     embedding = vocab * hidden * (1 if tied else 2)
     if model_type in POSITIONED:
@@ -114,11 +114,32 @@ def _sparse_layers(config: Mapping[str, Any], layers: int) -> int:
     return sum(1 for i in range(first, layers) if (i + 1) % step == 0 and i not in dense)
 
 
-def _mixture_width(config: Mapping[str, Any], intermediate: int) -> int:
+def expert_width(config: Mapping[str, Any]) -> int:
+    """Return the width of one expert, 0 for a dense model."""
+    names = ("moe_intermediate_size", "intermediate_size", "ffn_hidden_size")
+    return number(config, *names) if count_experts(config) else 0
+
+
+def plain_width(config: Mapping[str, Any], layers: int, default: int) -> int:
+    """Return the width of the widest MLP that every token passes, 0 where there is none.
+
+    Those are the dense layers', and the experts that all tokens share.
+    """
+    intermediate = number(config, "intermediate_size", "n_inner", "ffn_dim") or default
+    if not count_experts(config):
+        return intermediate
+    dense = number(config, "intermediate_size_mlp") or intermediate
+    return max(_shared_width(config), dense if _sparse_layers(config, layers) < layers else 0)
+
+
+def _mixture_width(config: Mapping[str, Any]) -> int:
     """Return the width of one sparse layer: every expert, shared ones too."""
-    width = number(config, "moe_intermediate_size") or intermediate
-    shared = number(config, "shared_expert_intermediate_size", "shared_intermediate_size")
-    shared = shared or number(config, "n_shared_experts") * width
+    return count_experts(config) * expert_width(config) + _shared_width(config)
+
+
+def _shared_width(config: Mapping[str, Any]) -> int:
+    width = expert_width(config)
     if str(config.get("model_type")).startswith("llama4"):
-        shared = width
-    return count_experts(config) * width + shared
+        return width
+    shared = number(config, "shared_expert_intermediate_size", "shared_intermediate_size")
+    return shared or number(config, "n_shared_experts") * width

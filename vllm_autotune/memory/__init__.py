@@ -3,7 +3,7 @@
 The high end of an interval proves that something fits, the low end that it cannot.
 """
 
-from .calibration import Calibration
+from .calibration import ROUNDING, Calibration
 from .estimate import block_size, footprint
 from .footprint import Footprint
 from .interval import Interval
@@ -11,6 +11,7 @@ from .overhead import batch_defaults
 from .units import format_bytes, parse_bytes
 
 __all__ = [
+    "ROUNDING",
     "Calibration",
     "Footprint",
     "Interval",

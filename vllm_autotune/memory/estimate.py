@@ -16,6 +16,7 @@ from .overhead import (
     Version,
     activation_bytes,
     batch_defaults,
+    beyond_share_bytes,
     graph_bytes,
     graphs_charged,
     non_torch_bytes,
@@ -38,17 +39,29 @@ def footprint(
     tokens, seqs = batch_defaults(device, vllm, world=tp * pp)
     tokens = config.integer("max-num-batched-tokens", tokens)
     seqs = min(config.integer("max-num-seqs", seqs), tokens)
-    graphs = graph_bytes(checkpoint, config, seqs, tp=tp, pp=pp)
+    graphs = Interval(0, 0)
+    if device.kind != "cpu":
+        graphs = graph_bytes(checkpoint, config, seqs, tp=tp, pp=pp)
+    activations = activation_bytes(checkpoint, config, device, tokens, seqs, vllm=vllm, notes=notes)
     return Footprint(
         weights=weight_bytes(checkpoint, config, device, vllm=vllm, notes=notes),
-        activations=activation_bytes(checkpoint, config, tokens, seqs, tp=tp, notes=notes),
-        graphs=Interval(0, 0) if device.kind == "cpu" else graphs,
+        activations=activations,
+        graphs=graphs,
         non_torch=non_torch_bytes(device, tp * pp),
         cache=_cache(checkpoint, config, device, vllm=vllm, in_flight=tokens, notes=notes),
         context=checkpoint.context,
         max_num_seqs=seqs,
         max_num_batched_tokens=tokens,
-        graphs_charged=graphs_charged(config, vllm),
+        graphs_charged=graphs_charged(checkpoint, config, vllm),
+        beyond_share=beyond_share_bytes(
+            checkpoint,
+            config,
+            device,
+            seqs,
+            activations=activations.middle,
+            graphs=graphs.middle,
+            vllm=vllm,
+        ),
         kv_fixed=_kv_fixed(config, device),
         notes=tuple(notes),
     )

@@ -12,7 +12,8 @@ class Footprint:
 
     `graphs_charged` says whether vLLM takes the CUDA graphs out of the budget before it sizes
     the KV cache; None where that depends on what is not known here. `kv_fixed` is the KV cache
-    asked for in bytes, whatever the rest takes. `notes` says what the estimate abstains on.
+    asked for in bytes, whatever the rest takes. `beyond_share` is what it takes in the end on top
+    of the budget. `notes` says what the estimate abstains on.
     """
 
     weights: Interval
@@ -25,14 +26,20 @@ class Footprint:
     max_num_batched_tokens: int
     graphs_charged: bool | None = None
     kv_fixed: int | None = None
+    beyond_share: float = 0.0
     notes: tuple[str, ...] = field(default=())
 
     @property
     def overhead(self) -> Interval:
         """Return what vLLM takes out of the budget before it sizes the KV cache."""
+        return self.weights + self.beside_weights
+
+    @property
+    def beside_weights(self) -> Interval:
+        """Return the part of the overhead that is not weights."""
         low = 0.0 if not self.graphs_charged else self.graphs.low
         high = 0.0 if self.graphs_charged is False else self.graphs.high
-        return self.weights + self.activations + self.non_torch + Interval(low, high)
+        return self.activations + self.non_torch + Interval(low, high)
 
     def kv_available(self, budget_bytes: float) -> Interval:
         """Return what is left for the KV cache of what vLLM may use; negative where it lacks."""

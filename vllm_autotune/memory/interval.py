@@ -34,6 +34,11 @@ class Interval:
         """Return whether there is an upper end."""
         return math.isfinite(self.high)
 
+    @property
+    def middle(self) -> float:
+        """Return the value halfway between the ends."""
+        return (self.low + self.high) / 2
+
     def __add__(self, other: "Interval | float") -> "Interval":
         more = other if isinstance(other, Interval) else Interval(other, other)
         return Interval(self.low + more.low, self.high + more.high)

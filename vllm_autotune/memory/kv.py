@@ -6,7 +6,7 @@ layers as vLLM does.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 
 from ..checkpoint.layers import Kind, Layers
@@ -45,7 +45,8 @@ class Cache:
 
     `block` is in tokens, `in_flight` the tokens scheduled but not settled, `null` the blocks the
     pool holds back. `all_tokens` says whether windowed layers beside full ones keep every
-    token: never (0, 0), always (1, 1), or perhaps (0, 1).
+    token: never (0, 0), always (1, 1), or perhaps (0, 1). `position` is where between the two
+    formulas the truth lies: 0 is the least, 1 the most.
     """
 
     groups: tuple[Group, ...] | None
@@ -53,6 +54,7 @@ class Cache:
     in_flight: Interval
     null: Interval
     all_tokens: Interval = NOTHING
+    position: Interval = Interval(0, 1)
 
     def token_bytes(self) -> Interval:
         """Return what one more token costs in a long sequence."""
@@ -72,7 +74,18 @@ class Cache:
             return Interval.unknown()
         if not self.groups:
             return NOTHING
-        return Interval(self._least(length, sequences), self._most(length, sequences))
+        least, most = self._least(length, sequences), self._most(length, sequences)
+        return least + self.position * (most - least)
+
+    def placed(self, length: int, seen: Interval) -> "Cache":
+        """Return the cache as it turned out: one sequence of this length takes `seen` bytes."""
+        if not self.groups:
+            return self
+        least, most = self._least(length, 1), self._most(length, 1)
+        if most <= least:
+            return self
+        ends = [min(1.0, max(0.0, (end - least) / (most - least))) for end in (seen.low, seen.high)]
+        return replace(self, position=Interval(*ends))
 
     def longest(self, available: Interval, sequences: int, block: int, limit: int) -> Interval:
         """Return the longest length in tokens that surely fits, and that perhaps fits.
