@@ -18,10 +18,13 @@ from .outcome import Hung, OutOfMemory
 MARGIN_BYTES = 0.25 * GIB
 # Phases in which memory outside the KV cache ran out: there the KV cache must leave more room.
 OUTSIDE_KV = ("graphs", "warmup", "serving")
-# How often the utilization is lowered, and how much more than ran out is left: twice as much each
-# time nothing says what was lacking.
+# How often the utilization is lowered, and how much more than ran out is left: three times as much
+# each time nothing says what was lacking.
 UTILIZATION_STEPS = 4
 UTILIZATION_STEP = GIB // 2
+# After a refusal, where in its interval the room for the KV cache is taken to be: low enough that
+# the next launch succeeds, high enough to give no context away.
+RETRY_SHARE = 0.4
 SEQUENCES = (64, 16, 4, 1)
 BATCHED_TOKENS = (2048, 512)
 
@@ -84,7 +87,7 @@ def _beyond_share(now: Situation, config: LaunchConfig) -> float:
         left = free - attempt.candidate.predicted.reserved_bytes
         if outcome.shortfall_bytes is None:  # it took more than all that was left
             took = left + max(step, 2 * (attempt.readings.tried_bytes or 0))
-            step *= 2
+            step *= 3
         else:  # so much was lacking of the headroom
             took = left + outcome.shortfall_bytes - facts.headroom_bytes + 2 * NOISE_BYTES["cuda"]
         more = max(more, took - expect(facts, Calibration(), failed).beyond_share)
@@ -235,7 +238,7 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         if prediction.measured:
             room = Interval.exactly(room.middle - NOISE_BYTES[facts.devices[0].kind])
         elif now.history and not asks:  # another refusal would cost more than it tells
-            room = Interval.exactly(room.middle)
+            room = Interval.exactly(room.low + RETRY_SHARE * (room.high - room.low))
         sure, perhaps = footprint.longest(room, workload.concurrency, block)
         length = sure if room.low == room.high else perhaps
         asks = asks and not prediction.measured

@@ -193,8 +193,15 @@ class _Walk:
         if self.objection(smaller) is not None or _set(smaller, dearer) != _set(draft, dearer):
             return False
         with_it = predict(self.facts, self.calibration, draft.config)
-        without = predict(self.facts, self.calibration, smaller.config)
+        without = predict(self.facts, self.calibration, self.shortest(smaller))
         return without.likely or without.kv_available == with_it.kv_available
+
+    def shortest(self, draft: Draft) -> LaunchConfig:
+        """Return the configuration with the least context that a rung may shorten it to."""
+        fits = {rung.name for rung in self.facts.ladder.rungs if rung.fit == "max-model-len"}
+        if not any(applied.name in fits for applied in draft.applied):
+            return draft.config
+        return draft.config.replace({"max-model-len": self.facts.workload.min_context})
 
     def _cured(self, draft: Draft, failure: Attempt) -> bool:
         """Tell whether a rung that cures the failure's phase makes the draft differ from it."""

@@ -83,7 +83,7 @@ def cut(shape: str, layers: int | None, folder: Path) -> Path:
 
 def counted(worker: Any) -> dict[str, Any]:
     """Return what the worker of a running engine counted, in bytes."""
-    import torch
+    import torch  # noqa: PLC0415
 
     free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
     runner = worker.model_runner
@@ -104,7 +104,7 @@ def boot(what: Boot, out: Path) -> None:
     if what.runner is not None:
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = what.runner
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    from vllm import LLM, SamplingParams
+    from vllm import LLM, SamplingParams  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         model = cut(what.shape, what.layers, Path(folder))
@@ -153,7 +153,7 @@ def forked(what: Boot, out: Path, log: Path) -> dict[str, Any]:
         os.setsid()
         try:
             boot(what, out)
-        except BaseException:
+        except BaseException:  # noqa: BLE001
             traceback.print_exc()
         finally:
             sys.stdout.flush()
@@ -176,8 +176,8 @@ def forked(what: Boot, out: Path, log: Path) -> dict[str, Any]:
 def main(table: Path, seconds: float) -> None:
     """Boot as many as fit into the time."""
     until = time.monotonic() + seconds
-    import vllm
-    from vllm import LLM  # noqa: F401  before the forks, once for all
+    import vllm  # noqa: PLC0415
+    from vllm import LLM  # noqa: F401, PLC0415  before the forks, once for all
 
     rows: list[dict[str, Any]] = []
     for what in boots():

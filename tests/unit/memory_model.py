@@ -227,6 +227,8 @@ class Machine:
         self.nccl = dice.uniform(0, 0.8) * GIB
         self.graphs = dice.uniform(0.5, 1.1)  # 0.5 to 1.0 measured
         self.scale = dice.uniform(0.0, 1.0)  # where in the arithmetic's own interval
+        # Blocks of 16 tokens without padding, as on an H200, or anything up to the most.
+        self.padding = dice.choice((0.0, 0.0, 0.0, dice.uniform(0.0, 1.0)))
         if dice.random() < 0.1:  # an estimate that is plainly wrong
             self.step *= dice.choice((0.5, 1.5, 2.0))
             self.beyond *= dice.choice((1.0, 1.5))
@@ -238,7 +240,9 @@ class Machine:
 
     def weights(self, checkpoint: Checkpoint, interval: Interval) -> float:
         """A vision tower is some hundred MB, and files would tell; the estimate has none."""
-        return self.within(interval) - (7 * GIB * self.scale if checkpoint.multimodal else 0)
+        if checkpoint.multimodal:
+            return interval.low + 0.1 * self.scale * (interval.high - interval.low)
+        return self.within(interval)
 
     def needs(self, config: LaunchConfig) -> Needs:
         facts = self.facts
@@ -279,7 +283,8 @@ class Machine:
             self.facts.devices[0],
             vllm=self.facts.engine.release,
         ).cache
-        return self.within(cache.bytes(length, sequences))
+        least, most = cache.bytes(length, sequences).low, cache.bytes(length, sequences).high
+        return least + self.padding * (most - least)
 
     def longest(self, config: LaunchConfig, available: float, sequences: int = 1) -> int:
         """Return the longest length whose sequences fit, in whole blocks of 16."""
@@ -372,6 +377,12 @@ class Machine:
             if step.candidate is None or len(history) >= most:
                 return history, step
             history.append(self.launch(step.candidate))
+
+    def reserves(self, config: LaunchConfig) -> bool:
+        """Tell whether vLLM finds as much free memory as its share asks for."""
+        facts = self.facts
+        share = config.number("gpu-memory-utilization") or facts.engine.default_utilization
+        return math.ceil(facts.devices[0].memory_bytes * share) <= self.physical()
 
     def stable(self, config: LaunchConfig) -> bool:
         return isinstance(self.run(config)[0], Stable)

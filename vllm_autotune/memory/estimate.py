@@ -116,7 +116,8 @@ def _block(checkpoint: Checkpoint, config: LaunchConfig, device: Device) -> Inte
         return Interval.exactly(16 if mla else size)
     if mla:
         return Interval(size, max(size, 128))  # each MLA backend wants its own
-    return Interval(size, size if "block-size" in config.args else 64)
+    # Every other backend takes 16 (get_preferred_block_size, v1/attention/backend.py, 0.26).
+    return Interval.exactly(size)
 
 
 def _all_tokens(checkpoint: Checkpoint, config: LaunchConfig, vllm: Version | None) -> Interval:

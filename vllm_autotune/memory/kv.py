@@ -16,6 +16,7 @@ FLOAT16 = frozenset({"auto", "float16", "bfloat16", "half"})
 
 
 NOTHING = Interval(0, 0)
+ANYWHERE = Interval(0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ class Cache:
     in_flight: Interval
     null: Interval
     all_tokens: Interval = NOTHING
-    position: Interval = Interval(0, 1)
+    position: Interval = ANYWHERE
 
     def token_bytes(self) -> Interval:
         """Return what one more token costs in a long sequence."""

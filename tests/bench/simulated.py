@@ -1,0 +1,288 @@
+"""Walk a grid of shapes, cards and workloads over the simulated vLLM, and two other ways to do it.
+
+    python -m tests.bench.simulated [OUT.json]
+
+For every cell: launches, the winner against the best that trying everything finds, whether a
+rung was ruled out that would have been stable, and what the naive ladder (every value of every
+rung from top to bottom) and a bisection of the length need on the same machine.
+"""
+
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+from tests.unit.memory_model import (
+    CARDS,
+    SHAPES,
+    WORKLOADS,
+    Machine,
+    cards,
+    checkpoints,
+    default_ladder,
+    engine,
+    gather,
+    install,
+    measured,
+)
+from vllm_autotune.config import LaunchConfig
+from vllm_autotune.draft import inapplicable
+from vllm_autotune.facts import Attempt, Facts
+from vllm_autotune.fit import settled
+from vllm_autotune.ladder import Rung
+from vllm_autotune.outcome import Stable
+from vllm_autotune.search import plan
+
+# Without files, the arithmetic does not know their weights.
+ABSTAINS = ("jamba-mini", "mamba-2.8b", "qwen3-next-80b")
+MOST = 60
+# What one length may be from the optimum for a bisection to end.
+CLOSE = 0.02
+# What a KV cache varies by from launch to launch, as it is left out and as it is drawn.
+NOISE_BYTES = 24 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walked:
+    """One cell: how autotune and the two baselines fared in it."""
+
+    cell: str
+    launches: int
+    stable: bool
+    context: int | None
+    optimum: int | None
+    within_noise: bool
+    later_rung: bool
+    wrongly_ruled_out: tuple[str, ...]
+    naive: int
+    naive_stable: bool
+    bisection: int
+
+
+def grid(most: int | None = None) -> Iterator[tuple[str, Machine]]:
+    """Yield the cells; `most` takes that many, spread evenly."""
+    with tempfile.TemporaryDirectory() as folder:
+        shapes, site = Path(folder) / "shapes", Path(folder) / "site"
+        shapes.mkdir()
+        found, vllm = checkpoints(shapes), engine(install(site))
+        ratios, ladder = measured(found), default_ladder()
+        cells = [
+            (shape, card, number)
+            for shape in sorted(found)
+            if shape not in ABSTAINS
+            for card in CARDS
+            for number in range(len(WORKLOADS))
+        ]
+        for shape, card, number in cells[:: max(1, len(cells) // most) if most else 1]:
+            name = f"{shape} on {card[3]} x {card[0]}, workload {number}"
+            facts = gather(found[shape], cards(*card), WORKLOADS[number], vllm, ladder=ladder)
+            yield name, Machine(facts, crc32(name.encode()), ratios)
+
+
+def walked(name: str, machine: Machine) -> Walked:
+    """Walk one cell, and compare."""
+    history, _ = machine.walk()
+    won = bool(history) and isinstance(history[-1].outcome, Stable)
+    context = optimum = None
+    close = True
+    later = False
+    if won:
+        config = deployed(machine.facts, history[-1])
+        context = machine.facts.length(config)
+        optimum = max(context, machine.best_length(config, any_share=False))
+        close = within_noise(machine, config, context, optimum)
+        later = ended_late(machine, history[-1])
+    launches, stable = naive(machine)
+    return Walked(
+        cell=name,
+        launches=len(history),
+        stable=won,
+        context=context,
+        optimum=optimum,
+        within_noise=close,
+        later_rung=later,
+        wrongly_ruled_out=wrongly_ruled_out(machine),
+        naive=launches,
+        naive_stable=stable,
+        bisection=bisection(machine),
+    )
+
+
+def deployed(facts: Facts, winner: Attempt) -> LaunchConfig:
+    """Return the winner's configuration with its length as a number."""
+    config = winner.candidate.config
+    return settled(facts, config, winner.readings.max_model_len or 0)
+
+
+def within_noise(machine: Machine, config: LaunchConfig, context: int, optimum: int) -> bool:
+    """Tell whether the winner has 98 % of the optimum, or all but what a KV cache varies by."""
+    wanted = machine.facts.workload.concurrency
+    room = machine.kv_bytes(config, optimum, wanted) - machine.kv_bytes(config, context, wanted)
+    return context >= 0.98 * optimum or room <= NOISE_BYTES
+
+
+def ended_late(machine: Machine, winner: Attempt) -> bool:
+    """Tell whether the rungs before the winner's dearest one would have been enough."""
+    rungs = machine.facts.ladder.rungs
+    names = {applied.name for applied in winner.candidate.rungs}
+    dearest = max((n for n, rung in enumerate(rungs) if rung.name in names), default=0)
+    return dearest > 1 and machine.can_do_with(rungs[:dearest])
+
+
+def wrongly_ruled_out(machine: Machine) -> tuple[str, ...]:
+    """Return the rungs that the estimate calls impossible and the machine runs."""
+    return tuple(
+        rung.name
+        for rung, candidate, _ in plan(machine.facts)
+        if candidate
+        and candidate.predicted.fits == "no"
+        and machine.reserves(candidate.config)
+        and machine.stable(candidate.config)
+    )
+
+
+def values(rung: Rung, machine: Machine, config: LaunchConfig) -> Iterator[LaunchConfig]:
+    """Yield what a person would try of a rung, one value after the other."""
+    facts = machine.facts
+    ladders: dict[str, Sequence[float]] = {
+        "gpu-memory-utilization": (0.9, 0.85, 0.95),
+        "max-num-seqs": (256, 64, 16),
+        "max-num-batched-tokens": (2048, 512),
+        "cpu-offload-gb": (4, 8, 16, 32),
+        "tensor-parallel-size": (2, 4),
+        "pipeline-parallel-size": (2, 4),
+    }
+    if rung.fit is None:
+        yield config.replace(rung.args, rung.env)
+    elif rung.fit == "max-model-len":
+        length = facts.context // 2
+        while length >= facts.workload.min_context:
+            yield config.replace({"max-model-len": length})
+            length //= 2
+    else:
+        for value in ladders.get(rung.fit, ()):
+            yield config.replace({rung.fit: value, **rung.args}, rung.env)
+
+
+def naive(machine: Machine) -> tuple[int, bool]:
+    """Launch every value of every rung, each on top of those before, until one is stable."""
+    facts, config, launches = machine.facts, machine.facts.base(), 1
+    for rung in facts.ladder.rungs:
+        if rung.start and not inapplicable(rung, config, facts):
+            config = config.replace(rung.args, rung.env)
+    if machine.reserves(config) and machine.stable(config):
+        return launches, True
+    for rung in facts.ladder.rungs:
+        if rung.start or inapplicable(rung, config, facts):
+            continue
+        for candidate in values(rung, machine, config):
+            if len(facts.devices) < candidate.integer(
+                "tensor-parallel-size", 1
+            ) * candidate.integer("pipeline-parallel-size", 1):
+                break
+            config = candidate
+            launches += 1
+            if machine.reserves(config) and machine.stable(config):
+                return launches, True
+            if launches >= MOST:
+                return launches, False
+    return launches, False
+
+
+def bisection(machine: Machine) -> int:
+    """Bisect the length on the rungs up to each one, as the naive ladder goes down."""
+    facts, config, launches = machine.facts, machine.facts.base(), 0
+    low = facts.workload.min_context
+    for rung in (None, *facts.ladder.rungs):
+        if rung is not None:
+            if rung.fit == "max-model-len" or inapplicable(rung, config, facts):
+                continue
+            config = next(values(rung, machine, config), config)
+        shortest = config.replace({"max-model-len": low})
+        if len(facts.used(shortest)) > len(facts.devices):
+            continue
+        for length in (facts.context, low):
+            candidate = config.replace({"max-model-len": length})
+            launches += 1
+            if machine.reserves(candidate) and machine.stable(candidate):
+                return launches + (_bisected(machine, config, low) if length == low else 0)
+    return launches
+
+
+def _bisected(machine: Machine, config: LaunchConfig, low: int) -> int:
+    high, launches = machine.facts.context, 0
+    while high - low > max(16, CLOSE * low):
+        middle = (low + high) // 2
+        launches += 1
+        stable = machine.stable(config.replace({"max-model-len": middle}))
+        low, high = (middle, high) if stable else (low, middle)
+    return launches
+
+
+def spread(numbers: Sequence[int]) -> dict[str, float]:
+    """Return median, 95th percentile, maximum and mean."""
+    ordered = sorted(numbers)
+    return {
+        "median": ordered[len(ordered) // 2],
+        "p95": ordered[int(len(ordered) * 0.95)],
+        "max": ordered[-1],
+        "mean": round(sum(ordered) / len(ordered), 2),
+    }
+
+
+def figures(cells: Sequence[Walked]) -> dict[str, object]:
+    """Return what the grid shows, over the cells that were launched at all."""
+    launched = [cell for cell in cells if cell.launches]
+    shortened = [cell for cell in launched if cell.optimum]
+    ratios = [(cell.context or 0) / (cell.optimum or 1) for cell in shortened]
+    return {
+        "cells": len(cells),
+        "ruled_out_without_a_launch": len(cells) - len(launched),
+        "launches": spread([cell.launches for cell in launched]),
+        "launches_histogram": {
+            str(n): sum(cell.launches == n for cell in cells)
+            for n in sorted({cell.launches for cell in cells})
+        },
+        "stable": sum(cell.stable for cell in launched),
+        "context_over_optimum": {
+            "median": sorted(ratios)[len(ratios) // 2],
+            "least": round(min(ratios), 4),
+            "below_98_percent": sum(ratio < 0.98 for ratio in ratios),
+            "below_98_percent_by_more_than_noise": sum(not cell.within_noise for cell in launched),
+        },
+        "ended_at_a_later_rung": sum(cell.later_rung for cell in launched),
+        "wrongly_ruled_out": sum(bool(cell.wrongly_ruled_out) for cell in cells),
+        "naive": {
+            **spread([cell.naive for cell in launched]),
+            "stable": sum(cell.naive_stable for cell in launched),
+        },
+        "bisection": spread([cell.bisection for cell in launched]),
+    }
+
+
+def run(most: int | None = None) -> tuple[dict[str, object], list[Walked]]:
+    """Walk the grid; return its figures and cells."""
+    began = time.monotonic()
+    cells = [walked(name, machine) for name, machine in grid(most)]
+    about = {
+        "shapes": len(list(SHAPES.glob("*.json"))) - len(ABSTAINS),
+        "cards": len(CARDS),
+        "workloads": len(WORKLOADS),
+        "seconds": round(time.monotonic() - began, 1),
+        "python": platform.python_version(),
+    }
+    return {**about, **figures(cells)}, cells
+
+
+if __name__ == "__main__":
+    found, rows = run()
+    print(json.dumps(found, indent=2))
+    worst = sorted(rows, key=lambda cell: -cell.launches)[:5]
+    print("worst:", *(f"{cell.launches} {cell.cell}" for cell in worst), sep="\n  ")
+    if sys.argv[1:]:
+        Path(sys.argv[1]).write_text(json.dumps(found, indent=2) + "\n")
