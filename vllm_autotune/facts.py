@@ -14,6 +14,7 @@ from .memory import Calibration, Footprint, Interval, batch_defaults, footprint
 from .outcome import Outcome, OutOfMemory, Readings
 
 MEASURED_BYTES = 64 * 2**20
+UNKNOWN = Interval.unknown()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +89,23 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The arithmetic's expectation for one device, in bytes."""
+    """The arithmetic's expectation for one device, in bytes.
+
+    `overhead` is what vLLM sets aside beside the weights and the KV cache. `graphs` are in it
+    only where this vLLM charges them to its budget.
+    """
 
     reserved_bytes: int
     weights: Interval
     kv_needed: Interval
     kv_available: Interval
+    overhead: Interval = UNKNOWN
+    graphs: Interval = UNKNOWN
+
+    @property
+    def needed(self) -> Interval:
+        """Return what it takes of the bytes reserved, the KV cache included."""
+        return self.weights + self.overhead + self.kv_needed
 
     @property
     def measured(self) -> bool:
@@ -161,6 +173,8 @@ def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Pre
         weights=expected.weights,
         kv_needed=expected.kv_bytes(facts.length(config), facts.workload.concurrency),
         kv_available=expected.kv_available(reserved),
+        overhead=expected.beside,
+        graphs=expected.graphs,
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from .config import Value, Workload
 from .device import Device
 from .errors import BadReport
-from .facts import Applied, Prediction
+from .facts import Applied, Facts, Prediction
 from .outcome import Certificate, Outcome, Readings
 from .search import Skip
 
@@ -39,6 +39,19 @@ class Model:
     weight_bytes: int | None
     quantization: str | None
     context: int
+
+
+def model_of(facts: Facts) -> Model:
+    """Return what is tuned."""
+    checkpoint = facts.checkpoint
+    return Model(
+        path=facts.model,
+        revision=checkpoint.revision,
+        architecture=checkpoint.architecture,
+        weight_bytes=checkpoint.weight_bytes,
+        quantization=checkpoint.quantization,
+        context=checkpoint.context,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

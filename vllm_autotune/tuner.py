@@ -15,13 +15,13 @@ from .outcome import Certificate, Environment, OutOfMemory, Stable
 from .report import (
     CacheUse,
     Memory,
-    Model,
     Report,
     Status,
     Trial,
     ValidFor,
     Versions,
     Winner,
+    model_of,
 )
 from .search import Skip, next_step
 from .store import Cache, Run, cache_key, locked, still_valid
@@ -83,7 +83,7 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
             status=status,
             reason=reason,
             hint=hint,
-            model=_model(facts),
+            model=model_of(facts),
             devices=facts.devices,
             versions=Versions(
                 autotune=__version__,
@@ -222,16 +222,4 @@ def _winner(facts: Facts, candidate: Candidate, trial: Trial, certificate: Certi
             needed_bytes=reserved,
             budget_bytes=min(facts.budget(d) for d in used),
         ),
-    )
-
-
-def _model(facts: Facts) -> Model:
-    checkpoint = facts.checkpoint
-    return Model(
-        path=facts.model,
-        revision=checkpoint.revision,
-        architecture=checkpoint.architecture,
-        weight_bytes=checkpoint.weight_bytes,
-        quantization=checkpoint.quantization,
-        context=checkpoint.context,
     )

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 ONLY = {
     "click": "cli",
-    "rich": "console.py",
+    "rich": "console",
     "pynvml": "device.py",
     "subprocess": "server.py",
     "psutil": "server.py",

@@ -11,14 +11,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from .errors import Refusal
-from .facts import Candidate, Prediction
-from .ladder import Rung
-from .memory import format_bytes
-from .outcome import Certificate, FailedOutcome, Outcome, Phase, Stable
-from .render import command_line
-from .report import Report, Trial, Winner
-from .trial import Progress
+from ..errors import Refusal
+from ..facts import Candidate
+from ..memory import format_bytes
+from ..outcome import Certificate, FailedOutcome, Outcome, Phase, Stable
+from ..render import command_line
+from ..report import Report, Trial, Winner
+from ..trial import Progress
 
 PHASE_NAMES: dict[Phase, str] = {
     "spawn": "starting",
@@ -172,17 +171,6 @@ def print_reports(reports: Iterable[Report]) -> None:
     _stdout().print(_table(list(frame.columns), cells))
 
 
-def print_plan(rows: Sequence[tuple[Rung, Candidate | None, str]]) -> None:
-    """Print what each rung of the ladder would bring, on stdout."""
-    cells = []
-    for rung, candidate, why in rows:
-        prediction = candidate.predicted if candidate else None
-        flags = " ".join(candidate.config.flags()) if candidate else ""
-        cells.append([rung.name, _bytes(prediction), clean(why), flags])
-    header = ["rung (with those above)", "weights", "expectation", "flags"]
-    _stdout().print(_table(header, cells))
-
-
 def print_diagnosis(name: str, outcome: FailedOutcome | None, cures: Sequence[str]) -> None:
     """Print what a log says went wrong, on stdout."""
     console = _stdout()
@@ -256,10 +244,3 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[RenderableType]]) -> T
     for row in rows:
         table.add_row(*(escape(cell) if isinstance(cell, str) else cell for cell in row))
     return table
-
-
-def _bytes(prediction: Prediction | None) -> str:
-    if prediction is None:
-        return ""
-    low, high = format_bytes(prediction.weights.low), format_bytes(prediction.weights.high)
-    return low if low == high else f"{low} to {high}"
