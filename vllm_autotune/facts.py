@@ -10,7 +10,15 @@ from .config import LaunchConfig, Value, Workload
 from .device import Device
 from .engine import Engine
 from .ladder import Ladder
-from .memory import Calibration, Footprint, Interval, batch_defaults, footprint
+from .memory import (
+    Calibration,
+    Footprint,
+    Interval,
+    Measurement,
+    Pool,
+    batch_defaults,
+    footprint,
+)
 from .outcome import Outcome, OutOfMemory, Readings
 
 MEASURED_BYTES = 64 * 2**20
@@ -24,6 +32,7 @@ class Facts:
     `fixed` are the user's own vLLM arguments, never changed. `checkpoints` maps what vLLM may
     be given as a model (the user's, and quantized siblings) to what it is. `headroom_bytes`
     must stay free on each device, `host_free_bytes` is what weights may be offloaded into.
+    `measured` is what earlier walks measured on devices of this kind with this vLLM.
     """
 
     model: str
@@ -35,6 +44,7 @@ class Facts:
     fixed: Mapping[str, Value]
     headroom_bytes: int
     host_free_bytes: int = 0
+    measured: tuple[Measurement, ...] = ()
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -179,8 +189,9 @@ def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Pre
 
 
 def calibrated(facts: Facts, history: Sequence[Attempt]) -> Calibration:
-    """Return what the launches so far measured."""
-    calibration = Calibration()
+    """Return what the launches so far measured, and earlier walks before them."""
+    names = {checkpoint.digest: name for name, checkpoint in facts.checkpoints.items()}
+    calibration = Calibration(pool=Pool(facts.measured, names))
     for attempt in history:
         config = attempt.candidate.config
         readings = precise(facts, config, attempt)

@@ -8,8 +8,7 @@ from pydantic import TypeAdapter
 
 from .config import LaunchConfig, Value, Workload
 from .device import Device
-from .facts import Facts, Prediction, predict
-from .memory import Calibration
+from .facts import Facts, Prediction, calibrated, predict
 from .report import Model, model_of
 from .search import next_step, plan
 
@@ -105,7 +104,7 @@ def make_plan(facts: Facts) -> Plan:
         budget_bytes=min(facts.budget(device) for device in facts.devices),
         headroom_bytes=facts.headroom_bytes,
         host_free_bytes=facts.host_free_bytes,
-        as_it_is=_proposal(facts, base, predict(facts, Calibration(), base)),
+        as_it_is=_proposal(facts, base, predict(facts, calibrated(facts, ()), base)),
         rungs=tuple(
             Row(
                 rung=rung.name,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from .accuracy import Accuracy
 from .config import Value, Workload
 from .device import Device
 from .errors import BadReport
@@ -66,7 +67,10 @@ class Versions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One launch. `argv` is what was started, `log` a file beside the report."""
+    """One launch. `argv` is what was started, `log` a file beside the report.
+
+    `accuracy` is None where the server printed no numbers.
+    """
 
     number: int
     fingerprint: str
@@ -76,6 +80,7 @@ class Trial:
     predicted: Prediction
     outcome: Outcome
     readings: Readings
+    accuracy: Accuracy | None = None
     startup_seconds: float | None = None
     probe_seconds: float | None = None
     stop_seconds: float | None = None

@@ -83,7 +83,7 @@ def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
 
     how = _how(what)
     if dry_run:
-        _plan(_request(what), as_json)
+        _plan(_request(what), as_json, how["cache_dir"])
         return
     if what["device"] is not None or what["capability"] is not None:
         raise BadUsage(
@@ -120,14 +120,15 @@ def serve(**what: Any) -> None:
 @cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
 @request_options
 @card_options
+@cache_option
 @json_option
-def plan(as_json: bool, **what: Any) -> None:
+def plan(as_json: bool, cache_dir: Path | None, **what: Any) -> None:
     """Show the ladder, the estimates, what is skipped and why; launch nothing.
 
     With --device the GPU need not be here, and vLLM need not be installed. Exit code 0: there
     is something worth a launch, 1: nothing can fit.
     """
-    _plan(_request(what), as_json)
+    _plan(_request(what), as_json, cache_dir)
 
 
 @cli.command()
@@ -295,11 +296,11 @@ def _cache(folder: Path | None) -> Any:
     return Cache(folder or default_cache())
 
 
-def _plan(request: "Request", as_json: bool) -> None:
+def _plan(request: "Request", as_json: bool, cache_dir: Path | None) -> None:
     from ..plan import make_plan, to_json  # noqa: PLC0415
     from ..survey import describe, survey  # noqa: PLC0415
 
-    facts = survey(request)
+    facts = _cache(cache_dir).pooled(survey(request), lambda note: click.echo(note, err=True))
     plan = make_plan(facts)
     if as_json:
         click.echo(to_json(plan))

@@ -11,9 +11,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from ..accuracy import Accuracy
 from ..errors import Refusal
 from ..facts import Candidate
 from ..memory import format_bytes
+from ..memory.units import GIB
 from ..outcome import Certificate, FailedOutcome, Outcome, Phase, Stable
 from ..render import command_line
 from ..report import Report, Trial, Winner
@@ -136,6 +138,8 @@ def print_report(report: Report, path: str | None) -> None:
     if report.winner:
         for name, value in _winner_rows(report.winner, report.model.context):
             table.add_row(name, escape(value))
+    for trial in [trial for trial in report.trials if trial.accuracy][-1:]:
+        table.add_row("predicted", _accuracy(trial.accuracy))
     console.print(table)
     if not report.cache.hit:
         console.print(_trial_table(report.trials))
@@ -210,6 +214,17 @@ def _winner_rows(winner: Winner, context: int) -> list[tuple[str, str]]:
         ("ready in", f"{winner.startup_seconds:.0f} s"),
     ]
     return [*rows, *(("gives up", text) for text in winner.gives_up)]
+
+
+def _accuracy(accuracy: Accuracy | None) -> str:
+    names = {"weights": "weights", "kv_available": "KV cache", "overhead": "other"}
+    parts = []
+    for field, name in {**names, "graphs": "graphs"}.items():
+        against = getattr(accuracy, field)
+        if against is not None:
+            low, high = against.predicted.low / GIB, against.predicted.high / GIB
+            parts.append(f"{name} {low:.2f} to {high:.2f} (was {against.measured / GIB:.2f})")
+    return f"GiB: {', '.join(parts)}"
 
 
 def _proof(certificate: Certificate) -> str:

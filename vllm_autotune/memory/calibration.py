@@ -1,13 +1,16 @@
 """What earlier boots of a walk measured, in the place of what was estimated."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..config import LaunchConfig
 from ..outcome import Readings
 from .footprint import Footprint
 from .interval import Interval
 from .units import GIB
+
+if TYPE_CHECKING:
+    from .pool import Pool
 
 # Flags and variables that change what the weights take.
 WEIGHT_FLAGS = (
@@ -73,9 +76,10 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What earlier boots of this walk measured, the oldest first."""
+    """What earlier boots of this walk measured, the oldest first, and `pool` other walks."""
 
     boots: tuple[Boot, ...] = ()
+    pool: "Pool | None" = None
 
     def learned(self, config: LaunchConfig, readings: Readings, budget_bytes: int) -> Self:
         """Return this calibration with one boot's numbers added.
@@ -88,13 +92,15 @@ class Calibration:
         if weights is not None and kv is not None and "kv-cache-memory-bytes" not in config.args:
             overhead = max(0.0, float(budget_bytes - weights - kv))
         boot = Boot(config=config, weights=weights, overhead=overhead, graphs=readings.graph_bytes)
-        return type(self)((*self.boots, boot))
+        return replace(self, boots=(*self.boots, boot))
 
     def apply(self, footprint: Footprint, config: LaunchConfig) -> Footprint:
         """Return the estimate with what was measured in its place, where it still holds.
 
         Exact where one boot measured both parts, because their sum is what it left of the budget.
         """
+        if self.pool is not None:
+            footprint = self.pool.narrowed(footprint, config)
         newest = self.boots[::-1]
         for boot in newest:
             if boot.graphs is not None and boot.same_step(config):
@@ -105,7 +111,7 @@ class Calibration:
         if covering is not None:
             weights, overhead = covering.weights or 0.0, covering.overhead or 0.0
             footprint = replace(footprint, weights=Interval.exactly(weights))
-            return _beside(footprint, Interval.exactly(overhead))
+            return beside(footprint, Interval.exactly(overhead))
         for boot in newest:
             if boot.weights is not None and boot.same_weights(config):
                 footprint = replace(footprint, weights=_around(boot.weights, ROUNDING))
@@ -126,15 +132,15 @@ class Calibration:
             # Other weights bring other kernels: 1.13 GiB became 1.23 with fp8 (7B, vLLM 0.26).
             spread = 0.2 * boot.overhead + 0.1 * GIB
             if boot.same_step(config):
-                return _beside(footprint, _around(boot.overhead, spread))
+                return beside(footprint, _around(boot.overhead, spread))
             if boot.bounds(config):
                 rest = footprint.overhead - footprint.weights
                 high = boot.overhead + spread
-                return _beside(footprint, Interval(min(rest.low, high), high))
+                return beside(footprint, Interval(min(rest.low, high), high))
         return footprint
 
 
-def _beside(footprint: Footprint, overhead: Interval) -> Footprint:
+def beside(footprint: Footprint, overhead: Interval) -> Footprint:
     """Return the footprint with all that vLLM sets aside beside the weights in one number."""
     return replace(footprint, activations=overhead, non_torch=Interval(0, 0), graphs_charged=False)
 
