@@ -137,18 +137,16 @@ def test_shards_are_those_the_index_names(tmp_path: Path) -> None:
     assert read_checkpoint(str(tmp_path)).weight_bytes == 2 * 8 * 8 * 2
 
 
-@pytest.mark.parametrize(("suffix", "kind"), [("bin", "bin"), ("gguf", "gguf")])
-def test_other_formats_count_their_files(tmp_path: Path, suffix: str, kind: str) -> None:
+def test_more_layers_than_any_model_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match="4,000,000,000 layers"):
+        read_checkpoint(str(make(tmp_path, {**SMALL, "num_hidden_layers": 4_000_000_000})))
+
+
+def test_pickles_count_as_their_files(tmp_path: Path) -> None:
     make(tmp_path, tensors=None)
-    (tmp_path / f"pytorch_model.{suffix}").write_bytes(bytes(400_000))
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(400_000))
     found = read_checkpoint(str(tmp_path))
-    assert (found.load_format, found.weight_bytes) == (kind, 400_000)
-
-
-def test_a_gguf_file_is_described_by_the_config_beside_it(tmp_path: Path) -> None:
-    make(tmp_path, tensors=None)
-    (tmp_path / "tiny.gguf").write_bytes(bytes(1234))
-    assert read_checkpoint(str(tmp_path / "tiny.gguf")).weight_bytes == 1234
+    assert (found.load_format, found.weight_bytes) == ("bin", 400_000)
 
 
 def test_a_quantized_sibling_is_found_next_to_the_model(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """What the model is, from its `config.json` and the headers of its weight files."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadModel
+from .gguf import read_gguf
 from .hub import locate, neighbours
 from .layers import Layers, count_kv_heads, layer_plan, number
 from .parameters import count_experts, count_parameters
@@ -91,8 +93,13 @@ def read_checkpoint(
     try:
         path, revision = locate(model, revision)
         folder = path.parent if path.is_file() else path
-        text, config = read_config(folder)
-        files = find_weights(path)
+        if _is_gguf_alone(path):
+            files = find_weights(path)
+            config = read_gguf(files.paths[0]).config
+            text = json.dumps(config, sort_keys=True).encode()
+        else:
+            text, config = read_config(folder)
+            files = find_weights(path)
         if weights_required and files.format == "none":
             raise BadModel(
                 f"{folder} has no weights: no .safetensors, .bin or .gguf file.",
@@ -105,6 +112,13 @@ def read_checkpoint(
             f"Cannot read the model at {model}: {why}.",
             "Check the path, and that this user may read it.",
         ) from error
+
+
+def _is_gguf_alone(path: Path) -> bool:
+    """Return whether nothing but the header of a GGUF file says what the model is."""
+    if path.is_file():
+        return not (path.parent / "config.json").exists()
+    return not (path / "config.json").exists() and any(path.glob("*.gguf"))
 
 
 def _describe(
@@ -190,9 +204,10 @@ def _weights(files: Files, layers: int, tied: bool, size: int, table: int) -> We
     if files.format == "safetensors":
         parts = [tally(header, layers=layers, tied=tied) for header, _ in files.headers]
         return sum(parts[1:], parts[0])
-    stored = sum(path.stat().st_size for path in files.paths)
     if files.format == "gguf":
+        stored = sum(read_gguf(path).tensor_bytes for path in files.paths)
         return Weights(bytes=stored, packed_bytes=stored)
+    stored = sum(path.stat().st_size for path in files.paths)
     embedding = table * (1 if tied else 2)
     return Weights(bytes=stored, embedding=embedding, linear=max(0, stored // size - embedding))
 
