@@ -22,9 +22,10 @@ ONLY = {
     "subprocess": "server.py",
     "psutil": "server.py",
     "httpx": "probe.py",
+    "huggingface_hub": "checkpoint",
 }
 NEVER = ("torch", "vllm")
-NOT_AT_START = ("torch", "vllm", "pandas")
+NOT_AT_START = ("torch", "vllm", "pandas", "huggingface_hub")
 HELP = "import sys; sys.argv[1:] = ['--help']; from vllm_autotune.cli import main; main()"
 
 

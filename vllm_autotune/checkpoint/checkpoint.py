@@ -9,9 +9,10 @@ from typing import Any
 
 from ..errors import BadModel
 from .gguf import read_gguf
-from .hub import locate, neighbours
+from .hub import NAME, locate, neighbours
 from .layers import Layers, count_kv_heads, layer_plan, number
 from .parameters import count_experts, count_parameters
+from .remote import read_remote
 from .shape import (
     HEADS,
     HIDDEN,
@@ -84,22 +85,14 @@ class Checkpoint:
 def read_checkpoint(
     model: str, revision: str | None = None, *, weights_required: bool = True
 ) -> Checkpoint:
-    """Read what a model is, from a local folder, a GGUF file, or the Hugging Face cache.
+    """Read what a model is: from a folder, a GGUF file, the Hugging Face cache, or the Hub.
 
     Without weight files, `weights_required=False` counts the parameters from the shape.
 
     Raises BadModel where the model is missing, broken or cannot be read.
     """
     try:
-        path, revision = locate(model, revision)
-        folder = path.parent if path.is_file() else path
-        if _is_gguf_alone(path):
-            files = find_weights(path)
-            config = read_gguf(files.paths[0]).config
-            text = json.dumps(config, sort_keys=True).encode()
-        else:
-            text, config = read_config(folder)
-            files = find_weights(path)
+        folder, revision, text, config, files = _read(model, revision)
         if weights_required and files.format == "none":
             raise BadModel(
                 f"{folder} has no weights: no .safetensors, .bin or .gguf file.",
@@ -112,6 +105,27 @@ def read_checkpoint(
             f"Cannot read the model at {model}: {why}.",
             "Check the path, and that this user may read it.",
         ) from error
+
+
+def _read(
+    model: str, revision: str | None
+) -> tuple[Path, str | None, bytes, dict[str, Any], Files]:
+    """Return where a model lies, its revision, its configuration, and its weight files."""
+    try:
+        path, revision = locate(model, revision)
+    except BadModel:
+        remote = read_remote(model, revision) if NAME.fullmatch(model) else None
+        if remote is None:
+            raise
+        commit, text, config, files = remote
+        return Path(model), commit, text + commit.encode(), config, files
+    folder = path.parent if path.is_file() else path
+    if _is_gguf_alone(path):
+        files = find_weights(path)
+        config = read_gguf(files.paths[0]).config
+        return folder, revision, json.dumps(config, sort_keys=True).encode(), config, files
+    text, config = read_config(folder)
+    return folder, revision, text, config, find_weights(path)
 
 
 def _is_gguf_alone(path: Path) -> bool:

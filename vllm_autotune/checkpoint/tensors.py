@@ -158,9 +158,7 @@ def find_weights(path: Path) -> Files:
     if indexed:
         _all_there(path, indexed)
         files = indexed
-    # Mistral ships the same weights a second time under this name.
-    files = [name for name in files if not name.startswith("consolidated")] or files
-    files = [name for name in files if not name.startswith("adapter_")]
+    files = [name for name in files if is_served(name)]
     if files:
         paths = tuple(path / name for name in files)
         return Files("safetensors", paths, tuple(read_header(file) for file in paths))
@@ -179,6 +177,13 @@ def find_weights(path: Path) -> Files:
             f"Name the one to serve: {path / single[0]}",
         )
     return Files("gguf", whole)
+
+
+def is_served(name: str) -> bool:
+    """Return whether vLLM takes a file's tensors for the model's."""
+    # Mistral ships the same weights a second time as `consolidated`.
+    others = ("consolidated", "adapter_")
+    return name.endswith(".safetensors") and "/" not in name and not name.startswith(others)
 
 
 def _indexed(index: Path) -> list[str]:
