@@ -156,6 +156,7 @@ def test_a_quantized_sibling_is_found_next_to_the_model(tmp_path: Path) -> None:
     make(tmp_path / "Tiny-AWQ", quantized, half)
     make(tmp_path / "Tiny-Instruct")  # not quantized
     make(tmp_path / "Tiny-GPTQ", {**quantized, "vocab_size": 7}, half)  # another vocabulary
+    make(tmp_path / "Tiny-W4", {**quantized, "architectures": ["Qwen2ForClassification"]}, half)
     make(tmp_path / "Tiny-FP8", quantized, None)  # no weights
     make(tmp_path / "Tinyish-AWQ", quantized, half)  # another name
     (sibling,) = read_checkpoint(str(model)).siblings
@@ -168,7 +169,12 @@ def test_a_name_is_looked_up_in_the_hub_cache(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     quantized = {**SMALL, "quantization_config": {"quant_method": "awq"}}
-    for name, config in (("org--Tiny", SMALL), ("org--Tiny-AWQ", quantized)):
+    for name, config in (
+        ("org--Tiny", SMALL),
+        ("org--Tiny-AWQ", quantized),
+        ("org--Tiny-GPTQ", {**quantized, "vocab_size": 7}),
+        ("other--Tiny-FP8", {**quantized, "architectures": ["Qwen2ForClassification"]}),
+    ):
         repository = tmp_path / f"models--{name}"
         make(repository / "snapshots" / "abc123", config)
         (repository / "refs").mkdir()

@@ -266,6 +266,7 @@ def find_siblings(folder: Path, config: Mapping[str, Any]) -> tuple[Sibling, ...
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two configurations describe the same model but for its precision."""
     numbers = (HIDDEN, LAYERS, HEADS, ("vocab_size",))
-    return one.get("model_type") == other.get("model_type") and all(
+    words = ("model_type", "architectures")
+    return all(one.get(word) == other.get(word) for word in words) and all(
         number(one, *names) == number(other, *names) for names in numbers
     )
