@@ -21,7 +21,8 @@ Fits = Literal["yes", "no", "perhaps", "unknown"]
 class Proposal:
     """A configuration and what is expected of it, in bytes per device.
 
-    `model` is what vLLM is given, `fits` is `no` only where that is certain.
+    `model` is what vLLM is given, `fits` is `no` only where that is certain. What it reserves
+    may be `over_limit`: more than is free, or than may be used.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Proposal:
     devices: int
     predicted: Prediction
     fits: Fits
+    over_limit: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,7 @@ def make_plan(facts: Facts) -> Plan:
 
 
 def _proposal(facts: Facts, config: LaunchConfig, predicted: Prediction) -> Proposal:
+    most = min(facts.limit(config), *(device.free_bytes for device in facts.used(config)))
     return Proposal(
         model=config.model,
         flags=tuple(config.flags()),
@@ -128,6 +131,7 @@ def _proposal(facts: Facts, config: LaunchConfig, predicted: Prediction) -> Prop
         devices=len(facts.used(config)),
         predicted=predicted,
         fits=predicted.fits,
+        over_limit=predicted.reserved_bytes > most,
     )
 
 

@@ -90,6 +90,9 @@ def test_a_card_can_be_limited_too(autotune: Autotune, model: Path) -> None:
     assert plan["budget_bytes"] == 11 * GIB
     first = plan["first"]["proposal"]
     assert first["predicted"]["reserved_bytes"] <= 11 * GIB
+    assert (plan["as_it_is"]["over_limit"], first["over_limit"]) == (True, False)
+    shown = autotune("plan", "--model", model, *card, *DUMMY).out
+    assert re.search("as it is .* over limit", shown)
 
 
 @pytest.mark.parametrize("model", ["qwen2.5-72b"], indirect=True)
@@ -181,6 +184,7 @@ def proposals(draw: st.DrawFn) -> Proposal:
         devices=1,
         predicted=predicted,
         fits=predicted.fits,
+        over_limit=False,
     )
 
 

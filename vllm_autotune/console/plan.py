@@ -27,7 +27,7 @@ PARTS = (
 )
 MARK, BEYOND = ("┃", "|"), ("▶", ">")
 NARROWEST, WIDEST = 12, 60  # cells of a bar
-# Bars end here at the latest, in sizes of the device.
+# Bars end here at the latest, in sizes of the device or of what may be used of it.
 LONGEST = 1.5
 
 
@@ -82,7 +82,8 @@ def bar(proposal: Proposal, scale: float, width: int, *, ascii_only: bool = Fals
 
 def _bars(plan: Plan, columns: int, *, ascii_only: bool) -> Table:
     proposals = list(_proposals(plan))
-    size = plan.devices[0].memory_bytes
+    device = plan.devices[0]
+    size = min(device.memory_bytes, device.limit_bytes or device.memory_bytes)
     largest = max(proposal.predicted.needed.high for _, proposal in proposals)
     scale = min(max(size, largest), LONGEST * size)
     sequences = plan.workload.concurrency
@@ -95,12 +96,13 @@ def _bars(plan: Plan, columns: int, *, ascii_only: bool) -> Table:
     each = " per GPU" if len(plan.devices) > 1 else ""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column(header[0], no_wrap=True)
-    table.add_column(f"0 to {scale / GIB:.0f} GiB{each}"[:width], no_wrap=True)
+    digits = 0 if scale >= 10 * GIB else 1
+    table.add_column(f"0 to {scale / GIB:.{digits}f} GiB{each}"[:width], no_wrap=True)
     for name in header[1:]:
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for (_, proposal), (name, *numbers, verdict) in zip(proposals, rows, strict=True):
         drawn = bar(proposal, scale, width, ascii_only=ascii_only)
-        colour = VERDICTS[proposal.fits][1]
+        colour = _verdict(proposal)[1]
         table.add_row(Text(name), drawn, *numbers, Text(verdict, style=colour))
     return table
 
@@ -109,7 +111,11 @@ def _row(name: str, proposal: Proposal) -> list[str]:
     predicted = proposal.predicted
     parts = (predicted.needed, predicted.weights, predicted.overhead, predicted.kv_needed)
     tokens = f"{proposal.max_model_len:,}"
-    return [clean(name), *map(_gib, parts), tokens, VERDICTS[proposal.fits][0]]
+    return [clean(name), *map(_gib, parts), tokens, _verdict(proposal)[0]]
+
+
+def _verdict(proposal: Proposal) -> tuple[str, str]:
+    return ("over limit", "red") if proposal.over_limit else VERDICTS[proposal.fits]
 
 
 def _width(rows: list[list[str]]) -> int:
@@ -156,7 +162,7 @@ def _first(plan: Plan) -> Iterator[tuple[str, str]]:
     if first is None:
         yield "no launch", plan.reason
         return
-    predicted, (verdict, _) = first.proposal.predicted, VERDICTS[first.proposal.fits]
+    predicted, (verdict, _) = first.proposal.predicted, _verdict(first.proposal)
     yield "first launch", ", ".join(first.rungs) or "as it is"
     budget = format_bytes(predicted.reserved_bytes)
     yield "expected", f"{verdict}: needs {_gib(predicted.needed)} GiB of {budget}"
