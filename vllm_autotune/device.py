@@ -22,7 +22,7 @@ class Device:
     `memory_bytes` tells its type. `share_bytes` is what vLLM's utilization is a share of, where
     that is another number: the memory of one NUMA node. `free_bytes` is what was free when it
     was detected; `limit_bytes` is the most the user lets us use. `capability` is NVIDIA's
-    compute capability, (8, 9) for 8.9.
+    compute capability, (8, 9) for 8.9. An `imagined` one is not here: it can be planned for.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -36,6 +36,7 @@ class Device:
     capability: tuple[int, int] | None = None
     driver: str | None = None
     mig: bool = False
+    imagined: bool = False
 
     @property
     def shared_out(self) -> int:

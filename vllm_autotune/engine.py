@@ -6,6 +6,7 @@ Importing vLLM costs eight seconds and a CUDA context; parsing it costs a tenth 
 import ast
 import importlib.metadata
 import importlib.util
+import os
 import re
 import shlex
 import shutil
@@ -31,6 +32,9 @@ except m.PackageNotFoundError:
     pass
 """
 
+# The newest version whose own numbers the arithmetic was compared with.
+ASSUMED = "0.32.0"
+
 INSTALL_HINT = (
     "install it beside autotune (`pip install vllm`), or name the interpreter of another "
     "environment with --vllm-python"
@@ -39,7 +43,10 @@ INSTALL_HINT = (
 
 @dataclass(frozen=True)
 class Engine:
-    """An installed vLLM: `python` runs it, `package` is its folder, `command` starts a server."""
+    """A vLLM: `python` runs it, `package` is its folder, `command` starts a server.
+
+    One that is not `installed` has no files: it is believed to know every flag.
+    """
 
     python: str
     package: Path
@@ -47,6 +54,7 @@ class Engine:
     platform: Literal["cuda", "cpu"]
     torch: str | None
     command: tuple[str, ...]
+    installed: bool = True
 
     @property
     def release(self) -> tuple[int, ...]:
@@ -106,7 +114,7 @@ class Engine:
             match = re.search(r"gpu_memory_utilization: float = (?:Field\(default=)?([\d.]+)", text)
             if match:
                 return float(match[1])
-        return 0.9
+        return 0.92 if self.release >= (0, 20) else 0.9
 
     def knows(self, flag: str) -> bool:
         """Tell whether this vLLM has the flag; what could not be read is believed to be there."""
@@ -152,6 +160,12 @@ def locate(python: str | None = None, command: str | None = None) -> Engine:
         torch=torch,
         command=tuple(shlex.split(command)) if command else _command(interpreter, package),
     )
+
+
+def assumed() -> Engine:
+    """Return what stands for vLLM where none is installed: enough to plan, not to launch."""
+    nowhere = Path(os.devnull)
+    return Engine("", nowhere, ASSUMED, "cuda", None, ("vllm", "serve"), installed=False)
 
 
 def _installed(python: str | None) -> tuple[str, Path, str | None]:

@@ -10,10 +10,23 @@ from .config import LaunchConfig, Value, Workload
 from .device import Device
 from .engine import Engine
 from .ladder import Ladder
-from .memory import ROUNDING, Calibration, Footprint, Interval, batch_defaults, footprint
+from .memory import (
+    ROUNDING,
+    Calibration,
+    Footprint,
+    Interval,
+    Measurement,
+    Pool,
+    batch_defaults,
+    footprint,
+)
 from .outcome import Outcome, OutOfMemory, Readings
 
 MEASURED_BYTES = 64 * 2**20
+UNKNOWN = Interval.unknown()
+# From one start to the next of the same server; what a CPU worker holds resident was 0.81 to 0.95
+# GiB for one model, by the state of the machine.
+POOL_VARIES = {"cuda": 0.01, "cpu": 0.15}
 # The value of --max-model-len with which vLLM serves the longest context that fits.
 AUTO = "auto"
 
@@ -25,6 +38,7 @@ class Facts:
     `fixed` are the user's own vLLM arguments, never changed. `checkpoints` maps what vLLM may
     be given as a model (the user's, and quantized siblings) to what it is. `headroom_bytes`
     must stay free on each device, `host_free_bytes` is what weights may be offloaded into.
+    `measured` is what earlier walks measured on devices of this kind with this vLLM.
     """
 
     model: str
@@ -36,6 +50,7 @@ class Facts:
     fixed: Mapping[str, Value]
     headroom_bytes: int
     host_free_bytes: int = 0
+    measured: tuple[Measurement, ...] = ()
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -92,12 +107,23 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The arithmetic's expectation for one device, in bytes."""
+    """The arithmetic's expectation for one device, in bytes.
+
+    `overhead` is what vLLM sets aside beside the weights and the KV cache. `graphs` are in it
+    only where this vLLM charges them to its budget.
+    """
 
     reserved_bytes: int
     weights: Interval
     kv_needed: Interval
     kv_available: Interval
+    overhead: Interval = UNKNOWN
+    graphs: Interval = UNKNOWN
+
+    @property
+    def needed(self) -> Interval:
+        """Return what it takes of the bytes reserved, the KV cache included."""
+        return self.weights + self.overhead + self.kv_needed
 
     @property
     def measured(self) -> bool:
@@ -165,19 +191,27 @@ def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Pre
         weights=expected.weights,
         kv_needed=expected.kv_bytes(facts.length(config), facts.workload.concurrency),
         kv_available=expected.kv_available(reserved),
+        overhead=expected.beside,
+        graphs=expected.graphs,
     )
 
 
 def calibrated(facts: Facts, history: Sequence[Attempt]) -> Calibration:
-    """Return what the launches so far measured."""
-    calibration = Calibration()
+    """Return what the launches so far measured, and earlier walks before them."""
+    names = {checkpoint.digest: name for name, checkpoint in facts.checkpoints.items()}
+    varies = POOL_VARIES[facts.devices[0].kind]
+    calibration = Calibration(pool=Pool(facts.measured, names, varies))
     for attempt in history:
-        config = attempt.candidate.config
-        estimate = _placed(facts, attempt, expect(facts, Calibration(), config))
-        readings = precise(facts, attempt, estimate)
-        budget = reserved_then(facts, attempt)
-        calibration = calibration.learned(config, readings, budget, estimate)
+        calibration = learned(facts, calibration, attempt)
     return calibration
+
+
+def learned(facts: Facts, calibration: Calibration, attempt: Attempt) -> Calibration:
+    """Return the calibration with what one launch measured."""
+    config = attempt.candidate.config
+    estimate = _placed(facts, attempt, expect(facts, Calibration(), config))
+    readings = precise(facts, attempt, estimate)
+    return calibration.learned(config, readings, reserved_then(facts, attempt), estimate)
 
 
 def _placed(facts: Facts, attempt: Attempt, estimate: Footprint) -> Footprint:

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from .accuracy import Accuracy
 from .config import Value, Workload
 from .device import Device
 from .errors import BadReport
-from .facts import Applied, Prediction
+from .facts import Applied, Facts, Prediction
 from .outcome import Certificate, Outcome, Readings
 from .search import Skip
 
@@ -41,6 +42,19 @@ class Model:
     context: int
 
 
+def model_of(facts: Facts) -> Model:
+    """Return what is tuned."""
+    checkpoint = facts.checkpoint
+    return Model(
+        path=facts.model,
+        revision=checkpoint.revision,
+        architecture=checkpoint.architecture,
+        weight_bytes=checkpoint.weight_bytes,
+        quantization=checkpoint.quantization,
+        context=checkpoint.context,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versions:
     """The software an answer depends on."""
@@ -53,7 +67,10 @@ class Versions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One launch. `argv` is what was started, `log` a file beside the report."""
+    """One launch. `argv` is what was started, `log` a file beside the report.
+
+    `accuracy` is None where the server printed no numbers.
+    """
 
     number: int
     fingerprint: str
@@ -63,6 +80,7 @@ class Trial:
     predicted: Prediction
     outcome: Outcome
     readings: Readings
+    accuracy: Accuracy | None = None
     startup_seconds: float | None = None
     probe_seconds: float | None = None
     stop_seconds: float | None = None

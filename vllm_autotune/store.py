@@ -5,19 +5,28 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from . import __version__
 from .device import Device
 from .errors import CannotWrite, DeviceBusy
 from .facts import Facts
+from .memory import Measurement
 from .report import Report, Trial, from_json, to_json, trial_line
 
 CACHE_TAG = "CACHEDIR.TAG"
 # https://bford.info/cachedir/
 CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Answers of vllm-autotune.\n"
+
+# Measurements of one kind of device and vLLM; the oldest are forgotten first.
+POOL = "measured"
+POOLED = 200
 
 # A winner that gave something up is looked for again once this much more memory is free.
 MORE_MEMORY = 1.1
@@ -83,6 +92,40 @@ class Cache:
         self.prepare()
         write_whole(self.folder / f"{key}.json", to_json(report))
 
+    def pooled(self, facts: Facts, note: Callable[[str], None]) -> Facts:
+        """Return the facts with what earlier walks measured on such devices."""
+        measured = self._measured(facts)
+        if isinstance(measured, str):
+            note(measured)
+            return facts
+        return replace(facts, measured=measured)
+
+    def _measured(self, facts: Facts) -> tuple[Measurement, ...] | str:
+        path = self._pool(facts)
+        try:
+            return _measurements().validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return ()
+        except ValidationError as error:
+            return f"the measurements in {path} are ignored: {error.errors()[0]['msg']}"
+        except OSError as error:
+            return f"the measurements in {path} are ignored: {error}"
+
+    def measure(self, facts: Facts, measurement: Measurement) -> None:
+        """Keep what a launch measured.
+
+        Raises CannotWrite.
+        """
+        before = self._measured(facts)
+        kept = () if isinstance(before, str) else before[-POOLED + 1 :]
+        text = _measurements().dump_json((*kept, measurement), indent=1).decode()
+        write_whole(self._pool(facts), text)
+
+    def _pool(self, facts: Facts) -> Path:
+        # Ratios to an estimate hold for the autotune that made it.
+        versions = safe_name(f"vllm-{facts.engine.version}-autotune-{__version__}")
+        return self.folder / POOL / f"{facts.devices[0].slug}-{versions}.json"
+
     def prepare(self) -> None:
         """Make the folder, private to the user.
 
@@ -98,19 +141,26 @@ class Cache:
         return sorted(str(f.relative_to(self.folder).with_suffix("")) for f in files)
 
     def clear(self) -> int:
-        """Forget every answer; return how many there were.
+        """Forget every answer and measurement; return how many answers there were.
 
         Raises CannotWrite for a folder that is no cache of ours.
         """
-        keys = self.keys()
-        if keys and not (self.folder / CACHE_TAG).exists():
+        keys, pools = self.keys(), list((self.folder / POOL).glob("*.json"))
+        if (keys or pools) and not (self.folder / CACHE_TAG).exists():
             raise CannotWrite(
                 f"{self.folder} has no {CACHE_TAG}, so it may not be a cache",
                 "remove the folder by hand if it is one",
             )
         for key in keys:
             (self.folder / f"{key}.json").unlink(missing_ok=True)
+        for pool in pools:
+            pool.unlink(missing_ok=True)
         return len(keys)
+
+
+@cache
+def _measurements() -> TypeAdapter[tuple[Measurement, ...]]:
+    return TypeAdapter(tuple[Measurement, ...])
 
 
 @contextmanager

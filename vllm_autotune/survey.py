@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .cards import imagine
 from .checkpoint import Checkpoint, read_checkpoint
 from .config import LaunchConfig, Value, Workload, parse_arguments
-from .device import detect, host_free_bytes
-from .engine import locate
-from .errors import BadUsage
+from .device import Device, detect, host_free_bytes
+from .engine import Engine, assumed, locate
+from .errors import BadUsage, NoEngine
 from .facts import Facts, expect
 from .ladder import Ladder
 from .memory import Calibration, format_bytes
@@ -33,7 +34,10 @@ CPU_SEQUENCES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked for; bytes and tokens as numbers, None where nothing was said."""
+    """What the user asked for; bytes and tokens as numbers, None where nothing was said.
+
+    `device` names a GPU that is not here, and so does a `capability` with a memory limit.
+    """
 
     model: str
     ladder: Ladder
@@ -47,6 +51,13 @@ class Request:
     fixed: Sequence[str] = ()
     vllm_python: str | None = None
     vllm_command: str | None = None
+    device: str | None = None
+    capability: tuple[int, int] | None = None
+
+    @property
+    def imagined(self) -> bool:
+        """Tell whether this is about a GPU that is not here."""
+        return self.device is not None or self.capability is not None
 
 
 def survey(request: Request) -> Facts:
@@ -63,8 +74,8 @@ def survey(request: Request) -> Facts:
     dummy = fixed.get("load-format") == "dummy"
     checkpoint = read_checkpoint(request.model, request.revision, weights_required=not dummy)
     workload = _workload(request, checkpoint, fixed)
-    engine = locate(request.vllm_python, request.vllm_command)
-    devices = detect(engine.platform, request.gpus)
+    engine = _engine(request)
+    devices = _devices(request, engine)
     checkpoints = {request.model: checkpoint}
     if checkpoint.quantization is None:
         for sibling in checkpoint.siblings:
@@ -72,7 +83,7 @@ def survey(request: Request) -> Facts:
     facts = Facts(
         model=request.model,
         checkpoints=checkpoints,
-        devices=tuple(replace(d, limit_bytes=request.memory_limit) for d in devices),
+        devices=devices,
         engine=engine,
         workload=workload,
         ladder=request.ladder,
@@ -84,6 +95,33 @@ def survey(request: Request) -> Facts:
     )
     free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed
     return _frugal(facts) if engine.platform == "cpu" and free_choice else facts
+
+
+def _engine(request: Request) -> Engine:
+    """Return the installed vLLM; what plans for another machine may go without."""
+    try:
+        engine = locate(request.vllm_python, request.vllm_command)
+    except NoEngine:
+        if request.imagined and request.vllm_python is None:
+            return assumed()
+        raise
+    return replace(engine, platform="cuda") if request.imagined else engine
+
+
+def _devices(request: Request, engine: Engine) -> tuple[Device, ...]:
+    limit = request.memory_limit
+    if not request.imagined:
+        found = detect(engine.platform, request.gpus)
+    elif request.gpus is not None:
+        raise BadUsage(
+            "--gpus picks GPUs of this machine, --device names others",
+            "for two of them write --device '2 x A100 80GB'",
+        )
+    else:
+        found = imagine(request.device, limit, request.capability)
+        if request.device is None:
+            limit = None  # it is the size of the card
+    return tuple(replace(device, limit_bytes=limit) for device in found)
 
 
 def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Value]) -> Workload:
@@ -130,8 +168,12 @@ def describe(facts: Facts) -> str:
     count = f"{len(facts.devices)} x " if len(facts.devices) > 1 else ""
     weights = format_bytes(checkpoint.weight_bytes) if checkpoint.weight_bytes else "unknown size"
     limit = f", limited to {format_bytes(device.limit_bytes)}" if device.limit_bytes else ""
+    free = f"{format_bytes(device.free_bytes)} of {format_bytes(device.memory_bytes)} free"
+    runs = f"vLLM {engine.version}"
+    if device.imagined:
+        free = format_bytes(device.memory_bytes)
+        runs = f"as {'the installed ' if engine.installed else ''}{runs} would run it"
     return (
         f"{checkpoint.architecture} ({weights}, {checkpoint.context:,} tokens) on {count}"
-        f"{device.name} ({format_bytes(device.free_bytes)} of {format_bytes(device.memory_bytes)} "
-        f"free{limit}), vLLM {engine.version}"
+        f"{device.name} ({free}{limit}), {runs}"
     )

@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import Protocol
 
 from . import __version__, device
+from .accuracy import accuracy, measurement
 from .diagnose import cures
-from .errors import BudgetSpent
+from .errors import BudgetSpent, CannotWrite
 from .facts import Attempt, Candidate, Facts
 from .interruption import Interrupted
 from .outcome import Certificate, Environment, OutOfMemory, Stable
 from .report import (
     CacheUse,
     Memory,
-    Model,
     Report,
     Status,
     Trial,
     ValidFor,
     Versions,
     Winner,
+    model_of,
 )
 from .search import Skip, next_step
 from .store import Cache, Run, cache_key, locked, still_valid
@@ -74,16 +75,17 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
             hit = CacheUse(key=key, hit=True)
             return replace(recalled, cache=hit, launches=0, elapsed_seconds=elapsed), None
     cache.prepare()
+    facts = cache.pooled(facts, audience.note)
     with locked(facts.devices):
         stamp = datetime.now(UTC)
         run = Run.begin(options.results, key, f"{stamp:%Y%m%d-%H%M%S}")
-        walk = _Walk(facts, options, audience, run)
+        walk = _Walk(facts, options, audience, run, cache)
         status, reason, hint = walk.go()
         report = Report(
             status=status,
             reason=reason,
             hint=hint,
-            model=_model(facts),
+            model=model_of(facts),
             devices=facts.devices,
             versions=Versions(
                 autotune=__version__,
@@ -123,8 +125,11 @@ def _recall(cache: Cache, key: str, facts: Facts, audience: Audience) -> Report 
 class _Walk:
     """The launches of one run."""
 
-    def __init__(self, facts: Facts, options: Options, audience: Audience, run: Run) -> None:
+    def __init__(
+        self, facts: Facts, options: Options, audience: Audience, run: Run, cache: Cache
+    ) -> None:
         self.facts = facts
+        self.cache = cache
         self.options = options
         self.audience = audience
         self.run = run
@@ -163,14 +168,25 @@ class _Walk:
         )
         log = self.run.log(number)
         trial = run_trial(self.facts, candidate, number, log, limits, self.audience.progress)
+        attempt = Attempt(candidate=candidate, outcome=trial.outcome, readings=trial.readings)
+        trial = replace(trial, accuracy=accuracy(self.facts, attempt))
         self.trials.append(trial)
-        self.history.append(
-            Attempt(candidate=candidate, outcome=trial.outcome, readings=trial.readings)
-        )
+        self.history.append(attempt)
         self.run.append(trial)
+        self.measure(attempt)
         self.audience.end(trial)
         now = tuple(device.refreshed(d) for d in self.facts.devices)
         self.facts = replace(self.facts, devices=now)
+
+    def measure(self, attempt: Attempt) -> None:
+        """Keep for later walks what a launch measured; nothing depends on it."""
+        measured = measurement(self.facts, attempt)
+        if measured is None:
+            return
+        try:
+            self.cache.measure(self.facts, measured)
+        except CannotWrite as refusal:
+            self.audience.note(refusal.message)
 
     def verdict(self, reason: str) -> tuple[Status, str, str]:
         last = self.history[-1].outcome if self.history else None
@@ -222,16 +238,4 @@ def _winner(facts: Facts, candidate: Candidate, trial: Trial, certificate: Certi
             needed_bytes=reserved,
             budget_bytes=min(facts.budget(d) for d in used),
         ),
-    )
-
-
-def _model(facts: Facts) -> Model:
-    checkpoint = facts.checkpoint
-    return Model(
-        path=facts.model,
-        revision=checkpoint.revision,
-        architecture=checkpoint.architecture,
-        weight_bytes=checkpoint.weight_bytes,
-        quantization=checkpoint.quantization,
-        context=checkpoint.context,
     )

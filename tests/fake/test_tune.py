@@ -304,3 +304,47 @@ def test_of_two_tunings_on_one_device_one_is_refused(place: Place) -> None:
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=30)
     assert first.returncode == 130
+
+
+def test_what_a_walk_measured_spares_the_next_one_a_launch(place: Place, tmp_path: Path) -> None:
+    """A model of 128 KiB a token, of whose 512 MiB about half fit."""
+    shape = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "hidden_size": 1024,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "max_position_embeddings": 4096,
+        "vocab_size": 2048,
+    }
+    model = tmp_path / "larger"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(shape))
+    place = Place(place.folder, model)
+    options = ("--memory-limit", "1440MiB", "--min-context", "1024", "--json")
+    card: dict[str, object] = {"weights_gib": 0.63, "kv_bytes_per_token": 2**17}
+    fixed = ("--enforce-eager", "--load-format", "dummy")
+    first, again = (
+        place.run(*options, *more, fixed=fixed, **card) for more in ((), ("--refresh",))
+    )
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    before, after = json.loads(first.stdout), json.loads(again.stdout)
+    assert [before["launches"], after["launches"]] == [2, 1]
+    assert after["cache"]["hit"] is False
+    against = after["trials"][0]["accuracy"]["kv_available"]
+    low, high = against["predicted"]["low"], against["predicted"]["high"]
+    assert low <= against["measured"] <= high
+    assert high - low < 64 * 2**20
+    given = [report["winner"]["max_model_len"] for report in (before, after)]
+    assert 0.9 * given[0] <= given[1] <= given[0]
+
+
+def test_measurements_that_cannot_be_read_are_left_aside_with_a_note(place: Place) -> None:
+    assert place.run(*LARGE).returncode == 0
+    (pool,) = (place.folder / "cache" / "measured").glob("*.json")
+    pool.write_text('[{"model": 1}]')
+    done = place.run(*LARGE, "--refresh")
+    assert done.returncode == 0, done.stderr
+    assert f"the measurements in {pool} are ignored" in " ".join(done.stderr.split())
+    assert json.loads(pool.read_text())[0]["overhead"]

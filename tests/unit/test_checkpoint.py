@@ -137,18 +137,16 @@ def test_shards_are_those_the_index_names(tmp_path: Path) -> None:
     assert read_checkpoint(str(tmp_path)).weight_bytes == 2 * 8 * 8 * 2
 
 
-@pytest.mark.parametrize(("suffix", "kind"), [("bin", "bin"), ("gguf", "gguf")])
-def test_other_formats_count_their_files(tmp_path: Path, suffix: str, kind: str) -> None:
+def test_more_layers_than_any_model_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match="4,000,000,000 layers"):
+        read_checkpoint(str(make(tmp_path, {**SMALL, "num_hidden_layers": 4_000_000_000})))
+
+
+def test_pickles_count_as_their_files(tmp_path: Path) -> None:
     make(tmp_path, tensors=None)
-    (tmp_path / f"pytorch_model.{suffix}").write_bytes(bytes(400_000))
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(400_000))
     found = read_checkpoint(str(tmp_path))
-    assert (found.load_format, found.weight_bytes) == (kind, 400_000)
-
-
-def test_a_gguf_file_is_described_by_the_config_beside_it(tmp_path: Path) -> None:
-    make(tmp_path, tensors=None)
-    (tmp_path / "tiny.gguf").write_bytes(bytes(1234))
-    assert read_checkpoint(str(tmp_path / "tiny.gguf")).weight_bytes == 1234
+    assert (found.load_format, found.weight_bytes) == ("bin", 400_000)
 
 
 def test_a_quantized_sibling_is_found_next_to_the_model(tmp_path: Path) -> None:
@@ -158,6 +156,7 @@ def test_a_quantized_sibling_is_found_next_to_the_model(tmp_path: Path) -> None:
     make(tmp_path / "Tiny-AWQ", quantized, half)
     make(tmp_path / "Tiny-Instruct")  # not quantized
     make(tmp_path / "Tiny-GPTQ", {**quantized, "vocab_size": 7}, half)  # another vocabulary
+    make(tmp_path / "Tiny-W4", {**quantized, "architectures": ["Qwen2ForClassification"]}, half)
     make(tmp_path / "Tiny-FP8", quantized, None)  # no weights
     make(tmp_path / "Tinyish-AWQ", quantized, half)  # another name
     (sibling,) = read_checkpoint(str(model)).siblings
@@ -170,7 +169,12 @@ def test_a_name_is_looked_up_in_the_hub_cache(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     quantized = {**SMALL, "quantization_config": {"quant_method": "awq"}}
-    for name, config in (("org--Tiny", SMALL), ("org--Tiny-AWQ", quantized)):
+    for name, config in (
+        ("org--Tiny", SMALL),
+        ("org--Tiny-AWQ", quantized),
+        ("org--Tiny-GPTQ", {**quantized, "vocab_size": 7}),
+        ("other--Tiny-FP8", {**quantized, "architectures": ["Qwen2ForClassification"]}),
+    ):
         repository = tmp_path / f"models--{name}"
         make(repository / "snapshots" / "abc123", config)
         (repository / "refs").mkdir()

@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.test_report import NARROW, STABLE, make_report, prediction, trial
+from vllm_autotune.accuracy import Accuracy, Against
 from vllm_autotune.config import LaunchConfig
 from vllm_autotune.console import Screen, clean, print_report, print_reports, sentence
 from vllm_autotune.errors import NoPort
 from vllm_autotune.facts import Candidate
+from vllm_autotune.memory import Interval
 from vllm_autotune.outcome import OutOfMemory
 from vllm_autotune.trial import Progress
 
@@ -87,3 +89,17 @@ def test_an_outcome_is_a_sentence() -> None:
     assert sentence(STABLE) == "stable: 0 requests came back right in 2 s"
     plain = replace(FAILED, reason="5 GiB are lacking")
     assert sentence(plain) == "out of memory while sizing the KV cache: 5 GiB are lacking"
+
+
+def test_a_report_says_how_right_the_prediction_was(capsys: pytest.CaptureFixture[str]) -> None:
+    gib = 2**30
+    found = Accuracy(
+        weights=Against(predicted=Interval(14 * gib, 14.5 * gib), measured=14.25 * gib),
+        kv_available=Against(predicted=Interval(-gib, 2 * gib), measured=gib),
+    )
+    report = make_report(trial(FAILED), replace(trial(STABLE), accuracy=found))
+    print_report(report, None)
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("predicted"))
+    assert "weights 14.00 to 14.50 (was 14.25)" in line
+    assert "KV cache -1.00 to 2.00 (was 1.00)" in line
+    assert "graphs" not in line

@@ -367,7 +367,7 @@ def test_what_was_said_before_the_server_was_ready_was_survived() -> None:
 
 
 def test_what_vllm_did_without_is_not_the_cause_of_a_later_crash() -> None:
-    offline = "ERROR 11-20 09:50:12 [r.py:1] LocalEntryNotFoundError: offline, retrying 1 of 2\n"
+    offline = "ERROR 11-20 09:50:12 [r.py:1] LocalEntryNotFoundError: Cannot find a cached file\n"
     assert getattr(read(offline).verdict(exit_code=1), "cause", None) == "model_not_found"
     for later, cause in ((OUT, "cuda_out_of_memory"), ("KeyError: 'lm_head'\n", "unknown")):
         verdict = read(offline + LOADING + WORKER + later).verdict(exit_code=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vllm_autotune.diagnose import LogReader
@@ -114,6 +114,7 @@ def test_lines_between_the_lines_do_not_change_the_verdict(
     log=st.sampled_from(SAMPLE),
     noise=st.lists(st.tuples(shares, insides), min_size=1, max_size=10),
 )
+@example(log=GOLDEN / "0.32.0-cpu" / "hub-unreachable.log", noise=[(0.515625, f"{OTHERS[0]}\n")])
 @settings(max_examples=60, deadline=None)
 def test_what_is_written_into_lines_does_not_change_the_verdict(
     log: Path, noise: list[tuple[float, str]]

@@ -218,7 +218,34 @@ def test_every_log_of_a_known_shape_agrees_with_the_estimate(
         if given_:
             args[flag.replace("_", "-")] = given_[1]
     found = estimate(shapes[model[1]], args)
-    assert gib(float(weights[1])) in found.weights
+    measured = gib(float(weights[1]))
+    assert measured in found.weights
+    if "cpu-offload-gb" not in args:  # which moves whole layers
+        assert (found.weights.low + found.weights.high) / 2 == pytest.approx(measured, rel=0.01)
+
+
+SERVED = [log for log in LOADED if "KV cache size" in log.read_text()]
+
+
+@pytest.mark.parametrize("log", SERVED, ids=lambda log: f"{log.parent.name}-{log.stem}")
+def test_every_log_has_exactly_the_tokens_that_its_kv_cache_holds(
+    shapes: dict[str, Checkpoint], log: Path
+) -> None:
+    text = log.read_text()
+    model = re.search(r"with config: model='[^']*/([^'/]+)'", text)
+    available = re.search(r"Available KV cache memory: ([\d.]+) GiB", text)
+    tokens = re.search(r"KV cache size: ([\d,]+) tokens", text)
+    devices = re.search(r"'tensor_parallel_size': (\d+)", text)
+    assert model
+    assert available
+    assert tokens
+    args: dict[str, Value] = {"tensor-parallel-size": devices[1]} if devices else {}
+    token = estimate(shapes[model[1]], args).cache.token_bytes()
+    assert token.low == token.high
+    held = int(tokens[1].replace(",", "")) * token.low
+    rounding = gib(0.005)
+    assert held <= gib(float(available[1])) + rounding
+    assert held + 32 * token.low > gib(float(available[1])) - rounding  # less than two blocks
 
 
 @pytest.mark.parametrize(
@@ -311,9 +338,30 @@ PADDED = {"jamba", "qwen3next", "granitehybrid", "nemotronh", "falconh1", "mamba
 
 @pytest.mark.parametrize("name", BOOTED)
 def test_a_sequence_needs_what_a_real_boot_gave_it(tmp_path: Path, name: str) -> None:
+    assert agrees(tmp_path, name, BOOTED[name]["config"])
+
+
+LAYER_FIELDS = (
+    *("num_hidden_layers", "n_layer", "num_layers"),
+    *("layer_types", "layers_block_type", "hybrid_override_pattern"),
+)
+
+
+@pytest.mark.parametrize("name", BOOTED)
+def test_twice_the_layers_would_not_pass_for_that_boot(tmp_path: Path, name: str) -> None:
+    config = json.loads(json.dumps(BOOTED[name]["config"]))
+    for part in (config, config.get("text_config", {})):
+        for field in LAYER_FIELDS:
+            if field in part:
+                part[field] *= 2
+    assert not agrees(tmp_path, name, config)
+
+
+def agrees(folder: Path, name: str, config: dict[str, object]) -> bool:
+    """Tell whether this shape needs what the boot of that name gave a sequence."""
     boot = BOOTED[name]
-    (tmp_path / "config.json").write_text(json.dumps(boot["config"]))
-    checkpoint = read_checkpoint(str(tmp_path), weights_required=False)
+    (folder / "config.json").write_text(json.dumps(config))
+    checkpoint = read_checkpoint(str(folder), weights_required=False)
     cpu = device(8.46, "CPU", "cpu")
     found = estimate(
         checkpoint, {"max-num-batched-tokens": 512, "max-num-seqs": 8}, on=cpu, vllm=(0, 32)
@@ -325,10 +373,7 @@ def test_a_sequence_needs_what_a_real_boot_gave_it(tmp_path: Path, name: str) ->
     length = boot["length"]
     one, two = found.kv_bytes(length), found.kv_bytes(length, 2)
     low, high = two.low - one.low, two.high - one.high  # less the pool's null block
-    assert low <= most
-    assert least <= high
-    if name not in PADDED:
-        assert least <= low <= most
+    return low <= most and least <= high and (name in PADDED or least <= low)
 
 
 def test_an_unknown_architecture_abstains_and_says_so(shapes: dict[str, Checkpoint]) -> None:

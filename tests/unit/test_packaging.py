@@ -17,14 +17,15 @@ ROOT = Path(__file__).parents[2]
 
 ONLY = {
     "click": "cli",
-    "rich": "console.py",
+    "rich": "console",
     "pynvml": "device.py",
     "subprocess": "server.py",
     "psutil": "server.py",
     "httpx": "probe.py",
+    "huggingface_hub": "checkpoint",
 }
 NEVER = ("torch", "vllm")
-NOT_AT_START = ("torch", "vllm", "pandas")
+NOT_AT_START = ("torch", "vllm", "pandas", "huggingface_hub")
 HELP = "import sys; sys.argv[1:] = ['--help']; from vllm_autotune.cli import main; main()"
 
 

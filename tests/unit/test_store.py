@@ -18,8 +18,10 @@ from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.config import Workload
 from vllm_autotune.errors import CannotWrite, DeviceBusy
 from vllm_autotune.facts import Facts
+from vllm_autotune.memory import Measurement
 from vllm_autotune.report import Report
 from vllm_autotune.store import (
+    POOLED,
     Cache,
     Run,
     cache_key,
@@ -259,3 +261,73 @@ def test_two_processes_never_tune_one_device_at_once(
         other.kill()
     with locked(facts.devices):
         pass  # the lock dies with its process
+
+
+MEASURED = Measurement(
+    model="digest",
+    architecture="Qwen2ForCausalLM",
+    args={"max-num-seqs": 64, "enforce-eager": True, "middleware": ("a", "b"), "dtype": "half"},
+    env={"VLLM_USE_V2_MODEL_RUNNER": "0"},
+    weights=5.0,
+    overhead=None,
+)
+
+
+def notes(cache: Cache, facts: Facts) -> tuple[Facts, list[str]]:
+    said: list[str] = []
+    return cache.pooled(facts, said.append), said
+
+
+def test_measurements_are_kept_for_one_kind_of_device_and_vllm(
+    tmp_path: Path, facts: Facts
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    assert notes(cache, facts) == (facts, [])
+    cache.prepare()
+    cache.measure(facts, MEASURED)
+    cache.measure(facts, replace(MEASURED, weights=6.0))
+    pooled, said = notes(cache, facts)
+    assert [m.weights for m in pooled.measured] == [5.0, 6.0]
+    assert pooled.measured[0] == MEASURED
+    assert said == []
+    assert cache_key(pooled) == cache_key(facts)
+    for other in (
+        devices(facts, name="NVIDIA L40"),
+        replace(facts, engine=replace(facts.engine, version="0.27.0")),
+    ):
+        assert notes(cache, other)[0].measured == ()
+
+
+def test_the_oldest_measurements_are_forgotten(tmp_path: Path, facts: Facts) -> None:
+    cache = Cache(tmp_path / "cache")
+    for number in range(POOLED + 3):
+        cache.measure(facts, replace(MEASURED, weights=float(number)))
+    kept = [m.weights for m in notes(cache, facts)[0].measured]
+    assert kept == [float(number) for number in range(3, POOLED + 3)]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '[{"model": "x"}]', "\x00"])
+def test_broken_measurements_are_left_aside_with_a_note_and_replaced(
+    tmp_path: Path, facts: Facts, text: str
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    cache.measure(facts, MEASURED)
+    (path,) = (tmp_path / "cache" / "measured").iterdir()
+    path.write_text(text)
+    pooled, (note,) = notes(cache, facts)
+    assert pooled == facts
+    assert str(path) in note
+    cache.measure(facts, MEASURED)
+    assert notes(cache, facts)[0].measured == (MEASURED,)
+
+
+def test_measurements_are_cleared_with_the_answers(tmp_path: Path, facts: Facts) -> None:
+    cache = Cache(tmp_path / "cache")
+    cache.measure(facts, MEASURED)
+    with pytest.raises(CannotWrite, match="may not be a cache"):
+        cache.clear()
+    cache.prepare()
+    cache.remember(KEY, make_report())
+    assert cache.keys() == [KEY]
+    assert cache.clear() == 1
+    assert notes(cache, facts)[0].measured == ()

@@ -1,15 +1,18 @@
 """What the model is, from its `config.json` and the headers of its weight files."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadModel
-from .hub import locate, neighbours
+from .gguf import read_gguf
+from .hub import NAME, locate, neighbours
 from .layers import Layers, count_kv_heads, layer_plan, number
 from .parameters import UNGATED, count_experts, count_parameters, expert_width, plain_width
+from .remote import read_remote
 from .shape import (
     HEADS,
     HIDDEN,
@@ -86,17 +89,14 @@ class Checkpoint:
 def read_checkpoint(
     model: str, revision: str | None = None, *, weights_required: bool = True
 ) -> Checkpoint:
-    """Read what a model is, from a local folder, a GGUF file, or the Hugging Face cache.
+    """Read what a model is: from a folder, a GGUF file, the Hugging Face cache, or the Hub.
 
     Without weight files, `weights_required=False` counts the parameters from the shape.
 
     Raises BadModel where the model is missing, broken or cannot be read.
     """
     try:
-        path, revision = locate(model, revision)
-        folder = path.parent if path.is_file() else path
-        text, config = read_config(folder)
-        files = find_weights(path)
+        folder, revision, text, config, files = _read(model, revision)
         if weights_required and files.format == "none":
             raise BadModel(
                 f"{folder} has no weights: no .safetensors, .bin or .gguf file.",
@@ -109,6 +109,34 @@ def read_checkpoint(
             f"Cannot read the model at {model}: {why}.",
             "Check the path, and that this user may read it.",
         ) from error
+
+
+def _read(
+    model: str, revision: str | None
+) -> tuple[Path, str | None, bytes, dict[str, Any], Files]:
+    """Return where a model lies, its revision, its configuration, and its weight files."""
+    try:
+        path, revision = locate(model, revision)
+    except BadModel:
+        remote = read_remote(model, revision) if NAME.fullmatch(model) else None
+        if remote is None:
+            raise
+        commit, text, config, files = remote
+        return Path(model), commit, text + commit.encode(), config, files
+    folder = path.parent if path.is_file() else path
+    if _is_gguf_alone(path):
+        files = find_weights(path)
+        config = read_gguf(files.paths[0]).config
+        return folder, revision, json.dumps(config, sort_keys=True).encode(), config, files
+    text, config = read_config(folder)
+    return folder, revision, text, config, find_weights(path)
+
+
+def _is_gguf_alone(path: Path) -> bool:
+    """Return whether nothing but the header of a GGUF file says what the model is."""
+    if path.is_file():
+        return not (path.parent / "config.json").exists()
+    return not (path / "config.json").exists() and any(path.glob("*.gguf"))
 
 
 def _describe(
@@ -196,9 +224,10 @@ def _weights(files: Files, layers: int, tied: bool, size: int, table: int) -> We
     if files.format == "safetensors":
         parts = [tally(header, layers=layers, tied=tied) for header, _ in files.headers]
         return sum(parts[1:], parts[0])
-    stored = sum(path.stat().st_size for path in files.paths)
     if files.format == "gguf":
+        stored = sum(read_gguf(path).tensor_bytes for path in files.paths)
         return Weights(bytes=stored, packed_bytes=stored)
+    stored = sum(path.stat().st_size for path in files.paths)
     embedding = table * (1 if tied else 2)
     return Weights(bytes=stored, embedding=embedding, linear=max(0, stored // size - embedding))
 
@@ -243,6 +272,7 @@ def find_siblings(folder: Path, config: Mapping[str, Any]) -> tuple[Sibling, ...
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two configurations describe the same model but for its precision."""
     numbers = (HIDDEN, LAYERS, HEADS, ("vocab_size",))
-    return one.get("model_type") == other.get("model_type") and all(
+    words = ("model_type", "architectures")
+    return all(one.get(word) == other.get(word) for word in words) and all(
         number(one, *names) == number(other, *names) for names in numbers
     )

@@ -19,6 +19,7 @@ LENGTHS = (
 )
 TEXT = ("text_config", "llm_config", "language_config")
 UNSCALED = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
+MOST_LAYERS = 10_000
 STATE_ONLY = {"mamba", "mamba2", "falcon_mamba"}
 # What a nested text_config may leave out, because transformers' class has it as its default.
 LLAMA = {
@@ -134,6 +135,11 @@ def require(text: Mapping[str, Any], folder: Path) -> None:
     missing = [name for name, spellings in needed.items() if not number(text, *spellings)]
     if not text.get("model_type") and not text.get("architectures"):
         missing.insert(0, "model_type")
+    if number(text, *LAYERS) > MOST_LAYERS:
+        raise BadModel(
+            f"{folder} says it has {number(text, *LAYERS):,} layers.",
+            "No model has so many: copy or download it again.",
+        )
     if missing:
         raise BadModel(
             f"{folder / 'config.json'} lacks {', '.join(missing)}.",

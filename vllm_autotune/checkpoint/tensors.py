@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from ..errors import BadModel
+from .gguf import shards
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors library refuses longer ones too
@@ -147,7 +148,7 @@ def find_weights(path: Path) -> Files:
     Raises BadModel where the index names a file that is missing, or a file is not whole.
     """
     if path.is_file():
-        return Files("gguf", (path,))
+        return Files("gguf", shards(path))
     try:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
@@ -157,22 +158,32 @@ def find_weights(path: Path) -> Files:
     if indexed:
         _all_there(path, indexed)
         files = indexed
-    # Mistral ships the same weights a second time under this name.
-    files = [name for name in files if not name.startswith("consolidated")] or files
-    files = [name for name in files if not name.startswith("adapter_")]
+    files = [name for name in files if is_served(name)]
     if files:
         paths = tuple(path / name for name in files)
         return Files("safetensors", paths, tuple(read_header(file) for file in paths))
     indexed = _indexed(path / "pytorch_model.bin.index.json")
     _all_there(path, indexed)
     pickles = [n for n in names if n.endswith((".bin", ".pt")) and "training" not in n]
-    for kind, found in (
-        ("bin", indexed or pickles),
-        ("gguf", [n for n in names if n.endswith(".gguf")]),
-    ):
-        if found:
-            return Files("bin" if kind == "bin" else "gguf", tuple(path / name for name in found))
-    return Files("none")
+    if indexed or pickles:
+        return Files("bin", tuple(path / name for name in indexed or pickles))
+    single = [name for name in names if name.endswith(".gguf") and "mmproj" not in name]
+    if not single:
+        return Files("none")
+    whole = shards(path / single[0])
+    if len(whole) < len(single):
+        raise BadModel(
+            f"{path} holds {len(single)} GGUF files: {', '.join(single[:3])}.",
+            f"Name the one to serve: {path / single[0]}",
+        )
+    return Files("gguf", whole)
+
+
+def is_served(name: str) -> bool:
+    """Return whether vLLM takes a file's tensors for the model's."""
+    # Mistral ships the same weights a second time as `consolidated`.
+    others = ("consolidated", "adapter_")
+    return name.endswith(".safetensors") and "/" not in name and not name.startswith(others)
 
 
 def _indexed(index: Path) -> list[str]:

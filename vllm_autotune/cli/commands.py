@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
+from ..errors import BadUsage
 from ..interruption import interruptible
 from .options import (
     SETTINGS,
     cache_option,
+    card_options,
     json_option,
     request_options,
     tuning_options,
@@ -71,6 +73,7 @@ def cli(ctx: click.Context) -> None:
 
 @cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
 @request_options
+@card_options
 @tuning_options
 @click.option("--dry-run", is_flag=True, help="Launch nothing; the same as `autotune plan`.")
 @json_option
@@ -80,8 +83,13 @@ def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
 
     how = _how(what)
     if dry_run:
-        _plan(_request(what), as_json)
+        _plan(_request(what), as_json, how["cache_dir"])
         return
+    if what["device"] is not None or what["capability"] is not None:
+        raise BadUsage(
+            "--device and --capability describe a GPU that is not here: nothing can start on it",
+            "plan for it with autotune plan, or rehearse its size on this one: --memory-limit",
+        )
     report, path, _, code = _tuned(_request(what), how)
     if as_json:
         click.echo(to_json(report))
@@ -111,10 +119,16 @@ def serve(**what: Any) -> None:
 
 @cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
 @request_options
+@card_options
+@cache_option
 @json_option
-def plan(as_json: bool, **what: Any) -> None:
-    """Show the ladder, the estimates, what is skipped and why; launch nothing."""
-    _plan(_request(what), as_json)
+def plan(as_json: bool, cache_dir: Path | None, **what: Any) -> None:
+    """Show the ladder, the estimates, what is skipped and why; launch nothing.
+
+    With --device the GPU need not be here, and vLLM need not be installed. Exit code 0: there
+    is something worth a launch, 1: nothing can fit.
+    """
+    _plan(_request(what), as_json, cache_dir)
 
 
 @cli.command()
@@ -226,11 +240,13 @@ def cache_clear(cache_dir: Path | None) -> None:
 
 
 @cli.command()
-def schema() -> None:
-    """Print the JSON Schema of the report."""
-    from ..report import schema  # noqa: PLC0415
+@click.argument("document", type=click.Choice(["report", "plan"]), default="report")
+def schema(document: str) -> None:
+    """Print the JSON Schema of the report, or of what `autotune plan --json` prints."""
+    from .. import plan, report  # noqa: PLC0415
 
-    click.echo(json.dumps(schema(), indent=2))
+    described = plan if document == "plan" else report
+    click.echo(json.dumps(described.schema(), indent=2))
 
 
 def _how(what: dict[str, Any]) -> dict[str, Any]:
@@ -280,28 +296,20 @@ def _cache(folder: Path | None) -> Any:
     return Cache(folder or default_cache())
 
 
-def _plan(request: "Request", as_json: bool) -> None:
-    from ..console import print_plan  # noqa: PLC0415
-    from ..search import plan  # noqa: PLC0415
+def _plan(request: "Request", as_json: bool, cache_dir: Path | None) -> None:
+    from ..plan import make_plan, to_json  # noqa: PLC0415
     from ..survey import describe, survey  # noqa: PLC0415
 
-    facts = survey(request)
-    rows = list(plan(facts))
+    facts = _cache(cache_dir).pooled(survey(request), lambda note: click.echo(note, err=True))
+    plan = make_plan(facts)
     if as_json:
-        click.echo(json.dumps([_plan_row(*row) for row in rows], indent=2))
+        click.echo(to_json(plan))
     else:
-        click.echo(describe(facts), err=True)
-        print_plan(rows)
+        from ..console.plan import print_plan  # noqa: PLC0415
 
-
-def _plan_row(rung: Any, candidate: Any, why: str) -> dict[str, Any]:
-    return {
-        "rung": rung.name,
-        "gives_up": rung.gives_up,
-        "expectation": why,
-        "flags": candidate.config.flags() if candidate else None,
-        "fits": candidate.predicted.fits if candidate else None,
-    }
+        print_plan(plan, describe(facts))
+    if plan.first is None:
+        sys.exit(1)
 
 
 def _request(what: dict[str, Any]) -> "Request":

@@ -68,6 +68,41 @@ class Ports(click.ParamType[range]):
         return ports
 
 
+class Capability(click.ParamType[tuple[int, int]]):
+    """NVIDIA's compute capability: 8.9."""
+
+    name = "x.y"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Return both numbers."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([0-9]{1,2})\.([0-9])", str(value))
+        if match is None:
+            self.fail(f"`{value}` is no compute capability; write 8.9", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+def card_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that describe a GPU that is not here."""
+    options = [
+        click.option(
+            "--device",
+            metavar="NAME",
+            help="Plan for a GPU that is not here: 'RTX 4090', '2 x A100 80GB'.",
+        ),
+        click.option(
+            "--capability",
+            type=Capability(),
+            help="Plan for any NVIDIA GPU, of this compute capability and the size in "
+            "--memory-limit.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def request_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say what to tune on what."""
     options = [

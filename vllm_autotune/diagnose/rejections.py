@@ -170,7 +170,7 @@ REJECTIONS: tuple[Signature, ...] = (
         "model_not_found", "rejected", {
             "Invalid repository ID or local directory": "",
             "Repo id must ": r"Error: Repo id must (?:be in the form|use alphanumeric)",
-            "LocalEntryNotFoundError": r"LocalEntryNotFoundError: ",
+            "LocalEntryNotFoundError": r"LocalEntryNotFoundError: Cannot find",
             "RepositoryNotFoundError": r"RepositoryNotFoundError: ",
             "outgoing traffic has been disabled":
                 r"Error: .{0,400}?outgoing traffic has been disabled",

@@ -8,6 +8,7 @@ from .estimate import block_size, footprint
 from .footprint import Footprint
 from .interval import Interval
 from .overhead import batch_defaults
+from .pool import Measurement, Pool
 from .units import format_bytes, parse_bytes
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "Calibration",
     "Footprint",
     "Interval",
+    "Measurement",
+    "Pool",
     "batch_defaults",
     "block_size",
     "footprint",

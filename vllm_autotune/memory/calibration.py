@@ -1,13 +1,17 @@
 """What earlier boots of a walk measured, in the place of what was estimated."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..config import LaunchConfig
 from ..outcome import Readings
 from .footprint import Footprint
 from .interval import Interval
+from .kv import ANYWHERE
 from .units import GIB
+
+if TYPE_CHECKING:
+    from .pool import Pool
 
 # Flags and variables that change what the weights take.
 WEIGHT_FLAGS = (
@@ -53,8 +57,9 @@ class Boot:
     weights: float | None
     overhead: float | None
     graphs: float | None
-    estimated: float
-    position: Interval
+    kv_bytes: float | None = None
+    estimated: float = 0.0
+    position: Interval = ANYWHERE
 
     def same_weights(self, config: LaunchConfig) -> bool:
         """Return whether this configuration loads the same weights in the same way."""
@@ -75,9 +80,10 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What earlier boots of this walk measured, the oldest first."""
+    """What earlier boots of this walk measured, the oldest first, and `pool` other walks."""
 
     boots: tuple[Boot, ...] = ()
+    pool: "Pool | None" = None
 
     def learned(
         self, config: LaunchConfig, readings: Readings, budget_bytes: int, estimate: Footprint
@@ -97,16 +103,20 @@ class Calibration:
             weights=weights,
             overhead=overhead,
             graphs=readings.graph_bytes,
-            estimated=estimate.beside_weights.middle,
+            kv_bytes=kv,
+            estimated=estimate.beside.middle,
             position=estimate.cache.position,
         )
-        return type(self)((*self.boots, boot))
+        return replace(self, boots=(*self.boots, boot))
 
     def apply(self, footprint: Footprint, config: LaunchConfig) -> Footprint:
         """Return the estimate with what was measured in its place, where it still holds.
 
         Exact where one boot measured both parts, because their sum is what it left of the budget.
         """
+        cold = footprint
+        if self.pool is not None:
+            footprint = self.pool.narrowed(footprint, config)
         newest = self.boots[::-1]
         for boot in newest:
             if _key(boot.config, CACHE_FLAGS) == _key(config, CACHE_FLAGS):
@@ -122,12 +132,12 @@ class Calibration:
         if covering is not None:
             weights, overhead = covering.weights or 0.0, covering.overhead or 0.0
             footprint = replace(footprint, weights=Interval.exactly(weights))
-            return _beside(footprint, Interval.exactly(overhead))
+            return beside(footprint, Interval.exactly(overhead))
         for boot in newest:
             if boot.weights is not None and boot.same_weights(config):
                 footprint = replace(footprint, weights=_around(boot.weights, ROUNDING))
                 break
-        return self._scaled(footprint, config)
+        return self._scaled(footprint, config, cold)
 
     def _covering(self, config: LaunchConfig) -> Boot | None:
         for boot in self.boots[::-1]:
@@ -135,7 +145,7 @@ class Calibration:
                 return boot
         return None
 
-    def _scaled(self, footprint: Footprint, config: LaunchConfig) -> Footprint:
+    def _scaled(self, footprint: Footprint, config: LaunchConfig, cold: Footprint) -> Footprint:
         """Take the overhead of a boot with other weights or another step, in proportion.
 
         The estimate errs the same way for one model: its ratio to what was measured differs by
@@ -144,18 +154,18 @@ class Calibration:
         for boot in self.boots[::-1]:
             if boot.overhead is None or not boot.same_kind(config):
                 continue
-            value = footprint.beside_weights.middle * boot.overhead / boot.estimated
+            value = cold.beside.middle * boot.overhead / boot.estimated
             spread = SCALING * abs(value - boot.overhead) + 0.03 * value
             if not boot.same_weights(config):
                 # Other weights bring other kernels: 1.20 GB became 1.32 with fp8 (7B, 0.26).
                 spread += 0.1 * boot.overhead
             if not boot.same_step(config):
                 spread += 0.05 * value + ROUNDING
-            return _beside(footprint, _around(value, spread))
+            return beside(footprint, _around(value, spread))
         return footprint
 
 
-def _beside(footprint: Footprint, overhead: Interval) -> Footprint:
+def beside(footprint: Footprint, overhead: Interval) -> Footprint:
     """Return the footprint with all that vLLM sets aside beside the weights in one number."""
     return replace(footprint, activations=overhead, non_torch=Interval(0, 0), graphs_charged=False)
 

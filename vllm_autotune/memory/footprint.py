@@ -30,16 +30,16 @@ class Footprint:
     notes: tuple[str, ...] = field(default=())
 
     @property
-    def overhead(self) -> Interval:
-        """Return what vLLM takes out of the budget before it sizes the KV cache."""
-        return self.weights + self.beside_weights
-
-    @property
-    def beside_weights(self) -> Interval:
-        """Return the part of the overhead that is not weights."""
+    def beside(self) -> Interval:
+        """Return what vLLM sets aside beside the weights and the KV cache."""
         low = 0.0 if not self.graphs_charged else self.graphs.low
         high = 0.0 if self.graphs_charged is False else self.graphs.high
         return self.activations + self.non_torch + Interval(low, high)
+
+    @property
+    def overhead(self) -> Interval:
+        """Return what vLLM takes out of the budget before it sizes the KV cache."""
+        return self.weights + self.beside
 
     def kv_available(self, budget_bytes: float) -> Interval:
         """Return what is left for the KV cache of what vLLM may use; negative where it lacks."""

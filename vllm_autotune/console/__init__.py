@@ -11,14 +11,15 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from .errors import Refusal
-from .facts import Candidate, Prediction
-from .ladder import Rung
-from .memory import format_bytes
-from .outcome import Certificate, FailedOutcome, Outcome, Phase, Stable
-from .render import command_line
-from .report import Report, Trial, Winner
-from .trial import Progress
+from ..accuracy import Accuracy
+from ..errors import Refusal
+from ..facts import Candidate
+from ..memory import format_bytes
+from ..memory.units import GIB
+from ..outcome import Certificate, FailedOutcome, Outcome, Phase, Stable
+from ..render import command_line
+from ..report import Report, Trial, Winner
+from ..trial import Progress
 
 PHASE_NAMES: dict[Phase, str] = {
     "spawn": "starting",
@@ -137,6 +138,8 @@ def print_report(report: Report, path: str | None) -> None:
     if report.winner:
         for name, value in _winner_rows(report.winner, report.model.context):
             table.add_row(name, escape(value))
+    for trial in [trial for trial in report.trials if trial.accuracy][-1:]:
+        table.add_row("predicted", _accuracy(trial.accuracy))
     console.print(table)
     if not report.cache.hit:
         console.print(_trial_table(report.trials))
@@ -170,17 +173,6 @@ def print_reports(reports: Iterable[Report]) -> None:
     frame = pd.DataFrame(rows).convert_dtypes().sort_values(["model", "device", "memory"])
     cells = frame.astype("string").fillna("").to_numpy().tolist()
     _stdout().print(_table(list(frame.columns), cells))
-
-
-def print_plan(rows: Sequence[tuple[Rung, Candidate | None, str]]) -> None:
-    """Print what each rung of the ladder would bring, on stdout."""
-    cells = []
-    for rung, candidate, why in rows:
-        prediction = candidate.predicted if candidate else None
-        flags = " ".join(candidate.config.flags()) if candidate else ""
-        cells.append([rung.name, _bytes(prediction), clean(why), flags])
-    header = ["rung (with those above)", "weights", "expectation", "flags"]
-    _stdout().print(_table(header, cells))
 
 
 def print_diagnosis(name: str, outcome: FailedOutcome | None, cures: Sequence[str]) -> None:
@@ -224,6 +216,17 @@ def _winner_rows(winner: Winner, context: int) -> list[tuple[str, str]]:
     return [*rows, *(("gives up", text) for text in winner.gives_up)]
 
 
+def _accuracy(accuracy: Accuracy | None) -> str:
+    names = {"weights": "weights", "kv_available": "KV cache", "overhead": "other"}
+    parts = []
+    for field, name in {**names, "graphs": "graphs"}.items():
+        against = getattr(accuracy, field)
+        if against is not None:
+            low, high = against.predicted.low / GIB, against.predicted.high / GIB
+            parts.append(f"{name} {low:.2f} to {high:.2f} (was {against.measured / GIB:.2f})")
+    return f"GiB: {', '.join(parts)}"
+
+
 def _proof(certificate: Certificate) -> str:
     requests = sum(check.requests for check in certificate.checks)
     tokens = sum(check.prompt_tokens + check.output_tokens for check in certificate.checks)
@@ -256,10 +259,3 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[RenderableType]]) -> T
     for row in rows:
         table.add_row(*(escape(cell) if isinstance(cell, str) else cell for cell in row))
     return table
-
-
-def _bytes(prediction: Prediction | None) -> str:
-    if prediction is None:
-        return ""
-    low, high = format_bytes(prediction.weights.low), format_bytes(prediction.weights.high)
-    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,111 @@
+"""Predicted against measured, from launches that really happened on an H200."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.unit.memory_model import SHAPES, cards, engine, gather, install
+from vllm_autotune.accuracy import accuracy, measurement
+from vllm_autotune.checkpoint import read_checkpoint
+from vllm_autotune.config import Workload
+from vllm_autotune.facts import Attempt, Candidate, Facts, calibrated, predict
+from vllm_autotune.memory.units import GIB
+from vllm_autotune.outcome import Environment, Readings
+from vllm_autotune.report import Trial, read_report
+
+EXAMPLES = Path(__file__).parents[2] / "results" / "examples" / "h200"
+SHAPE = {"7b": "qwen2.5-7b", "72b": "qwen2.5-72b"}
+
+
+def launched(example: str, folder: Path) -> tuple[Facts, list[Attempt], tuple[Trial, ...]]:
+    """Return the facts and launches of a recorded walk, predicted anew."""
+    report = read_report(next((EXAMPLES / example).rglob("report.json")))
+    model = folder / "model"
+    model.mkdir()
+    shape = SHAPE[example.partition("-")[0]]
+    (model / "config.json").write_text((SHAPES / f"{shape}.json").read_text())
+    facts = gather(
+        read_checkpoint(str(model), weights_required=False),
+        cards("NVIDIA H200", 140.4, (9, 0), len(report.devices)),
+        Workload(min_context=4096),
+        engine(install(folder / "site")),
+    )
+    attempts = []
+    for trial in report.trials:
+        config = facts.base().replace(_args(trial), trial.env)
+        predicted = predict(facts, calibrated(facts, ()), config)
+        candidate = Candidate(config=config, rungs=trial.rungs, predicted=predicted)
+        attempts.append(
+            Attempt(candidate=candidate, outcome=trial.outcome, readings=trial.readings)
+        )
+    return facts, attempts, report.trials
+
+
+def _args(trial: Trial) -> dict[str, str | bool]:
+    words = list(trial.argv[trial.argv.index("--model") + 2 :]) if "--model" in trial.argv else []
+    words = words or [*trial.argv[trial.argv.index("serve") + 2 :]]
+    args: dict[str, str | bool] = {}
+    for word in words:
+        if word.startswith("--"):
+            args[name := word.removeprefix("--")] = True
+        else:
+            args[name] = word
+    return args
+
+
+EVERY = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("example", EVERY)
+def test_every_recorded_launch_was_predicted(example: str, tmp_path: Path) -> None:
+    facts, attempts, _ = launched(example, tmp_path)
+    for attempt in attempts:
+        found = accuracy(facts, attempt)
+        assert found is not None
+        assert found.weights
+        assert found.kv_available
+        for against in (found.weights, found.kv_available, found.overhead):
+            assert against is not None
+            assert against.measured in against.predicted
+
+
+@pytest.mark.parametrize("example", EVERY)
+def test_a_walk_after_it_predicts_to_a_few_mib(example: str, tmp_path: Path) -> None:
+    """A cold walk on the same kind of device, which only knows the pool."""
+    facts, attempts, _ = launched(example, tmp_path)
+    last = attempts[-1]
+    measured = measurement(facts, last)
+    assert measured is not None
+    later = replace(facts, measured=(measured,))
+    config = last.candidate.config
+    cold = predict(facts, calibrated(facts, ()), config).kv_available
+    warm = predict(later, calibrated(later, ()), config).kv_available
+    kv_bytes = accuracy(facts, last).kv_available.measured  # type: ignore[union-attr]
+    assert kv_bytes in warm
+    assert warm.high - warm.low < min(96 * 2**20, (cold.high - cold.low) / 8)
+
+
+def test_the_pool_survives_being_written(tmp_path: Path) -> None:
+    facts, attempts, _ = launched("7b-as-it-is", tmp_path)
+    measured = measurement(facts, attempts[0])
+    assert measured is not None
+    assert measured.overhead == pytest.approx(1.9 * GIB, rel=0.2)
+    assert math.isfinite(measured.expected_activations)
+    json.dumps(measured.args)
+
+
+def test_a_launch_that_something_else_disturbed_measured_nothing(tmp_path: Path) -> None:
+    facts, attempts, _ = launched("7b-as-it-is", tmp_path)
+    disturbed = Environment(cause="busy", phase="profile", reason="another program")
+    attempt = Attempt(
+        candidate=attempts[0].candidate, outcome=disturbed, readings=attempts[0].readings
+    )
+    assert measurement(facts, attempt) is None
+    assert accuracy(facts, attempt) is None
+    silent = Attempt(
+        candidate=attempts[0].candidate, outcome=attempts[0].outcome, readings=Readings()
+    )
+    assert accuracy(facts, silent) is None

@@ -1,0 +1,97 @@
+"""GPUs that are not here: named as people name them, never guessed between two."""
+
+import pytest
+
+from vllm_autotune.cards import CARDS, Card, find_card, imagine
+from vllm_autotune.device import Device
+from vllm_autotune.errors import BadUsage
+from vllm_autotune.memory.units import GIB
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("4090", "RTX 4090"),
+        ("rtx4090", "RTX 4090"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("H100-80G", "H100"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("h100 nvl", "H100 NVL"),
+        ("a100 80gb", "A100 80GB"),
+        ("NVIDIA A100-SXM4-80GB", "A100 80GB"),
+        ("A100-PCIE-40GB", "A100 40GB"),
+        ("Tesla V100-SXM2-32GB", "V100 32GB"),
+        ("4060", "RTX 4060"),
+        ("4060ti", "RTX 4060 Ti"),
+        ("3090 24 GB", "RTX 3090"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX PRO 6000"),
+        ("DGX Spark", "GB10 Spark"),
+        ("gb10", "GB10 Spark"),
+    ],
+)
+def test_a_card_is_found_by_what_people_call_it(name: str, meant: str) -> None:
+    assert str(find_card(name)) == meant
+
+
+@pytest.mark.parametrize("card", CARDS, ids=str)
+def test_every_card_answers_to_its_own_name(card: Card) -> None:
+    assert find_card(str(card)) == card
+    assert find_card(f"NVIDIA {card.name} {card.size}") == card
+
+
+@pytest.mark.parametrize("card", CARDS, ids=str)
+def test_a_card_has_a_little_less_than_its_name_says(card: Card) -> None:
+    size = int(card.size.removesuffix("GB"))
+    assert 0.9 * size < card.gib < size
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [("a100", ("A100 40GB", "A100 80GB")), ("6000", ("RTX 6000 Ada", "RTX PRO 6000"))],
+)
+def test_a_name_that_two_cards_have_is_refused(name: str, choices: tuple[str, str]) -> None:
+    with pytest.raises(BadUsage) as refused:
+        find_card(name)
+    assert all(choice in refused.value.message for choice in choices)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("RTX 4070", "RTX 4080"), ("NVIDIA L40", "L40S"), ("rtx", "RTX 5090")]
+)
+def test_an_unknown_card_is_refused_with_those_nearest(name: str, near: str) -> None:
+    with pytest.raises(BadUsage, match=name) as refused:
+        find_card(name)
+    assert near in refused.value.hint
+    assert "--capability" in refused.value.hint
+
+
+def test_a_size_the_card_does_not_come_in_is_another_card() -> None:
+    with pytest.raises(BadUsage, match="4090 48GB"):
+        find_card("4090 48GB")
+
+
+def test_several_cards_are_as_many_idle_devices() -> None:
+    devices = imagine("2 x A100 80GB", None, None)
+    assert [device.index for device in devices] == [0, 1]
+    assert len({device.uuid for device in devices}) == 2
+    assert all(device.imagined and device.free_bytes == device.memory_bytes for device in devices)
+    assert imagine("2xA100-80G", None, None) == devices
+
+
+def test_a_card_without_a_name_has_the_size_that_was_given() -> None:
+    (device,) = imagine(None, 24 * GIB, (8, 9))
+    assert isinstance(device, Device)
+    assert (device.memory_bytes, device.capability) == (24 * GIB, (8, 9))
+
+
+@pytest.mark.parametrize(
+    ("device", "memory", "capability"),
+    [(None, None, (8, 9)), ("4090", None, (9, 0)), ("0 x 4090", None, None), ("", None, None)],
+)
+def test_what_cannot_be_meant_is_refused(
+    device: str | None, memory: int | None, capability: tuple[int, int] | None
+) -> None:
+    with pytest.raises(BadUsage) as refused:
+        imagine(device, memory, capability)
+    assert refused.value.hint

@@ -1,0 +1,180 @@
+"""A model on the Hub is understood from a few kilobytes; without a way there it is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.unit.test_checkpoint import SMALL, WEIGHTS, make
+from vllm_autotune.checkpoint import read_checkpoint
+
+ROOT = Path(__file__).parents[2]
+CODE = "from vllm_autotune.cli import main; main()"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+pytest.importorskip("huggingface_hub")
+
+
+class Hub(ThreadingHTTPServer):
+    """Stands in for huggingface.co: one folder of models, and what was sent of it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.folder = folder
+        self.refusals: dict[str, tuple[int, str]] = {}
+        self.sent = 0
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Hub
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        api = parts[:2] == ["api", "models"]
+        model, rest = "/".join(parts[2:4] if api else parts[:2]), parts[4 if api else 2 :]
+        if model in self.server.refusals:
+            code, why = self.server.refusals[model]
+            self.send(code, b"{}", {"X-Error-Code": why}, body=body)
+        elif not (self.server.folder / model).is_dir():
+            self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body=body)
+        elif api and rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
+            self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body=body)
+        elif api:
+            files = sorted(path.name for path in (self.server.folder / model).iterdir())
+            info = {"id": model, "sha": COMMIT, "siblings": [{"rfilename": f} for f in files]}
+            self.send(200, json.dumps(info).encode(), {}, body=body)
+        else:
+            self.file(self.server.folder / model / rest[-1], body=body)
+
+    def file(self, path: Path, *, body: bool) -> None:
+        content = path.read_bytes()
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{path.name}"'}
+        asked = self.headers.get("range")
+        if asked:
+            first, last = (int(end) for end in asked.removeprefix("bytes=").split("-"))
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+            content = content[first : last + 1]
+        self.send(206 if asked else 200, content, headers, body=body)
+
+    def send(self, code: int, content: bytes, headers: dict[str, str], *, body: bool) -> None:
+        self.send_response(code)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+            self.server.sent += len(content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with Hub(tmp_path / "hub") as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def plan(hub_address: str, home: Path, *words: str, **env: str) -> tuple[int, str, str]:
+    """Plan in a process of its own: the library reads its environment when it is imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, "plan", "--json", "--device", "4090", *words],
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+            "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
+            "HF_ENDPOINT": hub_address,
+            "HF_HOME": str(home),
+            **env,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, " ".join(done.stderr.split())
+
+
+def test_a_model_on_the_hub_is_known_from_its_headers_alone(hub: Hub, tmp_path: Path) -> None:
+    folder = make(tmp_path / "hub" / "org" / "Tiny", tensors={**WEIGHTS, "big": ("F32", [9**7])})
+    (folder / "adapter_model.safetensors").write_bytes(b"not looked at")
+    code, out, err = plan(hub.address, tmp_path / "home", "--model", "org/Tiny")
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)["model"]
+    assert found["path"] == "org/Tiny"
+    assert found["revision"] == COMMIT
+    assert found["weight_bytes"] == read_checkpoint(str(folder)).weight_bytes
+    assert found["weight_bytes"] > 19_000_000
+    assert hub.sent < 250_000
+    # Nothing is left in the cache that would pass for a downloaded model.
+    assert not list((tmp_path / "home").rglob("config.json"))
+
+
+def test_a_revision_that_is_not_there_is_refused(hub: Hub, tmp_path: Path) -> None:
+    make(tmp_path / "hub" / "org" / "Tiny")
+    words = ("--model", "org/Tiny", "--revision", "v9")
+    code, _, err = plan(hub.address, tmp_path / "home", *words)
+    assert code == 3
+    assert "org/Tiny at revision v9 is neither here nor on the Hugging Face Hub" in err
+
+
+def test_what_the_hub_does_not_have_or_show_is_refused(hub: Hub, tmp_path: Path) -> None:
+    make(tmp_path / "hub" / "org" / "Secret")
+    hub.refusals["org/Secret"] = (403, "GatedRepo")
+    code, _, err = plan(hub.address, tmp_path / "home", "--model", "org/Secret")
+    assert code == 3
+    assert "org/Secret is gated" in err
+    assert "hf auth login" in err
+    code, _, err = plan(hub.address, tmp_path / "home", "--model", "org/Typo")
+    assert code == 3
+    assert "org/Typo is neither here nor on the Hugging Face Hub" in err
+
+
+def test_a_model_without_safetensors_has_no_known_size(hub: Hub, tmp_path: Path) -> None:
+    make(tmp_path / "hub" / "org" / "Old", tensors=None)
+    code, _, err = plan(hub.address, tmp_path / "home", "--model", "org/Old")
+    assert code == 3
+    assert "org/Old has no weights" in err
+    words = ("--model", "org/Old", "--", "--load-format", "dummy")
+    assert plan(hub.address, tmp_path / "home", *words)[0] == 0
+
+
+def test_without_a_way_to_the_hub_a_download_is_asked_for(hub: Hub, tmp_path: Path) -> None:
+    make(tmp_path / "hub" / "org" / "Tiny")
+    said = "org/Tiny is neither a folder here nor in the Hugging Face cache"
+    offline = plan(hub.address, tmp_path / "home", "--model", "org/Tiny", HF_HUB_OFFLINE="1")
+    nobody = plan("http://127.0.0.1:9", tmp_path / "home", "--model", "org/Tiny")
+    hub.refusals["org/Tiny"] = (500, "")
+    broken = plan(hub.address, tmp_path / "home", "--model", "org/Tiny")
+    for code, _, err in (offline, nobody, broken):
+        assert code == 3
+        assert said in err
+        assert "hf download org/Tiny" in err
+    assert hub.sent < 100
+
+
+def test_a_folder_is_never_asked_about(hub: Hub, tmp_path: Path) -> None:
+    folder = make(tmp_path / "Tiny", SMALL)
+    assert plan(hub.address, tmp_path / "home", "--model", str(folder))[0] == 0
+    assert hub.sent == 0

@@ -1,0 +1,83 @@
+"""A model on the Hugging Face Hub: its config.json and the headers of its weights, not the weights.
+
+The only module that knows `huggingface_hub`, which need not be installed.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..errors import BadModel
+from .shape import read_config
+from .tensors import Files, is_served
+
+SECONDS = 10.0  # for each answer
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+TRUE = {"1", "ON", "YES", "TRUE"}
+
+
+def read_remote(
+    model: str, revision: str | None
+) -> tuple[str, bytes, dict[str, Any], Files] | None:
+    """Return commit, config.json (as written and parsed) and weights of a model on the Hub.
+
+    None where there is no way to it. Raises BadModel where the Hub refuses, or knows no such one.
+    """
+    if any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE):
+        return None
+    try:
+        import huggingface_hub as hub  # noqa: PLC0415  optional, and slow to load
+    except ImportError:
+        return None
+    at = f" at revision {revision}" if revision else ""
+    try:
+        return _ask(hub, model, revision)
+    except hub.errors.GatedRepoError as error:
+        raise BadModel(
+            f"{model} is gated: the Hub does not show it to you.",
+            f"Accept its terms at https://huggingface.co/{model}, then log in: hf auth login",
+        ) from error
+    except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
+        raise BadModel(
+            f"{model}{at} is neither here nor on the Hugging Face Hub.",
+            "Check the name and the revision; for a private model log in first: hf auth login",
+        ) from error
+    except hub.errors.SafetensorsParsingError as error:
+        raise BadModel(
+            f"{model}{at} has broken weights on the Hub: {error}.", "Take another revision."
+        ) from error
+    except _no_answer():
+        return None
+
+
+def _ask(hub: Any, model: str, revision: str | None) -> tuple[str, bytes, dict[str, Any], Files]:
+    api = hub.HfApi()
+    info = api.model_info(model, revision=revision, timeout=SECONDS)
+    names = sorted(str(file.rfilename) for file in info.siblings or ())
+    if "config.json" not in names:
+        raise BadModel(
+            f"{model} has no config.json on the Hub.", "Give a model in the format of transformers."
+        )
+    # Not into the cache: half a snapshot there would pass for a downloaded model.
+    with TemporaryDirectory(prefix="autotune-") as folder:
+        hub.hf_hub_download(model, "config.json", revision=info.sha, local_dir=folder)
+        text, config = read_config(Path(folder))
+    headers = []
+    for name in filter(is_served, names):
+        found = api.parse_safetensors_file_metadata(model, name, revision=info.sha)
+        header = {
+            tensor: {"dtype": t.dtype, "shape": t.shape, "data_offsets": list(t.data_offsets)}
+            for tensor, t in found.tensors.items()
+        }
+        headers.append((header, json.dumps(header, sort_keys=True).encode()))
+    files = Files("safetensors", (), tuple(headers)) if headers else Files("none")
+    return str(info.sha), text, config, files
+
+
+def _no_answer() -> tuple[type[Exception], ...]:
+    """Return what its HTTP client raises: OSErrors up to version 0.36, then errors of its own."""
+    clients = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    return (OSError, *(client.HTTPError for client in clients))
