@@ -19,9 +19,16 @@ NVML = Path(__file__).with_name("fake_nvml")
 
 # A 7B on vLLM 0.26, as measured on an H200.
 MODEL = {
-    **{"device": "cuda", "version": "0.26.0", "lifetime": 120, "total_gib": 139.8},
-    **{"weights_gib": 14.29, "activation_gib": 1.13, "other_gib": 0.2, "graph_gib": 0.0},
-    **{"kv_bytes_per_token": 57344, "vocab_size": 152064},
+    "device": "cuda",
+    "version": "0.26.0",
+    "lifetime": 120,
+    "total_gib": 139.8,
+    "weights_gib": 14.29,
+    "activation_gib": 1.13,
+    "other_gib": 0.2,
+    "graph_gib": 0.0,
+    "kv_bytes_per_token": 57344,
+    "vocab_size": 152064,
 }
 # Takes memory as the stand-in for NVML counts it.
 BALLAST = """

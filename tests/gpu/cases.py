@@ -128,7 +128,7 @@ CASES = (
     ),
     Case(
         name="7b-11GiB-bitsandbytes",
-        asks="the same, online fp8 left out; real weights",
+        asks="7B on 11 GiB, online fp8 left out; real weights",
         weights="bf16",
         options=(*SMALL, *skip("quantized-checkpoint", "fp8-weights", "cpu-offload")),
         rungs=("4bit-weights",),
@@ -136,7 +136,7 @@ CASES = (
     ),
     Case(
         name="7b-11GiB-awq",
-        asks="the same, with an AWQ checkpoint beside it",
+        asks="7B on 11 GiB, an AWQ checkpoint beside it",
         weights="hollow",
         sibling="awq",
         options=SMALL,
@@ -144,7 +144,7 @@ CASES = (
     ),
     Case(
         name="7b-11GiB-gptq",
-        asks="the same, with a GPTQ checkpoint beside it",
+        asks="7B on 11 GiB, a GPTQ checkpoint beside it",
         weights="hollow",
         sibling="gptq",
         options=SMALL,
@@ -152,7 +152,7 @@ CASES = (
     ),
     Case(
         name="7b-11GiB-compressed-tensors",
-        asks="the same, with a W4A16 checkpoint beside it",
+        asks="7B on 11 GiB, a W4A16 checkpoint beside it",
         weights="hollow",
         sibling="w4a16",
         options=SMALL,
@@ -160,7 +160,7 @@ CASES = (
     ),
     Case(
         name="7b-11GiB-offload",
-        asks="the same, no quantization",
+        asks="7B on 11 GiB, no quantization",
         options=(*SMALL, *skip(*QUANTIZED)),
         rungs=("cpu-offload",),
         seconds=300,

@@ -317,7 +317,7 @@ def _twin_faults(case: Case, pair: subprocess.Popen[str], printed: str) -> list[
     one, two = _read(printed), _read(text)
     if one is None or two is None:
         return ["a twin has no report"]
-    faults = case.faults(two)
+    faults: list[str] = case.faults(two)
     tokens = [(report["winner"] or {}).get("kv_cache_tokens") or 0 for report in (one, two)]
     if abs(tokens[0] - tokens[1]) > 0.01 * max(tokens):
         faults.append(f"the twins differ: {tokens[0]} and {tokens[1]} tokens of KV cache")

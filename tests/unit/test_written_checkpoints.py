@@ -10,8 +10,13 @@ from vllm_autotune.checkpoint import read_checkpoint
 
 GPU = Path(__file__).parents[1] / "gpu"
 TINY = {
-    **{"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "vocab_size": 512},
-    **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096},
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "vocab_size": 512,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
 }
 KINDS = {
     "awq": "awq",
