@@ -75,7 +75,10 @@ def verdict_of(launch: Launch) -> dict[str, Any]:
     """
     reader, failed = LogReader(), launch.trial["outcome"]["kind"] != "stable"
     reader.feed(launch.log.read_text())
-    found = reader.verdict(exit_code=1 if failed and not reader.ready else None)
+    code = launch.trial["outcome"].get("exit_code")
+    if failed and not reader.ready and code is None:
+        code = 1
+    found = reader.verdict(exit_code=code)
     said = launch.cause if failed else None
     seen = (found.cause, found.phase) if found else None
     if said != seen:
@@ -83,7 +86,7 @@ def verdict_of(launch: Launch) -> dict[str, Any]:
     outcome = {name: getattr(found, name) for name in VERDICT if hasattr(found, name)}
     readings: Readings = reader.readings
     return {
-        "exit_code": 1 if failed and not reader.ready else None,
+        "exit_code": code,
         "reached": reader.phase,
         "ready": reader.ready,
         "outcome": found.kind if found else None,
