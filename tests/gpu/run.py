@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ MOST_RSS = 150 * 2**20
 # those of a rehearsal take as long as Python to start.
 MOST_RATIO = 1.3
 RATIO_SECONDS = 15.0
-MODELS = threading.Lock()
+MODELS: dict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 # Holds memory of a GPU when told how much on stdin (negative: all but that), until stdin ends.
 BALLAST = """
@@ -80,7 +81,8 @@ class Gpus:
         pynvml.nvmlInit()
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         count = range(pynvml.nvmlDeviceGetCount())
-        self.indices = [int(n) for n in visible.split(",")] if visible else list(count)
+        named = (visible or "").split(",")
+        self.indices = [int(n) for n in named] if all(map(str.isdigit, named)) else list(count)
 
     def used(self, index: int) -> int:
         """Return the bytes in use."""
@@ -90,7 +92,9 @@ class Gpus:
     def processes(self, index: int) -> set[int]:
         """Return the processes with a CUDA context there; in some containers none is shown."""
         handle = self.nvml.nvmlDeviceGetHandleByIndex(index)
-        return {p.pid for p in self.nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        with suppress(self.nvml.NVMLError):
+            return {p.pid for p in self.nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        return set()
 
 
 @dataclass
@@ -159,7 +163,9 @@ def model_of(case: Case, work: Path) -> Path:
     config = {**read_shape(case.shape), **case.changes}
     name = case.shape + ("-changed" if case.changes else "")
     folder: Path = work / "models" / (case.sibling or case.weights or "shape") / name
-    with MODELS:
+    with MODELS[folder]:
+        if (folder / "tokenizer_config.json").exists() and not case.weights:
+            return folder  # a server may be reading it
         if not case.weights:
             return make_shape(folder, config)  # type: ignore[no-any-return]
         if case.sibling:
