@@ -39,7 +39,7 @@ test-fast: $(VENV)/.dev ## Unit and fake-server tests: under a minute, no vLLM n
 test-real: $(VENV)/.vllm ## Tests against a real vLLM, on the CPU if there is no GPU
 	$(PYTEST) tests/real
 
-test-gpu: $(VENV)/.vllm ## Tests that need an NVIDIA GPU
+test-gpu: $(VENV)/.vllm ## Ten minutes on one NVIDIA GPU; all cases: tests/gpu/run.py
 	$(PYTEST) tests/gpu
 
 lint: $(VENV)/.dev ## ruff and mypy --strict

@@ -1,8 +1,10 @@
 """Build a configuration from rungs: what each sets or fits, and why the others do not apply."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .capability import dotted, least_for_kv_cache, least_for_method, shortage
+from .checkpoint import Checkpoint
 from .config import LaunchConfig
 from .facts import Applied, Attempt, Facts
 from .fit import SOLVERS, Situation, most_utilization
@@ -40,7 +42,7 @@ def build(
 ) -> Draft:
     """Apply these rungs together, and those that belong to the first candidate."""
     fitted = frozenset(r.fit for r in rungs if r.fit and r.fit not in facts.fixed)
-    situation = Situation(facts, history, calibration, fitted)
+    situation = Situation(_runnable(facts), history, calibration, fitted)
     config = facts.base()
     applied: dict[str, Applied] = {}
     reasons: dict[str, str] = {}
@@ -93,26 +95,17 @@ def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
     unknown = sorted(flag for flag in rung.flags() if not engine.knows(flag))
     quantized = checkpoint.quantization is not None or "quantization" in facts.fixed
     when, capability = rung.when, device.capability
-    method, kv_dtype = rung.args.get("quantization"), rung.args.get("kv-cache-dtype")
     checks = (
         (bool(fixed), f"you fixed --{', --'.join(fixed)}"),
         (bool(unknown), f"vLLM {engine.version} does not know --{', --'.join(unknown)}"),
-        (
-            bool(method and engine.quantizations) and method not in engine.quantizations,
-            f"vLLM {engine.version} has no {method} quantization here",
-        ),
-        (
-            bool(kv_dtype and engine.kv_cache_dtypes) and kv_dtype not in engine.kv_cache_dtypes,
-            f"vLLM {engine.version} has no {kv_dtype} KV cache",
-        ),
         (
             when.device is not None and when.device != device.kind,
             f"it is for {when.device}, this is {device.kind}",
         ),
         (
             bool(when.min_capability and capability and capability < when.min_capability),
-            f"it needs compute capability {_dotted(when.min_capability)}, "
-            f"{device.name} has {_dotted(capability)}",
+            f"it needs compute capability {dotted(when.min_capability or (0, 0))}, "
+            f"{device.name} has {dotted(capability or (0, 0))}",
         ),
         (
             bool(when.max_capability and capability and capability > when.max_capability),
@@ -132,8 +125,45 @@ def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
             f"it needs {when.min_gpus} GPUs, there is {len(facts.devices)}",
         ),
     )
-    return next((reason for holds, reason in checks if holds), None)
+    reason = next((reason for holds, reason in checks if holds), None)
+    return reason or _incapable(rung, checkpoint, facts)
 
 
-def _dotted(capability: tuple[int, int] | None) -> str:
-    return ".".join(map(str, capability or ()))
+def _incapable(rung: Rung, checkpoint: Checkpoint, facts: Facts) -> str | None:
+    """Return why the card or this vLLM cannot do what a rung sets."""
+    device, engine = facts.devices[0], facts.engine
+    method, dtype = rung.args.get("quantization"), rung.args.get("kv-cache-dtype")
+    if rung.fit == "checkpoint":
+        reasons = [_unrunnable(c.quantization, facts) for c in _siblings(facts).values()]
+        return reasons[0] if reasons and all(reasons) else None
+    if isinstance(method, str) and (reason := _unrunnable(method, facts)):
+        return reason
+    if not isinstance(dtype, str):
+        return None
+    if engine.kv_cache_dtypes and dtype not in engine.kv_cache_dtypes:
+        return f"vLLM {engine.version} has no {dtype} KV cache"
+    mla = any(group.kind == "mla" for group in checkpoint.plan or ())
+    least = least_for_kv_cache(dtype, engine.release, mla=mla, flashinfer=engine.has_flashinfer)
+    return shortage(f"{dtype} KV cache", least, device.name, device.capability)
+
+
+def _unrunnable(method: str | None, facts: Facts) -> str | None:
+    """Return why weights quantized in this way cannot be served here."""
+    device, engine = facts.devices[0], facts.engine
+    if method is None:
+        return None
+    if engine.quantizations and method not in engine.quantizations:
+        return f"vLLM {engine.version} has no {method} quantization here"
+    least = least_for_method(method, engine.release, engine.least_capability(method))
+    return shortage(f"{method} quantization", least, device.name, device.capability)
+
+
+def _siblings(facts: Facts) -> dict[str, Checkpoint]:
+    return {name: c for name, c in facts.checkpoints.items() if name != facts.model}
+
+
+def _runnable(facts: Facts) -> Facts:
+    """Return the facts without the quantized siblings that cannot be served here."""
+    lost = {name for name, c in _siblings(facts).items() if _unrunnable(c.quantization, facts)}
+    kept = {name: c for name, c in facts.checkpoints.items() if name not in lost}
+    return replace(facts, checkpoints=kept) if lost else facts

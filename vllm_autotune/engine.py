@@ -101,6 +101,27 @@ class Engine:
             names -= {"bitsandbytes"}
         return frozenset(names)
 
+    def least_capability(self, method: str) -> tuple[int, int] | None:
+        """Return the compute capability that a quantization method asks for, None if unread.
+
+        Source: `get_min_capability` of the method's class, model_executor/layers/quantization/.
+        """
+        folder = "model_executor/layers/quantization"
+        with suppress(SyntaxError):
+            index = ast.parse(self._text(f"{folder}/__init__.py"))
+            name = _class_of(index, method)
+            for node in ast.walk(index):
+                if isinstance(node, ast.ImportFrom) and name in [a.name for a in node.names]:
+                    module = (node.module or "").rpartition("quantization.")[2].replace(".", "/")
+                    number = _least_of(ast.parse(self._text(f"{folder}/{module}.py")), name)
+                    return divmod(number, 10) if number else None
+        return None
+
+    @property
+    def has_flashinfer(self) -> bool:
+        """Tell whether the package with FlashInfer's attention is beside vLLM."""
+        return (self.package.parent / "flashinfer").is_dir()
+
     @cached_property
     def kv_cache_dtypes(self) -> frozenset[str]:
         """Return the names `--kv-cache-dtype` accepts."""
@@ -222,6 +243,29 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def _class_of(index: ast.AST, method: str) -> str:
+    """Return the class that a dictionary of classes has for a method, empty if there is none."""
+    for node in ast.walk(index):
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                named = isinstance(key, ast.Constant) and key.value == method
+                if named and isinstance(value, ast.Name):
+                    return value.id
+    return ""
+
+
+def _least_of(module: ast.AST, name: str) -> int | None:
+    """Return the number that a class's `get_min_capability` returns."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for method in node.body:
+                if getattr(method, "name", "") == "get_min_capability":
+                    returned = [n.value for n in ast.walk(method) if isinstance(n, ast.Return)]
+                    if returned and isinstance(returned[0], ast.Constant):
+                        return int(str(returned[0].value))
+    return None
 
 
 def _options(tree: ast.AST) -> Iterator[str]:

@@ -113,7 +113,8 @@ class _Launch:
             stopping = time.monotonic()
             gone = server.stop()
         returned = gone and self.memory_returned(free_before)
-        if not returned:
+        # Whoever took the memory that a request ran out of may hold it still.
+        if not returned and not (gone and isinstance(outcome, OutOfMemory)):
             outcome = _not_returned(gone)
         return Trial(
             number=self.number,

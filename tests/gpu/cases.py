@@ -1,45 +1,25 @@
-"""Cases for real NVIDIA GPUs: what autotune is asked, and what must come of it.
+"""What autotune is asked on real NVIDIA GPUs, and what must come of it; `run.py` runs it.
 
-    python tests/gpu/cases.py OUT [CASE ...]
-
-runs each as a user would, with shapes of real models and dummy weights, and leaves every
-report below OUT. The limits rehearse smaller cards on one GPU of at least 80 GiB.
+Limits and ballast rehearse smaller cards on GPUs of 141 GB. A case that is passed over is none
+that passed: `run.py` says which, and why.
 """
 
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
-
-from tiny_model import tokenizer, tokenizer_config, write_json  # type: ignore  # noqa
-
-QUANTIZED = ("fp8-weights", "4bit-weights")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One tuning: `rungs` are those the winner must have, `launches` the most it may take.
-
-    `tenant_gib` is what another program holds meanwhile.
-    """
-
-    name: str
-    shape: str
-    options: tuple[str, ...] = ()
-    fixed: tuple[str, ...] = ("--enforce-eager",)
-    rungs: tuple[str, ...] = ()
-    launches: int = 2
-    gpus: int = 1
-    seconds: int = 240
-    tenant_gib: int = 0
+# What happens meanwhile, when the line `at` of autotune's own output is seen.
+Event = Literal[
+    "",
+    "tenant arrives",
+    "autotune is killed",
+    "API server is killed",
+    "engine is killed",
+    "a twin runs on the second GPU",
+]
+EAGER = ("--enforce-eager",)
+QUANTIZED = ("quantized-checkpoint", "fp8-weights", "4bit-weights")
+MANY_GPUS = ("tensor-parallel", "pipeline-parallel")
 
 
 def skip(*rungs: str) -> tuple[str, ...]:
@@ -47,164 +27,343 @@ def skip(*rungs: str) -> tuple[str, ...]:
     return tuple(word for rung in rungs for word in ("--skip", rung))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One tuning, and what must be true of its report.
+
+    The model has the `shape` of a real one with `changes` to its config.json, and no weights
+    unless `weights` names how they are stored; with `sibling`, a quantized checkpoint lies next
+    to it. `rungs` are those the winner must have, `one_of` those of which it must have one,
+    `launches` the most it may take. `first` is the kind of outcome the first launch must have,
+    in one of `phases`. `skipped` maps rungs to words of the reason they are passed over for.
+    A tenant holds `tenant_gib` of the first GPU from the start, or, negative, all but that.
+    """
+
+    name: str
+    asks: str
+    shape: str = "qwen2.5-7b"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    sibling: str = ""
+    options: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = EAGER
+    gpus: int = 1
+    seconds: int = 200
+    needs: str = ""
+    tenant_gib: float = 0
+    event: Event = ""
+    at: str = ""
+    checked: bool = True
+    stable: bool | None = True
+    rungs: tuple[str, ...] = ()
+    one_of: tuple[str, ...] = ()
+    launches: int = 2
+    first: tuple[str, ...] = ()
+    phases: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    whole_context: bool = False
+
+    def faults(self, report: Mapping[str, Any]) -> list[str]:
+        """Return what of a report (its JSON) is not as it must be."""
+        winner, trials = report["winner"] or {}, report["trials"]
+        rungs, found = set(winner.get("rungs", ())), []
+        if self.stable is not None and bool(winner) != self.stable:
+            found.append(f"it ended as {report['status']}: {report['reason']}")
+        if winner and not set(self.rungs) <= rungs:
+            found.append(f"rungs {sorted(rungs)}, wanted {list(self.rungs)}")
+        if winner and self.one_of and not rungs & set(self.one_of):
+            found.append(f"rungs {sorted(rungs)}, wanted one of {list(self.one_of)}")
+        if report["launches"] > self.launches:
+            found.append(f"{report['launches']} launches, {self.launches} are enough")
+        if winner and self.whole_context:
+            context = report["workload"]["context"] or report["model"]["context"]
+            if winner["max_model_len"] != context:
+                found.append(f"{winner['max_model_len']} of {context} tokens")
+        if self.first and trials:
+            outcome = trials[0]["outcome"]
+            phase = outcome.get("phase")
+            if outcome["kind"] not in self.first or (self.phases and phase not in self.phases):
+                found.append(f"launch 1: {outcome['kind']} in {phase}: {outcome.get('reason')}")
+        if self.first and not trials:
+            found.append("nothing was launched")
+        reasons = {skipped["rung"]: skipped["reason"] for skipped in report["skipped"]}
+        found += [
+            f"{rung} is passed over for `{reasons.get(rung)}`, not `{words}`"
+            for rung, words in self.skipped.items()
+            if words not in reasons.get(rung, "")
+        ]
+        return found
+
+
+def card(gib: float) -> tuple[str, str]:
+    """Return the option that rehearses a card of this size."""
+    return ("--memory-limit", f"{gib}GiB")
+
+
+SMALL = (*card(11), "--context", "8192")
+WHOLE_72B = ("--context", "32768")
+
+# The most important first. What needs more GPUs is started first (see run.py).
 CASES = (
-    Case("7b-as-it-is", "qwen2.5-7b", launches=1),
-    Case("7b-compiled", "qwen2.5-7b", fixed=(), launches=1),
+    # Sizes of one card, the model as it is or with less context.
     Case(
-        "7b-16.8GiB-shorter-context",
-        "qwen2.5-7b",
-        ("--memory-limit", "16.8GiB"),
-        rungs=("utilization", "shorter-context"),
+        name="7b-80GiB",
+        asks="7B on 80 GiB",
+        options=card(80),
+        launches=1,
+        whole_context=True,
     ),
     Case(
-        "7b-16.8GiB-full-context",
-        "qwen2.5-7b",
-        ("--memory-limit", "16.8GiB", "--context", "32768"),
-        rungs=("utilization", "smaller-batches"),
+        name="7b-16GiB",
+        asks="7B on 16 GiB",
+        options=card(16),
+        one_of=("shorter-context", "fewer-sequences", "smaller-batches"),
     ),
     Case(
-        "7b-16.8GiB-8bit-kv",
-        "qwen2.5-7b",
-        ("--memory-limit", "16.8GiB", "--context", "32768", *skip("smaller-batches")),
-        rungs=("utilization", "kv-cache-8bit"),
+        name="7b-11GiB-fp8",
+        asks="7B on 11 GiB, 8,192 tokens",
+        options=SMALL,
+        rungs=("fp8-weights",),
+        launches=1,
     ),
     Case(
-        "7b-11GiB-fp8",
-        "qwen2.5-7b",
-        ("--memory-limit", "11GiB", "--context", "8192"),
-        rungs=("utilization", "fp8-weights"),
+        name="7b-11GiB-bitsandbytes",
+        asks="7B on 11 GiB, online fp8 left out; real weights",
+        weights="bf16",
+        options=(*SMALL, *skip("quantized-checkpoint", "fp8-weights", "cpu-offload")),
+        rungs=("4bit-weights",),
+        seconds=260,
     ),
     Case(
-        "7b-11GiB-offload",
-        "qwen2.5-7b",
-        ("--memory-limit", "11GiB", "--context", "8192", *skip(*QUANTIZED)),
-        rungs=("utilization", "cpu-offload"),
+        name="7b-11GiB-awq",
+        asks="7B on 11 GiB, an AWQ checkpoint beside it",
+        weights="hollow",
+        sibling="awq",
+        options=SMALL,
+        rungs=("quantized-checkpoint",),
     ),
-    Case("7b-tenant-60GiB", "qwen2.5-7b", rungs=("utilization",), launches=1, tenant_gib=60),
     Case(
-        "7b-utilization-0.99-fixed",
-        "qwen2.5-7b",
+        name="7b-11GiB-gptq",
+        asks="7B on 11 GiB, a GPTQ checkpoint beside it",
+        weights="hollow",
+        sibling="gptq",
+        options=SMALL,
+        rungs=("quantized-checkpoint",),
+    ),
+    Case(
+        name="7b-11GiB-compressed-tensors",
+        asks="7B on 11 GiB, a W4A16 checkpoint beside it",
+        weights="hollow",
+        sibling="w4a16",
+        options=SMALL,
+        rungs=("quantized-checkpoint",),
+    ),
+    Case(
+        name="7b-11GiB-offload",
+        asks="7B on 11 GiB, no quantization",
+        options=(*SMALL, *skip(*QUANTIZED)),
+        rungs=("cpu-offload",),
+        seconds=300,
+    ),
+    Case(
+        name="7b-16.8GiB-8bit-kv",
+        asks="7B on 16.8 GiB, 32,768 tokens, no smaller batches",
+        options=(*card(16.8), "--context", "32768", *skip("smaller-batches")),
+        rungs=("kv-cache-8bit",),
+        whole_context=True,
+    ),
+    Case(
+        name="72b-fp8",
+        asks="72B on one GPU, 32,768 tokens",
+        shape="qwen2.5-72b",
+        options=WHOLE_72B,
+        rungs=("fp8-weights",),
+        seconds=300,
+    ),
+    # Others on the same GPU.
+    Case(
+        name="7b-tenant-60GiB",
+        asks="7B, another program holds 60 GiB",
+        tenant_gib=60,
+        rungs=("utilization",),
+        launches=1,
+        whole_context=True,
+    ),
+    Case(
+        name="7b-tenant-mid-start",
+        asks="7B, another program takes 60 GiB while it starts",
+        tenant_gib=60,
+        event="tenant arrives",
+        at="launch 1",
+        first=("environment",),
+        stable=None,
+        seconds=260,
+    ),
+    Case(
+        name="7b-tenant-mid-probe",
+        asks="7B, another program takes the rest of the card while it is probed",
+        tenant_gib=-0.25,
+        event="tenant arrives",
+        at="probe: ",
+        first=("out_of_memory",),
+        phases=("serving",),
+        rungs=("utilization",),
+        seconds=300,
+    ),
+    Case(
+        name="7b-utilization-0.99-fixed",
+        asks="7B, --gpu-memory-utilization 0.99 fixed",
         fixed=("--gpu-memory-utilization", "0.99"),
-        rungs=("fewer-sequences",),
+        options=skip("no-graphs"),
+        stable=None,
+        first=("out_of_memory",),
+        phases=("graphs", "warmup"),
+        skipped={"utilization": "you fixed --gpu-memory-utilization"},
+        launches=4,
+        seconds=400,
     ),
-    Case("72b-fp8", "qwen2.5-72b", ("--context", "32768"), rungs=("fp8-weights",)),
     Case(
-        "72b-tp2",
-        "qwen2.5-72b",
-        ("--context", "32768", *skip(*QUANTIZED, "cpu-offload")),
+        name="7b-prompt-logprobs",
+        asks="7B with 40 GiB left free, prompt_logprobs of the whole context",
+        options=("--probe-logprobs",),
+        needs="--probe-logprobs",
+        tenant_gib=-40,
+        stable=None,
+        first=("out_of_memory", "environment"),
+        phases=("serving",),
+        launches=4,
+        seconds=400,
+    ),
+    # Ends by violence.
+    Case(
+        name="7b-kill-autotune",
+        asks="7B, SIGKILL of autotune while probing",
+        options=card(24),
+        event="autotune is killed",
+        at="probe: ",
+        stable=None,
+        checked=False,
+    ),
+    Case(
+        name="7b-kill-api-server",
+        asks="7B, SIGKILL of the API server while probing",
+        options=card(24),
+        event="API server is killed",
+        at="probe: ",
+        stable=None,
+        first=("crashed", "degraded", "hung", "environment"),
+        checked=False,
+    ),
+    Case(
+        name="7b-kill-engine",
+        asks="7B, SIGKILL of EngineCore while probing",
+        options=card(24),
+        event="engine is killed",
+        at="probe: ",
+        stable=None,
+        first=("crashed", "degraded", "hung", "environment"),
+        checked=False,
+    ),
+    # Shapes of other kinds, as they are.
+    Case(name="moe", asks="Qwen3-30B-A3B", shape="qwen3-30b-a3b", launches=1),
+    Case(name="mla", asks="DeepSeek-V2-Lite", shape="deepseek-v2-lite", launches=1),
+    Case(name="sliding-window", asks="Mistral-7B-v0.1", shape="mistral-7b-v0.1", launches=1),
+    Case(name="sliding-and-full", asks="Gemma-2-9B", shape="gemma-2-9b", launches=1),
+    Case(
+        name="hybrid",
+        asks="Jamba-Mini (state space and attention), 16,384 tokens",
+        shape="jamba-mini",
+        options=("--context", "16384"),
+        seconds=300,
+    ),
+    Case(
+        name="7b-48GiB",
+        asks="7B on 48 GiB",
+        options=card(48),
+        launches=1,
+        whole_context=True,
+    ),
+    Case(name="7b-24GiB", asks="7B on 24 GiB", options=card(24), whole_context=True),
+    Case(name="7b-22GiB", asks="7B on 22 GiB", options=card(22)),
+    Case(name="7b-compiled", asks="7B, compiled", fixed=(), launches=1, seconds=260),
+    # Several GPUs.
+    Case(
+        name="72b-tp2",
+        asks="72B on two, no quantization",
+        shape="qwen2.5-72b",
+        options=(*WHOLE_72B, *skip(*QUANTIZED, "cpu-offload")),
         rungs=("tensor-parallel",),
         gpus=2,
+        seconds=300,
     ),
     Case(
-        "72b-2x48GiB",
-        "qwen2.5-72b",
-        ("--memory-limit", "48GiB", "--context", "32768", *skip("cpu-offload", "4bit-weights")),
-        rungs=("utilization", "fp8-weights", "tensor-parallel"),
+        name="72b-2x48GiB",
+        asks="72B on 2 x 48 GiB",
+        shape="qwen2.5-72b",
+        options=(*card(48), *WHOLE_72B, *skip("cpu-offload", "4bit-weights")),
+        rungs=("fp8-weights", "tensor-parallel"),
         gpus=2,
+        seconds=300,
     ),
     Case(
-        "72b-pp2",
-        "qwen2.5-72b",
-        ("--context", "32768", *skip(*QUANTIZED, "cpu-offload", "tensor-parallel")),
+        name="7b-27-heads-2x11GiB",
+        asks="7B with 27 heads on 2 x 11 GiB, no quantization",
+        changes={"hidden_size": 3456, "num_attention_heads": 27, "num_key_value_heads": 3},
+        options=(*SMALL, *skip(*QUANTIZED, "cpu-offload")),
+        rungs=("pipeline-parallel",),
+        skipped={"tensor-parallel": "divides 27 heads"},
+        gpus=2,
+        seconds=260,
+    ),
+    Case(
+        name="144b-tp4",
+        asks="72B with twice the layers on four, neither quantization nor offload",
+        shape="qwen2.5-72b",
+        changes={"num_hidden_layers": 160, "max_window_layers": 160},
+        options=(*WHOLE_72B, *skip(*QUANTIZED, "cpu-offload")),
+        rungs=("tensor-parallel",),
+        gpus=4,
+        seconds=400,
+    ),
+    Case(
+        name="72b-4x48GiB",
+        asks="72B on 4 x 48 GiB, neither quantization nor offload",
+        shape="qwen2.5-72b",
+        options=(*card(48), *WHOLE_72B, *skip(*QUANTIZED, "cpu-offload")),
+        one_of=MANY_GPUS,
+        gpus=4,
+        seconds=300,
+    ),
+    Case(
+        name="7b-28-heads-3x10GiB",
+        asks="7B with 28 heads on 3 x 10 GiB, no quantization",
+        options=(*card(10), "--context", "8192", *skip(*QUANTIZED, "cpu-offload")),
+        one_of=MANY_GPUS,
+        gpus=3,
+        seconds=260,
+    ),
+    Case(
+        name="7b-twins",
+        asks="two tunings on two GPUs at once",
+        options=card(24),
+        event="a twin runs on the second GPU",
+        gpus=2,
+        whole_context=True,
+    ),
+    Case(
+        name="72b-pp2",
+        asks="72B on two, neither quantization nor tensor parallel",
+        shape="qwen2.5-72b",
+        options=(*WHOLE_72B, *skip(*QUANTIZED, "cpu-offload", "tensor-parallel")),
         rungs=("pipeline-parallel",),
         gpus=2,
+        seconds=300,
     ),
 )
+BY_NAME: Mapping[str, Case] = {case.name: case for case in CASES}
 
-
-def make_shape(folder: Path, shape: str) -> Path:
-    """Write a real model's config.json with a small tokenizer, and no weights."""
-    config = json.loads((TESTS / "unit" / "shapes" / f"{shape}.json").read_text())
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", config)
-    write_json(folder / "tokenizer.json", tokenizer(2048))
-    context = int(config["max_position_embeddings"])
-    write_json(folder / "tokenizer_config.json", tokenizer_config(context))
-    return folder
-
-
-HOLD = """
-import sys, torch
-held = torch.empty(int(sys.argv[1]) << 30, dtype=torch.uint8, device="cuda")
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-@contextmanager
-def tenant(gib: int) -> Iterator[None]:
-    """Hold memory of the first GPU in another process."""
-    if not gib:
-        yield
-        return
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(gib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        process.stdout.readline()
-        try:
-            yield
-        finally:
-            process.stdin.close()
-
-
-def run(case: Case, out: Path) -> dict[str, object]:
-    """Run a case; return a row of the table, with `ok` telling whether all was as it must be."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(case.gpus)))
-    model = make_shape(out / "models" / case.shape, case.shape)
-    argv = [
-        *(sys.executable, "-c", "from vllm_autotune.cli import main; main()"),
-        *("tune", "--model", str(model), "--json", "--gpus", visible),
-        *("--results-dir", str(out / "results" / case.name), "--cache-dir", str(out / "cache")),
-        *case.options,
-        *("--", "--load-format", "dummy", *case.fixed),
-    ]
-    began = time.monotonic()
-    log = out / f"{case.name}.txt"
-    with log.open("w") as talk, tenant(case.tenant_gib):
-        try:
-            done = subprocess.run(
-                argv, stdout=subprocess.PIPE, stderr=talk, timeout=case.seconds, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return {"case": case.name, "ok": False, "why": f"over {case.seconds} s"}
-    row: dict[str, object] = {
-        "case": case.name,
-        "exit": done.returncode,
-        "seconds": round(time.monotonic() - began),
-    }
-    try:
-        report = json.loads(done.stdout)
-    except ValueError:
-        return {**row, "ok": False, "why": log.read_text()[-2000:]}
-    winner = report["winner"] or {}
-    rungs = tuple(winner.get("rungs", ()))
-    return {
-        **row,
-        "ok": bool(winner)
-        and set(case.rungs) <= set(rungs)
-        and report["launches"] <= case.launches,
-        "launches": report["launches"],
-        "rungs": ", ".join(rungs),
-        "context": winner.get("max_model_len"),
-        "kv_tokens": winner.get("kv_cache_tokens"),
-        "reason": report["reason"],
-        "outcomes": [trial["outcome"].get("reason", "stable") for trial in report["trials"]],
-    }
-
-
-def main(words: Sequence[str]) -> int:
-    """Run the cases named, or all that the GPUs at hand allow."""
-    out, names = Path(words[0]), words[1:]
-    rows = []
-    for case in CASES:
-        if not names or case.name in names:
-            rows.append(run(case, out))
-            print(json.dumps(rows[-1]), flush=True)
-    (out / "table.json").write_text(json.dumps(rows, indent=1))
-    return 0 if all(row["ok"] for row in rows) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+# What fits ten minutes on one GPU, one after another.
+QUICK = (
+    *("7b-80GiB", "7b-16GiB", "7b-11GiB-fp8", "7b-16.8GiB-8bit-kv", "7b-11GiB-awq"),
+    "7b-kill-engine",
+)

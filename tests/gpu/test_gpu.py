@@ -1,28 +1,36 @@
-"""The cases that fit ten minutes on one GPU. The others: `python tests/gpu/cases.py OUT`."""
+"""The cases that fit ten minutes on one GPU. All of them: `python tests/gpu/run.py OUT`."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cases import CASES, Case, run  # type: ignore
+from cases import BY_NAME, QUICK, Case  # type: ignore
+from run import Gpus, Place, run_case  # type: ignore
 
 from vllm_autotune.device import detect
 from vllm_autotune.errors import Refusal
 
-QUICK = ("7b-as-it-is", "7b-16.8GiB-shorter-context", "7b-16.8GiB-8bit-kv", "7b-11GiB-fp8")
 
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("case", [c for c in CASES if c.name in QUICK], ids=lambda c: c.name)
-def test_the_card_gets_the_configuration_it_can_bear(case: Case, tmp_path: Path) -> None:
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A machine with a GPU that smaller cards can be rehearsed on."""
     try:
         gpus = detect("cuda")
     except Refusal as refusal:
         pytest.skip(f"{refusal.message}: these cases need an NVIDIA GPU of 80 GiB or more")
     if gpus[0].memory_bytes < 79 * 2**30:
         pytest.skip(f"{gpus[0].name} is too small to rehearse these cards")
-    row = run(case, tmp_path)
+    folder = tmp_path_factory.mktemp("gpu")
+    return Place(out=folder / "out", work=folder, until=time.monotonic() + 600)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", [BY_NAME[name] for name in QUICK], ids=lambda case: case.name)
+def test_the_card_gets_the_configuration_it_can_bear(case: Case, machine: Place) -> None:
+    nvml = Gpus()
+    row = run_case(case, nvml.indices[:1], machine, nvml)
     assert row["ok"], row

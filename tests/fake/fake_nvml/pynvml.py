@@ -1,0 +1,80 @@
+"""A stand-in for NVIDIA's library: H200s whose memory other programs take by writing a file.
+
+FAKE_NVML is a folder; `<index>-<pid>` in it holds the bytes that a living process has on that GPU,
+and `count` how many GPUs there are.
+"""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+NVML_DEVICE_MIG_ENABLE = 1
+TOTAL = 150_754_820_096
+IDLE = 650 * 2**20
+
+
+class NVMLError(Exception):
+    """What the library raises."""
+
+
+def _folder() -> Path:
+    return Path(os.environ["FAKE_NVML"])
+
+
+def _taken(index: int) -> dict[int, int]:
+    found = {}
+    for file in _folder().glob(f"{index}-*"):
+        pid = int(file.name.partition("-")[2])
+        if Path(f"/proc/{pid}").exists():
+            found[pid] = int(file.read_text() or 0)
+    return found
+
+
+def nvmlInit() -> None:  # noqa: N802
+    if not _folder().is_dir():
+        raise NVMLError("no driver")
+
+
+def nvmlShutdown() -> None:  # noqa: N802
+    pass
+
+
+def nvmlSystemGetDriverVersion() -> str:  # noqa: N802
+    return "580.159.04"
+
+
+def nvmlDeviceGetCount() -> int:  # noqa: N802
+    return int((_folder() / "count").read_text())
+
+
+def nvmlDeviceGetHandleByIndex(index: int) -> int:  # noqa: N802
+    return index
+
+
+def nvmlDeviceGetHandleByUUID(uuid: str) -> int:  # noqa: N802
+    return int(uuid.removeprefix("GPU-"))
+
+
+def nvmlDeviceGetMemoryInfo(index: int) -> SimpleNamespace:  # noqa: N802
+    used = IDLE + sum(_taken(index).values())
+    return SimpleNamespace(total=TOTAL, used=used, free=TOTAL - used)
+
+
+def nvmlDeviceGetComputeRunningProcesses(index: int) -> list[SimpleNamespace]:  # noqa: N802
+    return [SimpleNamespace(pid=pid) for pid in _taken(index)]
+
+
+def nvmlDeviceGetMigMode(index: int) -> tuple[int, int]:  # noqa: N802
+    raise NVMLError("not supported")
+
+
+def nvmlDeviceGetCudaComputeCapability(index: int) -> tuple[int, int]:  # noqa: N802
+    return 9, 0
+
+
+def nvmlDeviceGetName(index: int) -> str:  # noqa: N802
+    return "NVIDIA H200"
+
+
+def nvmlDeviceGetUUID(index: int) -> str:  # noqa: N802
+    return f"GPU-{index}"

@@ -1,0 +1,245 @@
+"""What eight generations of cards can do in vLLM, from a V100 to an RTX 50."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.unit.memory_model import cards, default_ladder, engine, gather, install
+from vllm_autotune.capability import attention_backends, least_for_kv_cache, least_for_method
+from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
+from vllm_autotune.config import LaunchConfig, Workload
+from vllm_autotune.draft import inapplicable
+from vllm_autotune.facts import Facts
+from vllm_autotune.ladder import Rung
+from vllm_autotune.search import next_step
+
+SHAPES = Path(__file__).parent / "shapes"
+
+CARDS = {
+    "V100": ("Tesla V100-SXM2-16GB", 15.8, (7, 0)),
+    "T4": ("Tesla T4", 14.6, (7, 5)),
+    "A100": ("NVIDIA A100-SXM4-80GB", 79.3, (8, 0)),
+    "3090": ("NVIDIA GeForce RTX 3090", 23.6, (8, 6)),
+    "4090": ("NVIDIA GeForce RTX 4090", 23.5, (8, 9)),
+    "H200": ("NVIDIA H200", 139.8, (9, 0)),
+    "B200": ("NVIDIA B200", 178.4, (10, 0)),
+    "5090": ("NVIDIA GeForce RTX 5090", 31.4, (12, 0)),
+}
+ALL = frozenset(CARDS)
+TURING = ALL - {"V100"}
+AMPERE = TURING - {"T4"}
+ADA = AMPERE - {"A100", "3090"}
+
+# method, vLLM, the cards that run it. Sources: `get_min_capability` of that version's files, and
+# for GPTQ and compressed-tensors the kernels behind them (utils/marlin_utils.py, schemes/).
+METHODS = (
+    ("fp8", (0, 11, 0), AMPERE),
+    ("fp8", (0, 20, 2), TURING),
+    ("fp8", (0, 26, 0), TURING),
+    ("bitsandbytes", (0, 11, 0), ALL),
+    ("bitsandbytes", (0, 26, 0), ALL),
+    ("awq", (0, 11, 0), TURING),
+    ("awq", (0, 32, 0), TURING),
+    ("awq_marlin", (0, 11, 0), AMPERE),
+    ("awq_marlin", (0, 20, 2), TURING),
+    ("gptq", (0, 11, 0), ALL),
+    ("gptq", (0, 20, 2), ALL),
+    ("gptq", (0, 26, 0), TURING),
+    ("gptq_marlin", (0, 11, 0), AMPERE),
+    ("gptq_marlin", (0, 20, 2), TURING),
+    ("compressed-tensors", (0, 26, 0), TURING),
+    ("modelopt_fp4", (0, 26, 0), TURING),
+    ("mxfp4", (0, 32, 0), AMPERE),
+    ("experts_int8", (0, 32, 0), AMPERE),
+    ("fp_quant", (0, 26, 0), {"B200", "5090"}),
+    ("modelopt", (0, 26, 0), ALL),  # fp8 or nvfp4: the name does not tell, so nothing is ruled out
+    ("a method of tomorrow", (0, 99, 0), ALL),
+)
+
+
+def capability(card: str) -> tuple[int, int]:
+    return CARDS[card][2]
+
+
+@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize(
+    ("method", "vllm", "runs_on"), METHODS, ids=[f"{row[0]}-{row[1][1]}" for row in METHODS]
+)
+def test_a_method_runs_from_its_least_capability_on(
+    method: str, vllm: tuple[int, ...], runs_on: set[str], card: str
+) -> None:
+    least = least_for_method(method, vllm, None)
+    assert (least is None or capability(card) >= least) == (card in runs_on)
+
+
+# platforms/cuda.py `_get_backend_priorities` and `supports_compute_capability` (0.26, 0.32).
+BACKENDS = {
+    "V100": ("TRITON_ATTN", "TRITON_MLA"),
+    "T4": ("TRITON_ATTN", "TRITON_MLA"),
+    "A100": ("FLASH_ATTN", "TRITON_MLA"),
+    "3090": ("FLASH_ATTN", "TRITON_MLA"),
+    "4090": ("FLASH_ATTN", "TRITON_MLA"),
+    "H200": ("FLASH_ATTN", "FLASH_ATTN_MLA"),
+    "B200": ("FLASHINFER", "FLASHINFER_MLA"),
+    "5090": ("FLASH_ATTN", "TRITON_MLA"),
+}
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_every_card_has_an_attention_backend_of_its_own(card: str) -> None:
+    dense = attention_backends(capability(card))
+    latent = attention_backends(capability(card), mla=True)
+    assert (dense[0], latent[0]) == BACKENDS[card]
+
+
+# Who reads an 8-bit KV cache: FlashAttention 3 on Hopper, Triton from 8.9 on (its type fp8e4nv),
+# FlashInfer from 8.0 on (vLLM PR 24577, measured on an A100).
+KV_8BIT = {
+    "V100": ("", ""),
+    "T4": ("", ""),
+    "A100": ("", "FLASHINFER"),
+    "3090": ("", "FLASHINFER"),
+    "4090": ("TRITON_ATTN", "FLASHINFER"),
+    "H200": ("FLASH_ATTN", "FLASH_ATTN"),
+    "B200": ("TRITON_ATTN", "FLASHINFER"),
+    "5090": ("TRITON_ATTN", "FLASHINFER"),
+}
+
+
+@pytest.mark.parametrize("flashinfer", [False, True])
+@pytest.mark.parametrize("card", CARDS)
+def test_an_8bit_kv_cache_is_for_cards_with_a_backend_that_reads_it(
+    card: str, flashinfer: bool
+) -> None:
+    found = attention_backends(capability(card), flashinfer=flashinfer, fp8=True)
+    least = least_for_kv_cache("fp8", (0, 26, 0), flashinfer=flashinfer)
+    assert (found or ("",))[0] == KV_8BIT[card][flashinfer]
+    assert least
+    assert bool(found) == (capability(card) >= least)
+
+
+def test_flashinfer_reads_8_bits_only_since_0_11() -> None:
+    assert least_for_kv_cache("fp8", (0, 10, 2), flashinfer=True) == (8, 9)
+    assert least_for_kv_cache("fp8", (0, 11, 0), flashinfer=True) == (8, 0)
+
+
+def test_latent_attention_needs_a_newer_card_for_8_bits_with_flashinfer_too() -> None:
+    assert least_for_kv_cache("fp8_e4m3", (0, 26, 0), mla=True, flashinfer=True) == (8, 9)
+
+
+def test_a_16bit_kv_cache_asks_for_nothing() -> None:
+    assert least_for_kv_cache("auto", (0, 26, 0)) is None
+
+
+@pytest.fixture(scope="module")
+def shape(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A 7B model."""
+    folder = tmp_path_factory.mktemp("shape")
+    (folder / "config.json").write_text((SHAPES / "qwen2.5-7b.json").read_text())
+    return read_checkpoint(str(folder), weights_required=False)
+
+
+def on(card: str, shape: Checkpoint, site: Path) -> Facts:
+    name, gib, has = CARDS[card]
+    return gather(shape, cards(name, gib, has, 1), Workload(), engine(install(site)))
+
+
+def rung(name: str) -> Rung:
+    return next(rung for rung in default_ladder().rungs if rung.name == name)
+
+
+def refusal(name: str, facts: Facts) -> str | None:
+    return inapplicable(rung(name), LaunchConfig(facts.model, {}), facts)
+
+
+@pytest.mark.parametrize(
+    ("name", "runs_on"),
+    [("kv-cache-8bit", ADA), ("fp8-weights", TURING), ("4bit-weights", ALL)],
+)
+@pytest.mark.parametrize("card", CARDS)
+def test_a_rung_that_the_card_cannot_do_is_skipped(
+    card: str, name: str, runs_on: set[str], shape: Checkpoint, tmp_path: Path
+) -> None:
+    assert (refusal(name, on(card, shape, tmp_path)) is None) == (card in runs_on)
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_bfloat16_weights_are_served_as_float16_below_8_0(
+    card: str, shape: Checkpoint, tmp_path: Path
+) -> None:
+    # platforms/cuda.py `supported_dtypes`: bfloat16 from 8.0 on, in every version.
+    candidate = next_step(on(card, shape, tmp_path), []).candidate
+    assert candidate
+    assert (candidate.config.args.get("dtype") == "half") == (card not in AMPERE)
+
+
+def test_the_reason_names_what_the_card_would_need(shape: Checkpoint, tmp_path: Path) -> None:
+    assert refusal("kv-cache-8bit", on("A100", shape, tmp_path)) == (
+        "fp8 KV cache needs compute capability 8.9 (Ada, Hopper and newer); "
+        "NVIDIA A100-SXM4-80GB has 8.0"
+    )
+    assert refusal("fp8-weights", on("V100", shape, tmp_path)) == (
+        "fp8 quantization needs compute capability 7.5 (Turing and newer); "
+        "Tesla V100-SXM2-16GB has 7.0"
+    )
+
+
+def test_with_flashinfer_an_a100_gets_an_8bit_kv_cache(shape: Checkpoint, tmp_path: Path) -> None:
+    facts = on("A100", shape, tmp_path)
+    (tmp_path / "flashinfer").mkdir()
+    assert refusal("kv-cache-8bit", facts) is None
+
+
+def test_the_installed_files_win_over_the_table(shape: Checkpoint, tmp_path: Path) -> None:
+    facts = on("T4", shape, tmp_path)
+    folder = tmp_path / "vllm" / "model_executor" / "layers" / "quantization"
+    with (folder / "__init__.py").open("a") as index:
+        index.write('def get():\n    from .fp8 import Fp8Config\n    return {"fp8": Fp8Config}\n')
+    (folder / "fp8.py").write_text(
+        "class Other:\n    @classmethod\n    def get_min_capability(cls): return 60\n"
+        "class Fp8Config:\n    @classmethod\n    def get_min_capability(cls): return 89\n"
+    )
+    assert facts.engine.least_capability("fp8") == (8, 9)
+    assert facts.engine.least_capability("awq") is None
+    assert "needs compute capability 8.9" in (refusal("fp8-weights", facts) or "")
+
+
+def with_siblings(facts: Facts, **methods: int) -> Facts:
+    """Return facts with quantized siblings of so many bytes."""
+    found = dict(facts.checkpoints)
+    for method, size in methods.items():
+        assert facts.checkpoint.weights
+        weights = replace(facts.checkpoint.weights, bytes=size)
+        found[method] = replace(facts.checkpoint, quantization=method, weights=weights)
+    return replace(facts, checkpoints=found)
+
+
+def chosen(facts: Facts) -> str | None:
+    """Return the sibling of the first candidate, None if it has the user's own weights."""
+    candidate = next_step(facts, []).candidate
+    return candidate.config.model if candidate and candidate.config.model != facts.model else None
+
+
+def test_a_sibling_that_the_card_cannot_run_is_not_chosen(
+    shape: Checkpoint, tmp_path: Path
+) -> None:
+    # AWQ, the larger one, gives up less; a V100 runs GPTQ alone (vLLM 0.20).
+    facts = with_siblings(on("V100", shape, tmp_path), awq=6 * 2**30, gptq=5 * 2**30)
+    old = replace(facts.engine, version="0.20.2")
+    small = tuple(replace(d, limit_bytes=11 * 2**30) for d in facts.devices)
+    text = tmp_path / "vllm" / "model_executor" / "layers" / "quantization" / "__init__.py"
+    text.write_text('QuantizationMethods = Literal["fp8", "awq", "gptq"]\n')
+    assert chosen(replace(facts, engine=old, devices=small)) == "gptq"
+    turing = tuple(replace(d, capability=(7, 5)) for d in small)
+    assert chosen(replace(facts, engine=old, devices=turing)) == "awq"
+
+
+def test_siblings_none_of_which_the_card_can_run_are_named(
+    shape: Checkpoint, tmp_path: Path
+) -> None:
+    facts = with_siblings(on("V100", shape, tmp_path), awq=6 * 2**30)
+    assert refusal("quantized-checkpoint", facts) == (
+        "awq quantization needs compute capability 7.5 (Turing and newer); "
+        "Tesla V100-SXM2-16GB has 7.0"
+    )
