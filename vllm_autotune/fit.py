@@ -6,10 +6,10 @@ why the rung changes nothing.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .config import LaunchConfig
-from .facts import AUTO, Attempt, Facts, expect, predict
+from .config import LaunchConfig, Value
+from .facts import AUTO, Attempt, Candidate, Facts, expect, predict
 from .memory import Calibration, Interval, batch_defaults
 from .memory.units import GIB
 from .outcome import Hung, OutOfMemory
@@ -166,12 +166,15 @@ def fit_tensor_parallel(now: Situation, config: LaunchConfig) -> LaunchConfig | 
 
 def fit_pipeline_parallel(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     """Deal layers out to the GPUs that tensor parallel leaves."""
-    groups = len(now.facts.devices) // config.integer("tensor-parallel-size", 1)
     layers = now.facts.checkpoints[config.model].layers
-    sizes = list(range(2, min(groups, layers) + 1))
-    if not sizes:
-        return "tensor parallel uses every GPU already"
-    return _first_that_fits(now, config, "pipeline-parallel-size", sizes)
+    alone = config.replace({"tensor-parallel-size": None})
+    tried = [config] if "tensor-parallel-size" in now.facts.fixed else [config, alone]
+    for split in tried:
+        groups = len(now.facts.devices) // split.integer("tensor-parallel-size", 1)
+        sizes = list(range(2, min(groups, layers) + 1))
+        if sizes:
+            return _first_that_fits(now, split, "pipeline-parallel-size", sizes)
+    return "tensor parallel uses every GPU already"
 
 
 def _first_that_fits(
@@ -255,22 +258,34 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     return config.replace({"max-model-len": AUTO if asks else length})
 
 
-def settled(facts: Facts, config: LaunchConfig, served: int) -> LaunchConfig:
-    """Return the configuration with a number where vLLM chose the length, `served` tokens.
+def settled(facts: Facts, attempt: Attempt) -> Candidate:
+    """Return what to deploy of a stable launch: with a number where vLLM chose the length.
 
-    It leaves out what the KV cache varies by from launch to launch, so that it fits again.
+    The number leaves out what the KV cache varies by from launch to launch, so that it fits
+    again; where what was wanted fits, nothing was given up.
     """
-    if config.text("max-model-len") != AUTO:
-        return config
-    plain = facts.base()
-    footprint = expect(facts, Calibration(), config)
-    token, block = footprint.cache.token_bytes(), int(footprint.cache.block.low)
+    candidate, served = attempt.candidate, attempt.readings.max_model_len
+    config = candidate.config
+    if config.text("max-model-len") != AUTO or served is None:
+        return candidate
+    cache = expect(facts, Calibration(), config).cache
+    token, block = cache.token_bytes(), int(cache.block.low)
     noise = NOISE_BYTES[facts.devices[0].kind]
     spare = math.ceil(noise / token.low) if token.low else block
     length = max(block, (served - spare) // block * block)
+    asked = [applied for applied in candidate.rungs if AUTO in applied.args.values()]
+    rungs = [applied for applied in candidate.rungs if applied not in asked]
     if length >= facts.context:
-        return config.replace({"max-model-len": plain.args.get("max-model-len")})
-    return config.replace({"max-model-len": length})
+        whole = facts.base().args.get("max-model-len")
+        return replace(
+            candidate, config=config.replace({"max-model-len": whole}), rungs=tuple(rungs)
+        )
+    number: dict[str, Value] = {"max-model-len": length}
+    rungs = [
+        replace(applied, args={**applied.args, **number}) if applied in asked else applied
+        for applied in candidate.rungs
+    ]
+    return replace(candidate, config=config.replace(number), rungs=tuple(rungs))
 
 
 def _printed_limit(now: Situation, config: LaunchConfig) -> int | None:
@@ -295,7 +310,12 @@ def _shortest(now: Situation, config: LaunchConfig) -> LaunchConfig:
 
 
 def _shortest_fits(now: Situation, config: LaunchConfig) -> bool:
-    """Tell whether the shortest acceptable context is not ruled out."""
+    """Tell whether the shortest acceptable context is not ruled out, at the share it may have."""
+    if "gpu-memory-utilization" not in now.facts.fixed:
+        most = most_utilization(now, config)
+        raised = "gpu-memory-utilization" in now.fitted
+        if raised or most < now.facts.engine.default_utilization:
+            config = config.replace({"gpu-memory-utilization": max(0.0, most)})
     return predict(now.facts, now.calibration, _shortest(now, config)).fits != "no"
 
 

@@ -39,14 +39,14 @@ class Step:
 
 def next_step(facts: Facts, history: Sequence[Attempt]) -> Step:
     """Return the next candidate after what became of those before it."""
-    if history:
-        last = history[-1]
-        if isinstance(last.outcome, Stable):
-            return Step(candidate=None, reason="stable")
-        if isinstance(last.outcome, Environment):
-            again = len(history) < 2 or not isinstance(history[-2].outcome, Environment)
-            reason = "again: the surroundings failed" if again else "the surroundings failed twice"
-            return Step(candidate=last.candidate if again else None, reason=reason)
+    last = history[-1].outcome if history else None
+    if isinstance(last, Stable):
+        return Step(candidate=None, reason="stable")
+    surroundings = [isinstance(attempt.outcome, Environment) for attempt in history[-2:]]
+    if surroundings == [True, True]:
+        return Step(candidate=None, reason="the surroundings failed twice")
+    # What the surroundings spoiled tells nothing; the free memory may be another one now.
+    history = [a for a in history if not isinstance(a.outcome, Environment)]
     withdrawn = _withdrawn(facts, history)
     if withdrawn is None:
         return Step(candidate=None, reason=_unanswered(history[-1].outcome))

@@ -13,7 +13,7 @@ from .device import Device
 from .diagnose import LogReader
 from .effects import without_effect
 from .errors import BudgetSpent
-from .facts import Candidate, Facts
+from .facts import AUTO, Candidate, Facts
 from .outcome import (
     Certificate,
     Crashed,
@@ -144,7 +144,7 @@ class _Launch:
             code = self.read(server)
             if code is not None:
                 return self.verdict(code) or _ended(code, self.reader)
-            failed = self.reader.terminal()
+            failed = self.reader.terminal() or self.too_small()
             if failed is not None:
                 return failed
             now = time.monotonic()
@@ -187,9 +187,9 @@ class _Launch:
             reason = f"/v1/models on {self.url} does not list {self.name}: another server is there"
             return Environment(cause="stranger_on_port", phase="serving", reason=reason)
         self.read(server)
-        few = self._too_few_at_once()
-        if few is not None:
-            return few
+        small = self.too_small()
+        if small is not None:
+            return small
         checkpoint = self.facts.checkpoints[self.candidate.config.model]
         target = Target(
             url=self.url,
@@ -229,17 +229,29 @@ class _Launch:
     def verdict(self, code: int | None) -> FailedOutcome | None:
         return self.reader.verdict(exit_code=code, host_oom_kills=oom_kills() - self.kills)
 
-    def _too_few_at_once(self) -> OutOfMemory | None:
-        # vLLM starts with room for one sequence; it would serve the others one after another.
-        holds, wanted = self.reader.readings.concurrency, self.facts.workload.concurrency
-        if wanted == 1 or holds is None or holds >= wanted:
-            return None
-        return OutOfMemory(
-            cause="too_few_at_once",
-            phase="kv_cache",
-            reason=f"the KV cache holds {holds:.2f} full-length sequences at once, "
-            f"{wanted} are asked for",
-        )
+    def too_small(self) -> OutOfMemory | None:
+        """Return what the KV cache lacks of what is wanted, as soon as vLLM has said its size.
+
+        vLLM starts with room for one sequence of the length it chose itself, or was given.
+        """
+        readings, config = self.reader.readings, self.candidate.config
+        length, least = readings.max_model_len, self.facts.length(config)
+        if config.text("max-model-len") == AUTO and length and length < least:
+            return OutOfMemory(
+                cause="auto_fit_too_short",
+                phase="kv_cache",
+                reason=f"at most {length:,} tokens fit, {least:,} are the least you accept",
+                limit=length,
+            )
+        holds, wanted = readings.concurrency, self.facts.workload.concurrency
+        if wanted > 1 and holds is not None and holds < wanted:
+            return OutOfMemory(
+                cause="too_few_at_once",
+                phase="kv_cache",
+                reason=f"the KV cache holds {holds:.2f} full-length sequences at once, "
+                f"{wanted} are asked for",
+            )
+        return None
 
     def _headroom(self, certificate: Certificate) -> OutOfMemory | None:
         least, wanted = certificate.least_free_bytes, self.facts.headroom_bytes

@@ -11,6 +11,7 @@ from .accuracy import accuracy, measurement
 from .diagnose import cures
 from .errors import BudgetSpent, CannotWrite
 from .facts import Attempt, Candidate, Facts
+from .fit import settled
 from .interruption import Interrupted
 from .outcome import Certificate, Environment, OutOfMemory, Stable
 from .report import (
@@ -26,7 +27,7 @@ from .report import (
 )
 from .search import Skip, next_step
 from .store import Cache, Run, cache_key, locked, still_valid
-from .trial import Limits, Progress, run_trial
+from .trial import Limits, Progress, command, run_trial
 
 
 class Audience(Protocol):
@@ -203,7 +204,8 @@ class _Walk:
     def winner(self) -> Winner | None:
         for attempt, trial in zip(self.history, self.trials, strict=True):
             if isinstance(trial.outcome, Stable):
-                return _winner(self.facts, attempt.candidate, trial, trial.outcome.certificate)
+                candidate = settled(self.facts, attempt)
+                return _winner(self.facts, candidate, trial, trial.outcome.certificate)
         return None
 
 
@@ -212,13 +214,13 @@ def _winner(facts: Facts, candidate: Candidate, trial: Trial, certificate: Certi
     used = facts.used(config)
     reserved = trial.predicted.reserved_bytes
     return Winner(
-        argv=trial.argv,
+        argv=tuple(command(facts, candidate)),
         model=config.model,
         args=dict(config.args),
         env=dict(config.env),
         rungs=tuple(applied.name for applied in candidate.rungs),
         gives_up=tuple(applied.gives_up for applied in candidate.rungs if applied.gives_up),
-        max_model_len=readings.max_model_len or facts.length(config),
+        max_model_len=facts.length(config),
         max_num_seqs=facts.sequences(config),
         kv_cache_tokens=readings.kv_tokens,
         memory=Memory(

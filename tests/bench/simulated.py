@@ -115,8 +115,7 @@ def walked(name: str, machine: Machine) -> Walked:
 
 def deployed(facts: Facts, winner: Attempt) -> LaunchConfig:
     """Return the winner's configuration with its length as a number."""
-    config = winner.candidate.config
-    return settled(facts, config, winner.readings.max_model_len or 0)
+    return settled(facts, winner).config
 
 
 def within_noise(machine: Machine, config: LaunchConfig, context: int, optimum: int) -> bool:

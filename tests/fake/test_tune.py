@@ -322,7 +322,7 @@ def test_what_a_walk_measured_spares_the_next_one_a_launch(place: Place, tmp_pat
     model.mkdir()
     (model / "config.json").write_text(json.dumps(shape))
     place = Place(place.folder, model)
-    options = ("--memory-limit", "1440MiB", "--min-context", "1024", "--json")
+    options = ("--memory-limit", "1440MiB", "--min-context", "512", "--concurrency", "2", "--json")
     card: dict[str, object] = {"weights_gib": 0.63, "kv_bytes_per_token": 2**17}
     fixed = ("--enforce-eager", "--load-format", "dummy")
     first, again = (
@@ -335,7 +335,7 @@ def test_what_a_walk_measured_spares_the_next_one_a_launch(place: Place, tmp_pat
     against = after["trials"][0]["accuracy"]["kv_available"]
     low, high = against["predicted"]["low"], against["predicted"]["high"]
     assert low <= against["measured"] <= high
-    assert high - low < 64 * 2**20
+    assert high - low < 128 * 2**20
     given = [report["winner"]["max_model_len"] for report in (before, after)]
     assert 0.9 * given[0] <= given[1] <= given[0]
 

@@ -10,6 +10,7 @@ from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.config import Value, Workload
 from vllm_autotune.device import Device
 from vllm_autotune.facts import Attempt, Facts
+from vllm_autotune.fit import settled
 from vllm_autotune.outcome import (
     Certificate,
     Crashed,
@@ -50,6 +51,12 @@ def large(shape: Checkpoint, site: Path) -> Facts:
 def small(shape: Checkpoint, site: Path) -> Facts:
     """A card on which the whole context does not surely fit."""
     return gather(shape, SMALL, Workload(), engine(site))
+
+
+@pytest.fixture
+def tight(small: Facts) -> Facts:
+    """A card on which it may fit."""
+    return replace(small, devices=cards("NVIDIA RTX 4000 SFF Ada", 18.0, (8, 9), 1))
 
 
 def attempt(facts: Facts, history: list[Attempt], outcome: Outcome, **numbers: int) -> None:
@@ -102,6 +109,45 @@ def test_the_surroundings_get_one_more_chance(large: Facts) -> None:
     assert next_step(large, history).candidate == history[0].candidate
     attempt(large, history, BUSY)
     assert next_step(large, history).reason == "the surroundings failed twice"
+
+
+def test_surroundings_that_changed_are_drafted_for_anew(large: Facts) -> None:
+    history: list[Attempt] = []
+    attempt(large, history, BUSY)
+    busy = replace(large, devices=tuple(replace(d, free_bytes=70 * GIB) for d in LARGE))
+    assert flags(large, history) == ""
+    assert "--gpu-memory-utilization 0.4" in flags(busy, history)
+
+
+def test_vllm_is_asked_for_the_length_where_nothing_measured_tells_it(tight: Facts) -> None:
+    assert flags(tight, []).endswith("--max-model-len auto")
+    several = replace(tight, workload=replace(tight.workload, concurrency=2))
+    assert "auto" not in flags(several, [])
+    old = replace(tight, engine=replace(tight.engine, version="0.19.1"))
+    assert "auto" not in flags(old, [])
+
+
+@pytest.mark.parametrize(("served", "length"), [(20_000, 19_744), (32_768, 32_512), (40, 16)])
+def test_a_length_that_vllm_chose_is_deployed_as_a_number_that_fits_again(
+    tight: Facts, served: int, length: int
+) -> None:
+    """14 MiB of KV cache are 256 tokens of a 7B."""
+    history: list[Attempt] = []
+    attempt(tight, history, STABLE, max_model_len=served)
+    found = settled(tight, history[0])
+    assert found.config.integer("max-model-len", 0) == length
+    assert {"max-model-len": length} in [applied.args for applied in found.rungs]
+
+
+def test_a_wanted_length_that_vllm_exceeds_gives_nothing_up(tight: Facts) -> None:
+    workload = replace(tight.workload, context=30_000, min_context=8192)
+    facts = replace(tight, workload=workload)
+    history: list[Attempt] = []
+    attempt(facts, history, STABLE, max_model_len=32_768)
+    assert history[0].candidate.config.text("max-model-len") == "auto"
+    found = settled(facts, history[0])
+    assert found.config.integer("max-model-len", 0) == 30_000
+    assert "shorter-context" not in [applied.name for applied in found.rungs]
 
 
 def test_the_length_that_vllm_prints_is_the_length_that_is_asked_for(small: Facts) -> None:
