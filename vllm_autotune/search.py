@@ -170,7 +170,7 @@ class _Walk:
             return length
         for more in range(length + 1, len(rungs) + 1):
             further = self.draft(rungs[:more])
-            if rungs[more - 1].name not in further.reasons:
+            if further.config != draft.config:
                 asks = further.config.text("max-model-len") == AUTO
                 return more if asks and self.objection(further) is None else length
         return length

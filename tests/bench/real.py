@@ -1,0 +1,190 @@
+"""Tune a small model on a real vLLM on the CPU, and start its launches bare beside it.
+
+    python -m tests.bench.real OUT.json [VLLM_PYTHON]
+
+In all cells but the first vLLM itself refuses what it is asked at first. A bare start is the
+same command without autotune: until `/health` answers, or until it ends.
+"""
+
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.tiny_model import make_tiny_model
+from vllm_autotune.server import free_port
+
+AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
+EAGER = ("--", "--enforce-eager")
+START_SECONDS = 180
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is asked: `options` of autotune for a model of so many `layers` and `heads`."""
+
+    name: str
+    options: tuple[str, ...]
+    layers: int = 32
+    heads: int = 16
+
+
+CELLS = (
+    Cell("one sequence, shortened by vLLM", ("--memory-limit", "1450MiB", "--min-context", "128")),
+    Cell(
+        "two at once",
+        ("--memory-limit", "1450MiB", "--min-context", "128", "--concurrency", "2"),
+    ),
+    Cell(
+        "four at once",
+        ("--memory-limit", "1600MiB", "--min-context", "128", "--concurrency", "4"),
+    ),
+    Cell(
+        "two at once, a smaller model",
+        ("--memory-limit", "1000MiB", "--min-context", "128", "--concurrency", "2"),
+        layers=16,
+    ),
+    Cell(
+        "three at once, the whole context wanted",
+        (
+            "--memory-limit",
+            "1900MiB",
+            "--context",
+            "4096",
+            "--min-context",
+            "1024",
+            "--concurrency",
+            "3",
+        ),
+    ),
+)
+
+
+def tuned(cell: Cell, model: Path, folder: Path, python: str) -> dict[str, Any]:
+    """Tune from cold; return the report."""
+    done = subprocess.run(
+        [
+            *(*AUTOTUNE, "--model", str(model), "--json", "--vllm-python", python),
+            *("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")),
+            *(*cell.options, *EAGER),
+        ],
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def bare_seconds(argv: Sequence[str], log: Path) -> float:
+    """Return the seconds until the server answers `/health`, or until it has ended."""
+    port = free_port()
+    began = time.monotonic()
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [*argv, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            while server.poll() is None and not _healthy(port):
+                if time.monotonic() - began > START_SECONDS:
+                    break
+                time.sleep(0.1)
+            return time.monotonic() - began
+        finally:
+            with_group(server.pid)
+            server.wait()
+
+
+def with_group(pid: int) -> None:
+    """Kill a server and its engine, which share its session."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def row(cell: Cell, folder: Path, python: str) -> dict[str, Any]:
+    """Tune one cell, start each of its launches bare, and compare."""
+    model = make_tiny_model(
+        folder / f"tiny-{cell.layers}", layers=cell.layers, heads=cell.heads, context=4096
+    )
+    own = folder / cell.name.replace(" ", "-").replace(",", "")
+    report = tuned(cell, model, own, python)
+    trials = report["trials"]
+    bare = [bare_seconds(trial["argv"], own / "bare.log") for trial in trials]
+    probe = sum(trial["probe_seconds"] or 0.0 for trial in trials)
+    elapsed = report["elapsed_seconds"]
+    return {
+        "cell": cell.name,
+        "status": report["status"],
+        "launches": report["launches"],
+        "refusals": sum(trial["outcome"]["kind"] != "stable" for trial in trials),
+        "context": report["winner"] and report["winner"]["max_model_len"],
+        "seconds": elapsed,
+        "probe_seconds": round(probe, 1),
+        "probe_share": round(probe / elapsed, 2),
+        "bare_starts_seconds": [round(seconds, 1) for seconds in bare],
+        "over_bare": round((elapsed - probe) / sum(bare), 2),
+    }
+
+
+def quick(folder: Path, python: str) -> dict[str, float]:
+    """Time what starts no server: `--help`, and an answer from the cache."""
+    cell = CELLS[0]
+    model = make_tiny_model(
+        folder / f"tiny-{cell.layers}", layers=cell.layers, heads=cell.heads, context=4096
+    )
+    own = folder / cell.name.replace(" ", "-").replace(",", "")
+    return {
+        "help_seconds": _median(lambda: subprocess.run([*AUTOTUNE, "--help"], capture_output=True)),
+        "cache_hit_seconds": _median(lambda: tuned(cell, model, own, python)),
+    }
+
+
+def _median(work: Any) -> float:
+    times = []
+    for _ in range(5):
+        began = time.monotonic()
+        work()
+        times.append(time.monotonic() - began)
+    return round(statistics.median(times), 2)
+
+
+def main(out: Path, python: str) -> int:
+    """Run the cells; 0 if each is within its bounds."""
+    with tempfile.TemporaryDirectory() as name:
+        rows = []
+        for cell in CELLS:
+            rows.append(row(cell, Path(name), python))
+            print(json.dumps(rows[-1]), flush=True)
+        document = {"python": platform.python_version(), "cells": rows, **quick(Path(name), python)}
+    print(json.dumps({k: v for k, v in document.items() if k != "cells"}))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=2) + "\n")
+    good = all(r["launches"] <= 2 and r["over_bare"] <= 1.3 for r in rows)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), *(sys.argv[2:] or [sys.executable])))
