@@ -9,9 +9,10 @@ from .config import LaunchConfig
 from .errors import BadReport
 from .facts import Candidate, Facts, predict
 from .ladder import find_ladder, read_ladder
+from .lock import locked
 from .memory import Calibration
 from .report import Report, Trial, read_report
-from .store import locked
+from .server import leftovers
 from .survey import Request, survey
 from .trial import Limits, run_trial
 from .tuner import Audience
@@ -30,7 +31,9 @@ def recheck(path: Path, audience: Audience, **where: Any) -> Trial:
     report = read_report(path)
     facts = replace(_survey(report, where), workload=report.workload)
     candidate = _candidate(report, facts)
-    with locked(facts.devices):
+    with locked(facts.devices, facts.model):
+        for leftover in leftovers():
+            audience.note(leftover.remove())
         audience.begin(1, candidate)
         limits = Limits(launch_seconds=LAUNCH_SECONDS)
         log = path.with_name("check.log")

@@ -53,7 +53,11 @@ class Versions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One launch. `argv` is what was started, `log` a file beside the report."""
+    """One launch. `argv` is what was started, `log` a file beside the report.
+
+    `free_bytes` is what was free on each device when it was chosen; `log_cut_bytes` is how much
+    was left out in the middle of the log.
+    """
 
     number: int
     fingerprint: str
@@ -67,7 +71,9 @@ class Trial:
     probe_seconds: float | None = None
     stop_seconds: float | None = None
     memory_returned: bool = True
+    free_bytes: tuple[int, ...] = ()
     log: str
+    log_cut_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +170,14 @@ def to_json(report: Report) -> str:
 def trial_line(trial: Trial) -> str:
     """Return a trial as one line of the journal."""
     return _trial_adapter().dump_json(trial).decode()
+
+
+def trial_from_line(line: str) -> Trial:
+    """Read a line of the journal.
+
+    Raises ValueError for what is none.
+    """
+    return _trial_adapter().validate_json(line)
 
 
 def from_json(text: str) -> Report:

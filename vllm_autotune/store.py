@@ -1,19 +1,17 @@
-"""Files: the cache and its keys, the journal of a run, locks, writes that are whole or absent."""
+"""Files: the cache and its keys, folders, writes that are whole or absent."""
 
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .device import Device
-from .errors import CannotWrite, DeviceBusy
+from .errors import CannotWrite
 from .facts import Facts
-from .report import Report, Trial, from_json, to_json, trial_line
+from .report import Report, from_json, to_json
 
 CACHE_TAG = "CACHEDIR.TAG"
 # https://bford.info/cachedir/
@@ -113,41 +111,6 @@ class Cache:
         return len(keys)
 
 
-@contextmanager
-def locked(devices: Iterable[Device]) -> Iterator[None]:
-    """Hold every device for the length of the block: one tuning per device at a time.
-
-    The locks are the machine's, not the user's: whoever tunes on a GPU falsifies the others.
-
-    Raises DeviceBusy when another tuning holds one.
-    """
-    from filelock import FileLock, Timeout  # noqa: PLC0415
-
-    folder = Path(tempfile.gettempdir()) / "vllm-autotune.locks"
-    try:
-        folder.mkdir(exist_ok=True)
-        with suppress(PermissionError):  # another user made it, and did this
-            folder.chmod(0o1777)
-    except OSError as error:
-        raise _cannot(folder, error) from error
-    held: list[FileLock] = []
-    try:
-        for device in devices:
-            lock = FileLock(folder / f"{safe_name(device.uuid)}.lock", timeout=0, mode=0o666)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise DeviceBusy(
-                    f"another autotune is tuning on {device.name} ({device.uuid})",
-                    "wait for it to end: two tunings on one device falsify each other",
-                ) from error
-            held.append(lock)
-        yield
-    finally:
-        for lock in held:
-            lock.release()
-
-
 def still_valid(report: Report, facts: Facts) -> str | None:
     """Return why a recalled answer cannot be used on these devices now, None if it can."""
     winner = report.winner
@@ -162,55 +125,6 @@ def still_valid(report: Report, facts: Facts) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The folder of one run: a journal of trials, their logs, and the report."""
-
-    folder: Path
-
-    @classmethod
-    def begin(cls, results: Path, key: str, stamp: str) -> "Run":
-        """Make `results/<gpu>/<model>/<run>`.
-
-        Raises CannotWrite.
-        """
-        gpu, model, digest = key.split("/")
-        parent = results / gpu / model.split("@")[0]
-        for suffix in ("", *(f"-{n}" for n in range(2, 100))):
-            folder = parent / f"{stamp}-{digest[:6]}{suffix}"
-            if not folder.exists():
-                make_folder(folder)
-                return cls(folder)
-        raise CannotWrite(f"{parent} holds too many runs of this second", "try again")
-
-    def log(self, number: int) -> Path:
-        """Return where a trial's server logs to."""
-        return self.folder / f"trial-{number:02}.log"
-
-    def append(self, trial: Trial) -> None:
-        """Add a trial to the journal, safe on disk before this returns.
-
-        Raises CannotWrite.
-        """
-        path = self.folder / "journal.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as journal:
-                journal.write(trial_line(trial) + "\n")
-                journal.flush()
-                os.fsync(journal.fileno())
-        except OSError as error:
-            raise _cannot(path, error) from error
-
-    def finish(self, report: Report) -> Path:
-        """Write the report; return its path.
-
-        Raises CannotWrite.
-        """
-        path = self.folder / "report.json"
-        write_whole(path, to_json(report))
-        return path
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, private to the user.
 
@@ -221,7 +135,7 @@ def make_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _cannot(folder, error) from error
+        raise cannot_write(folder, error) from error
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -239,13 +153,14 @@ def write_whole(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise _cannot(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _cannot(path: Path, error: OSError) -> CannotWrite:
+def cannot_write(path: Path, error: OSError) -> CannotWrite:
+    """Return the refusal that a failed write stands for."""
     return CannotWrite(
         f"cannot write {path}: {error.strerror or error}",
         "check the folder's rights and the free disk space, or choose another with "

@@ -76,7 +76,7 @@ def run_trial(
     try:
         return _Launch(facts, candidate, number, log, limits, show).run()
     except TimeoutError as error:
-        raise BudgetSpent("the time budget is spent", "raise --time-budget") from error
+        raise BudgetSpent("the time budget is spent", "go on with --resume") from error
 
 
 @dataclass
@@ -128,7 +128,9 @@ class _Launch:
             probe_seconds=_rounded(probing),
             stop_seconds=_rounded(time.monotonic() - stopping),
             memory_returned=returned,
+            free_bytes=tuple(d.free_bytes for d in self.facts.devices),
             log=self.log.name,
+            log_cut_bytes=server.cut_bytes,
         )
 
     def _argv(self) -> list[str]:

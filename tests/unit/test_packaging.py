@@ -19,8 +19,8 @@ ONLY = {
     "click": "cli",
     "rich": "console.py",
     "pynvml": "device.py",
-    "subprocess": "server.py",
-    "psutil": "server.py",
+    "subprocess": "server",
+    "psutil": "server",
     "httpx": "probe.py",
 }
 NEVER = ("torch", "vllm")

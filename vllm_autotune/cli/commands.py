@@ -235,8 +235,9 @@ def schema() -> None:
 
 def _how(what: dict[str, Any]) -> dict[str, Any]:
     """Take the options of the tuning out of those of the request."""
-    names = ("results_dir", "cache_dir", "refresh", "max_launches", "time_budget")
-    return {name: what.pop(name) for name in (*names, "launch_timeout", "port_range")}
+    names = ("results_dir", "cache_dir", "refresh", "resume", "wait", "allow_busy")
+    budgets = ("max_launches", "time_budget", "launch_timeout", "port_range")
+    return {name: what.pop(name) for name in (*names, *budgets)}
 
 
 def _tuned(request: "Request", how: dict[str, Any]) -> "tuple[Report, Path | None, Facts, int]":
@@ -256,6 +257,9 @@ def _tuned(request: "Request", how: dict[str, Any]) -> "tuple[Report, Path | Non
         launch_seconds=how["launch_timeout"],
         until=time.monotonic() + budget if budget else None,
         ports=how["port_range"],
+        wait=how["wait"] or 0.0,
+        resume=how["resume"],
+        allow_busy=how["allow_busy"],
     )
     with Screen() as screen, interruptible() as signals:
         facts = survey(request)
