@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .checkpoint import Checkpoint
@@ -23,6 +23,7 @@ class Facts:
     `fixed` are the user's own vLLM arguments, never changed. `checkpoints` maps what vLLM may
     be given as a model (the user's, and quantized siblings) to what it is. `headroom_bytes`
     must stay free on each device, `host_free_bytes` is what weights may be offloaded into.
+    `withheld` are those of the user's arguments that must not be written down.
     """
 
     model: str
@@ -34,6 +35,7 @@ class Facts:
     fixed: Mapping[str, Value]
     headroom_bytes: int
     host_free_bytes: int = 0
+    withheld: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -207,3 +209,10 @@ def precise(facts: Facts, config: LaunchConfig, attempt: Attempt) -> Readings:
     if readings.weights_bytes is None and readings.kv_bytes and estimate.weights.known:
         readings = replace(readings, weights_bytes=int(estimate.weights.low))
     return readings
+
+
+def command(facts: Facts, config: LaunchConfig) -> list[str]:
+    """Return the words that start a configuration, without host, port, name or keys."""
+    engine = facts.engine
+    model = [config.model] if engine.takes_model_as_argument else ["--model", config.model]
+    return [*engine.command, *model, *config.flags()]

@@ -17,9 +17,6 @@ CACHE_TAG = "CACHEDIR.TAG"
 # https://bford.info/cachedir/
 CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Answers of vllm-autotune.\n"
 
-# A winner that gave something up is looked for again once this much more memory is free.
-MORE_MEMORY = 1.1
-
 
 def default_cache() -> Path:
     """Return the cache folder of this user."""
@@ -109,20 +106,6 @@ class Cache:
         for key in keys:
             (self.folder / f"{key}.json").unlink(missing_ok=True)
         return len(keys)
-
-
-def still_valid(report: Report, facts: Facts) -> str | None:
-    """Return why a recalled answer cannot be used on these devices now, None if it can."""
-    winner = report.winner
-    if winner is None:
-        return "it has no winner"
-    needed, was = winner.valid_for.needed_bytes, winner.valid_for.budget_bytes
-    budget = min(facts.budget(d) for d in facts.devices[: winner.valid_for.count])
-    if budget < needed:
-        return f"it needs {needed / 2**30:.1f} GiB, {budget / 2**30:.1f} GiB may be used now"
-    if winner.gives_up and budget > was * MORE_MEMORY:
-        return "more memory is free now than when it was found: a better one may fit"
-    return None
 
 
 def make_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from .journal import Run, unfinished
 from .lock import Waiting, locked
 from .memory import format_bytes
 from .outcome import Certificate, Environment, OutOfMemory, Stable
+from .recall import here, still_valid
 from .report import (
     CacheUse,
     Memory,
@@ -30,7 +31,7 @@ from .report import (
 )
 from .search import Skip, Step, next_step
 from .server import leftovers
-from .store import Cache, cache_key, still_valid
+from .store import Cache, cache_key
 from .trial import Limits, Progress, run_trial
 
 # What others may take of a GPU before it counts as busy: a desktop, the driver itself.
@@ -169,7 +170,7 @@ def _recall(
         objection = still_valid(found, facts)
         if objection is None:
             hit, elapsed = CacheUse(key=key, hit=True), round(time.monotonic() - began, 3)
-            return replace(found, cache=hit, launches=0, elapsed_seconds=elapsed)
+            return replace(here(found, facts), cache=hit, launches=0, elapsed_seconds=elapsed)
         found = f"the cached answer cannot be used: {objection}"
     if found:
         audience.note(found)

@@ -17,12 +17,10 @@ from vllm_autotune.config import Workload
 from vllm_autotune.errors import CannotWrite
 from vllm_autotune.facts import Facts
 from vllm_autotune.journal import Run
-from vllm_autotune.report import Report
 from vllm_autotune.store import (
     Cache,
     cache_key,
     safe_name,
-    still_valid,
     write_whole,
 )
 
@@ -153,32 +151,6 @@ def test_an_entry_that_is_broken_is_ignored_with_a_reason(tmp_path: Path, text: 
     answer = Cache(tmp_path).recall(KEY)
     assert isinstance(answer, str)
     assert "is ignored" in answer
-
-
-def recalled(needed: int, budget: int) -> Report:
-    report = make_report()
-    assert report.winner
-    valid_for = replace(report.winner.valid_for, needed_bytes=needed, budget_bytes=budget)
-    return replace(report, winner=replace(report.winner, valid_for=valid_for))
-
-
-def test_a_hit_is_refused_when_less_memory_is_free_than_it_needs(facts: Facts) -> None:
-    budget = facts.budget(facts.devices[0])
-    assert still_valid(recalled(budget, budget), facts) is None
-    assert "may be used now" in str(still_valid(recalled(budget + 1, budget), facts))
-
-
-def test_a_hit_that_gave_something_up_is_tried_again_with_more_memory(facts: Facts) -> None:
-    budget = facts.budget(facts.devices[0])
-    report = recalled(1, int(budget / 1.2))
-    assert "a better one may fit" in str(still_valid(report, facts))
-    assert report.winner
-    gave_nothing = replace(report, winner=replace(report.winner, gives_up=()))
-    assert still_valid(gave_nothing, facts) is None
-
-
-def test_a_report_without_a_winner_is_no_hit(facts: Facts) -> None:
-    assert still_valid(make_report(status="exhausted"), facts) == "it has no winner"
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

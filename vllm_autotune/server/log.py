@@ -93,6 +93,7 @@ class Log:
                 self._put_in_order()
             os.close(self._pipe)
             os.close(self._file)
+            self._pipe = -1
 
     def _run(self) -> None:
         poll = select.poll()
@@ -109,7 +110,7 @@ class Log:
 
     def _empty(self) -> bool:
         """Take what the pipe holds; return False once nobody can write into it any more."""
-        while self._waiting < MOST_UNREAD:
+        while self._pipe >= 0 and self._waiting < MOST_UNREAD:
             try:
                 data = os.read(self._pipe, 1 << 16)
             except BlockingIOError:
@@ -117,7 +118,7 @@ class Log:
             if not data:
                 return False
             self._take(data)
-        return True
+        return self._pipe >= 0
 
     def _take(self, data: bytes, *, last: bool = False) -> None:
         data = self._held + data

@@ -49,6 +49,9 @@ Modes of the process:
     ignores_sigterm      the whole tree does
     setsid_grandchild    the worker leaves the session and outlives everyone
     flood                `flood_mib` MiB of log before it is ready
+    stray_child          the server forks a child that leaves the session and outlives everyone
+    shared_memory        the worker makes a segment that only its own clean end would remove
+    prints_environment   the server prints the variables and arguments it got
 """
 
 import importlib
