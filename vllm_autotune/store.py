@@ -114,7 +114,8 @@ def make_folder(folder: Path) -> None:
     Raises CannotWrite.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in (*reversed(folder.parents), folder):
+            each.mkdir(exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -128,7 +129,8 @@ def write_whole(path: Path, text: str) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in reversed(path.parents):
+            each.mkdir(exist_ok=True, mode=0o700)
         with temporary.open("w", encoding="utf-8") as file:
             temporary.chmod(0o600)
             file.write(text)

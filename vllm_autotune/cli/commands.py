@@ -1,5 +1,6 @@
 """The commands."""
 
+import errno
 import json
 import sys
 import time
@@ -76,6 +77,7 @@ def cli(ctx: click.Context) -> None:
 @json_option
 def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
     """Find (or recall) the first stable configuration."""
+    from ..console import let_go  # noqa: PLC0415
     from ..report import to_json  # noqa: PLC0415
 
     how = _how(what)
@@ -83,10 +85,16 @@ def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
         _plan(_request(what), as_json)
         return
     report, path, _, code = _tuned(_request(what), how)
-    if as_json:
-        click.echo(to_json(report))
-    else:
-        _print(report, path)
+    try:
+        if as_json:
+            click.echo(to_json(report))
+        else:
+            _print(report, path)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        let_go(sys.stdout)  # a closed terminal: the report is on disk
     sys.exit(code)
 
 
