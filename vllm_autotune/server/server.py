@@ -42,7 +42,7 @@ READY_GRACE = 15.0
 # What the root should have taken along gets this much longer.
 ORPHAN_SECONDS = 3.0
 # How often is noted which shared memory the tree has: a process that was killed cannot be asked.
-NOTE_SECONDS = 5.0
+NOTE_SECONDS = 1.0
 # What a trial writes: a log, a line of the journal, a report.
 DISK_BYTES = HEAD + TAIL + 2**20
 

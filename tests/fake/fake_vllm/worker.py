@@ -55,7 +55,7 @@ def close_all_but(*kept: int) -> None:
 
 def make_segment() -> mmap.mmap:
     """Make shared memory as Python's multiprocessing does, without its tracker."""
-    path = Path(f"/dev/shm/psm_{secrets.token_hex(4)}")
+    path = Path(f"/dev/shm/psm_{os.environ.get('FAULT_CELL', '')}{secrets.token_hex(4)}")
     with path.open("w+b") as file:
         file.truncate(4096)
         return mmap.mmap(file.fileno(), 4096)
