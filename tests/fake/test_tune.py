@@ -205,6 +205,19 @@ def test_a_winner_is_proven_again_or_found_wanting(place: Place) -> None:
     assert "asked for" in bad.stdout
 
 
+def test_a_report_that_would_load_code_is_not_believed_unless_it_is_our_own(place: Place) -> None:
+    assert place.run(*SMALL).returncode == 0
+    (path,) = place.results.rglob("report.json")
+    report = json.loads(path.read_text())
+    report["fixed"] |= {"trust-remote-code": True}
+    report["winner"]["args"] |= {"trust-remote-code": True}
+    path.write_text(json.dumps(report))
+    refused = place.checked()
+    assert refused.returncode == 2, refused.stderr
+    assert "the report sets trust-remote-code" in refused.stderr
+    assert "--own" in refused.stderr
+
+
 def test_json_is_the_only_document_on_stdout_and_what_is_fixed_stays(place: Place) -> None:
     """What does not fit ends with 1, and with a document all the same."""
     fixed = ("--enforce-eager", "--max-model-len", "8192", "--kv-cache-dtype=auto")

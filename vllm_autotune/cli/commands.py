@@ -163,8 +163,9 @@ def render(report: Path, form: str) -> None:
 @click.option("--gpus", help="GPUs to use, by index or UUID: 0,1.  [all visible]")
 @click.option("--vllm-python", help="Interpreter of the environment vLLM is in.")
 @click.option("--vllm-command", help="Words that start a server, instead of the usual.")
+@click.option("--own", is_flag=True, help="It is my own report: its arguments may load code.")
 @json_option
-def check(report: Path, as_json: bool, **where: str | None) -> None:
+def check(report: Path, own: bool, as_json: bool, **where: str | None) -> None:
     """Start a report's winner again on this machine, and prove it again.
 
     A folder stands for its newest report. Exit code 0: still stable, 1: not.
@@ -175,7 +176,7 @@ def check(report: Path, as_json: bool, **where: str | None) -> None:
     from ..report import find_report, trial_line  # noqa: PLC0415
 
     with Screen() as screen, interruptible():
-        trial = recheck(find_report(report), screen, **where)
+        trial = recheck(find_report(report), screen, own=own, **where)
     click.echo(trial_line(trial) if as_json else sentence(trial.outcome))
     if not isinstance(trial.outcome, Stable):
         sys.exit(3 if isinstance(trial.outcome, Environment) else 1)
