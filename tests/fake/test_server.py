@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -200,23 +201,26 @@ def test_a_child_that_nobody_knows_is_found_though_it_holds_the_log_open(
     assert not tree(scratch)
 
 
-def segments() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("psm_*")}
+@pytest.fixture
+def segments(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Path]]:
+    """Return what lists the shared memory of this test's fakes."""
+    name = random.randbytes(4).hex()
+    monkeypatch.setenv("FAULT_CELL", name)
+    return lambda: list(Path("/dev/shm").glob(f"psm_{name}*"))
 
 
 def test_shared_memory_of_a_killed_worker_is_removed_and_no_other(
-    tmp_path: Path, scratch: Path
+    tmp_path: Path, scratch: Path, segments: Callable[[], list[Path]]
 ) -> None:
-    others = Path(f"/dev/shm/psm_{random.randbytes(4).hex()}")
-    others.touch()
+    other = Path(f"/dev/shm/psm_{os.environ['FAULT_CELL']}-other")
+    other.touch()
     try:
-        before = segments()
         with server(tmp_path, mode="shared_memory") as running:
             wait_for(READY, running)
-            assert len(segments() - before) == 1
-        assert segments() == before
+            assert len(segments()) == 2
+        assert segments() == [other]
     finally:
-        others.unlink()
+        other.unlink()
 
 
 def test_secrets_reach_the_server_and_not_its_log(
@@ -265,10 +269,9 @@ with server:
 
 
 def test_what_an_autotune_left_that_died_with_its_guardian_is_found_and_removed(
-    tmp_path: Path, scratch: Path
+    tmp_path: Path, scratch: Path, segments: Callable[[], list[Path]]
 ) -> None:
     """And what a living one has is not touched."""
-    before = segments()
     argv = [*COMMAND, "--model", "m", "--port", str(free_port()), "--enforce-eager"]
     variables = {**os.environ, **environment({"mode": "shared_memory stray_child"})}
     variables |= {"TMPDIR": str(scratch), "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -277,6 +280,7 @@ def test_what_an_autotune_left_that_died_with_its_guardian_is_found_and_removed(
     )
     assert abandoned.wait(20) == -signal.SIGKILL
     assert len(tree(scratch)) == 4
+    assert len(segments()) == 1
     with server(tmp_path) as running:
         wait_for(READY, running)
         (left,) = leftovers()
@@ -288,4 +292,4 @@ def test_what_an_autotune_left_that_died_with_its_guardian_is_found_and_removed(
         assert not list(leftovers())
         assert len(tree(scratch)) == 3
         assert running.exit_code is None
-    assert segments() == before
+    assert not segments()

@@ -193,7 +193,7 @@ def test_sigkill_of_autotune_while_vllm_loads_leaves_no_process(place: Place) ->
     with place.running(*LARGE) as process:
         place.wait_for("Initializing a V1 LLM engine", process)
         autotune = psutil.Process(process.pid)
-        tree = [p for p in autotune.children(recursive=True) if "vllm.entrypoints" in p.cmdline()]
+        tree = [p for p in autotune.children(recursive=True) if "--port" in p.cmdline()]
         engine = engine_below(process.pid)
         assert tree
         process.kill()

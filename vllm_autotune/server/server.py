@@ -97,7 +97,7 @@ class Server:
     _scratch: Path | None = field(default=None, init=False)
     _guardian: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _segments: set[Path] = field(default_factory=set, init=False)
-    _noted: float = field(default_factory=time.monotonic, init=False)
+    _noted: float = field(default=-NOTE_SECONDS, init=False)
 
     def __enter__(self) -> Self:
         try:
@@ -168,10 +168,11 @@ class Server:
         carries the marker. An exception on the way (a second Ctrl-C) goes straight to SIGKILL.
         """
         try:
-            if self._process and self._process.poll() is None:
+            if self._process:
                 self._note_segments()
-                self._signal_group(signal.SIGTERM)
-                self._wait_until_gone(self.grace)
+                if self._process.poll() is None:
+                    self._signal_group(signal.SIGTERM)
+                    self._wait_until_gone(self.grace)
         finally:
             gone = self._kill()
             if self._output:
@@ -191,8 +192,6 @@ class Server:
             time.sleep(0.05)
 
     def _kill(self) -> bool:
-        if self._process:
-            self._note_segments()
         self._signal_group(signal.SIGKILL)
         gone = end_all(self._survivors)
         if self._process and gone:

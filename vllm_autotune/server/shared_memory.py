@@ -19,10 +19,11 @@ def segments_of(processes: Iterable[psutil.Process]) -> set[Path]:
 
 def remove_segments(segments: Iterable[Path]) -> list[Path]:
     """Remove those that are ours and that no living process has mapped; return them."""
-    in_use = segments_of(psutil.process_iter())
+    left = [path for path in segments if path.name.startswith(NAMES) and path.exists()]
+    in_use = segments_of(psutil.process_iter()) if left else set()
     removed = []
-    for path in segments:
-        if path.name.startswith(NAMES) and path not in in_use:
+    for path in left:
+        if path not in in_use:
             with suppress(OSError):
                 if path.lstat().st_uid == os.geteuid():
                     path.unlink()
