@@ -32,8 +32,9 @@ from tests.conftest import TESTS, load_module
 from tests.fake.test_tune import SMALL, Place, make_place
 
 GONE_SECONDS = 8.0
-# Shared memory is noted once a second; what is younger is lost with a process that is killed.
-SETTLE_SECONDS = 1.3
+SETTLE_SECONDS = 0.5
+# Shared memory is noted five times a second; a model takes longer to load than this one.
+LOADING = {"load": 0.5}
 CRASHED = frozenset({0, 1, 3})
 
 # What Python does at its start in each process of a cell: outside of our modules, and of vLLM's.
@@ -228,6 +229,7 @@ def strike(place: Place, phase_name: str, fault_name: str) -> Verdict:
     cell, phase, fault = Cell(phase_name, fault_name, place), PHASES[phase_name], FAULTS[fault_name]
     (place.folder / "site" / "sitecustomize.py").write_text(SITE)
     script: dict[str, Any] = {**(phase.flow if fault.flows else phase.hang)}
+    script["delay"] = {**LOADING, **script.get("delay", {})}
     script["mode"] = f"shared_memory {fault.mode} {script.get('mode', '')}"
     env = {"FAULT_CELL": cell.name, "FAULT_CLOCK": str(cell.clock)}
     if phase_name == "report":
@@ -280,7 +282,7 @@ def resumed(cell: Cell, env: Mapping[str, str]) -> Iterator[str]:
     for name, value in env.items():
         assert name not in os.environ
         place.extra[name] = value
-    done = place.run(*SMALL, "--resume", "--json", mode="shared_memory")
+    done = place.run(*SMALL, "--resume", "--json", mode="shared_memory", delay=LOADING)
     if done.returncode != 0:
         yield f"--resume ends with {done.returncode}: {done.stderr[-300:]}"
         return

@@ -20,7 +20,7 @@ from .guardian import start_guardian
 from .leftovers import make_scratch
 from .log import HEAD, TAIL, Log
 from .processes import MARKER, end_all, living
-from .shared_memory import remove_segments, segments_of
+from .shared_memory import all_segments, remove_segments, segments_of
 
 # The caller's key would lock our own probe out; the plan cache would replay other trials' memory.
 # setproctitle in vLLM's engine and workers wipes their environment, and the marker with it,
@@ -41,7 +41,7 @@ STARTING_GRACE = 1.0
 READY_GRACE = 15.0
 # What the root should have taken along gets this much longer.
 ORPHAN_SECONDS = 3.0
-# How often is noted which shared memory the tree has: a process that was killed cannot be asked.
+# How often the tree is asked again whether a segment that is nobody's so far is its.
 NOTE_SECONDS = 1.0
 # What a trial writes: a log, a line of the journal, a report.
 DISK_BYTES = HEAD + TAIL + 2**20
@@ -97,6 +97,7 @@ class Server:
     _scratch: Path | None = field(default=None, init=False)
     _guardian: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _segments: set[Path] = field(default_factory=set, init=False)
+    _there: set[Path] = field(default_factory=set, init=False)
     _noted: float = field(default=-NOTE_SECONDS, init=False)
 
     def __enter__(self) -> Self:
@@ -153,8 +154,7 @@ class Server:
 
         Raises CannotWrite when the disk did not take it.
         """
-        if time.monotonic() - self._noted > NOTE_SECONDS:
-            self._note_segments()
+        self._note_segments()
         return self._output.new_text() if self._output else ""
 
     def kill(self) -> None:
@@ -211,5 +211,10 @@ class Server:
         return living(self.trial, self._process.pid if self._process else None)
 
     def _note_segments(self) -> None:
+        """Note which shared memory is the tree's: a process that was killed cannot be asked."""
+        there = all_segments()
+        asked_lately = time.monotonic() - self._noted < NOTE_SECONDS
+        if there <= self._segments or (there == self._there and asked_lately):
+            return
         self._segments |= segments_of(self._survivors())
-        self._noted = time.monotonic()
+        self._there, self._noted = there, time.monotonic()

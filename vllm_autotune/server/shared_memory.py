@@ -12,6 +12,14 @@ FOLDER = Path("/dev/shm")  # noqa: S108
 NAMES = ("psm_", "sem.mp-", "torch_", "nccl-", "vllm_")
 
 
+def all_segments() -> set[Path]:
+    """Return every segment with such a name, whosever it is."""
+    try:
+        return {path for path in FOLDER.iterdir() if path.name.startswith(NAMES)}
+    except OSError:
+        return set()
+
+
 def segments_of(processes: Iterable[psutil.Process]) -> set[Path]:
     """Return the segments that these processes have mapped."""
     return {path for process in processes for path in _mapped(process.pid)}
@@ -19,7 +27,7 @@ def segments_of(processes: Iterable[psutil.Process]) -> set[Path]:
 
 def remove_segments(segments: Iterable[Path]) -> list[Path]:
     """Remove those that are ours and that no living process has mapped; return them."""
-    left = [path for path in segments if path.name.startswith(NAMES) and path.exists()]
+    left = all_segments().intersection(segments)
     in_use = segments_of(psutil.process_iter()) if left else set()
     removed = []
     for path in left:
