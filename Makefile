@@ -36,7 +36,7 @@ test: lint $(VENV)/.dev ## Everything CI runs: lint, unit, fake and real tests
 test-fast: $(VENV)/.dev ## Unit and fake-server tests: under a minute, no vLLM needed
 	$(PYTEST) tests/unit tests/fake -n 4 -m "not slow"
 
-faults: $(VENV)/.dev ## The fault matrix: what is left of a run, whatever strikes it, and whether --resume finishes
+faults: $(VENV)/.dev ## Strike a run in every phase with every fault; 200 server lives
 	$(BIN)/python -m tests.fake.faults
 	AUTOTUNE_TEST_LIVES=200 $(PYTEST) tests/fake/test_server.py -k random_ends -n 2
 

@@ -86,14 +86,16 @@ class Log:
         self._over.set()
         self._thread.join()
         with self._lock:
+            if self._pipe < 0:
+                return
             self._waiting = 0
             self._empty()
             self._take(b"", last=True)
             with suppress(OSError):
                 self._put_in_order()
-            os.close(self._pipe)
-            os.close(self._file)
-            self._pipe = -1
+            pipe, self._pipe, file, self._file = self._pipe, -1, self._file, -1
+            os.close(pipe)
+            os.close(file)
 
     def _run(self) -> None:
         poll = select.poll()
