@@ -196,6 +196,9 @@ class _Launch:
         """Send the certificate's requests; the log has the last word on a failure."""
         length = served_length(self.url, self.name)
         if length is None:
+            code = self.read(server)
+            if code is not None:
+                return self.verdict(code) or _ended(code, self.reader)
             reason = f"/v1/models on {self.url} does not list {self.name}: another server is there"
             return Environment(cause="stranger_on_port", phase="serving", reason=reason)
         self.read(server)

@@ -245,10 +245,11 @@ def strike(place: Place, phase_name: str, fault_name: str) -> Verdict:
                 text=True,
             )
         )
+        cell.stack.callback(process.kill)
         cell.pid = process.pid
         reach(cell, phase, process)
         fault.strike(cell)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=90)
         bad = [] if process.returncode in fault.codes else [f"exit code {process.returncode}"]
         if "Traceback" in said:
             bad.append("a traceback is shown")
@@ -332,8 +333,8 @@ def main() -> int:
         place = make_place(folder / "-".join(cell).replace(" ", "-"), model)
         try:
             return strike(place, *cell)
-        except (AssertionError, StopIteration, psutil.Error) as error:
-            return Verdict(code=0, bad=(f"the phase was not reached: {error!r:.300}",))
+        except (AssertionError, StopIteration, psutil.Error, subprocess.TimeoutExpired) as error:
+            return Verdict(code=0, bad=(f"{error!r:.300}",))
 
     try:
         with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
