@@ -42,7 +42,7 @@ class Watchdog:
             f"stopped with {format_bytes(free)} of the host's memory left, "
             f"{format_bytes(self.floor_bytes)} are kept free"
         )
-        if not self.blames:
+        if not self.blames or phase in ("spawn", "config"):  # it has not taken any yet
             return Environment(cause="host_memory_low", phase=phase, reason=reason)
         return OutOfMemory(
             cause="host_memory_low",

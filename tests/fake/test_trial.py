@@ -158,6 +158,12 @@ def test_a_stranger_on_the_port_is_the_surroundings_fault(bench: Bench) -> None:
     assert outcome.cause == "stranger_on_port"
 
 
+def test_a_server_that_dies_before_it_lists_its_model_is_no_stranger(bench: Bench) -> None:
+    outcome = bench.trial({"mode": "dies_when_listed"}).outcome
+    assert isinstance(outcome, Crashed), outcome
+    assert outcome.exit_code == -9
+
+
 def test_an_out_of_memory_line_is_believed_though_all_answers_were_right(bench: Bench) -> None:
     outcome = bench.trial({"mode": "oom_line"}).outcome
     assert isinstance(outcome, OutOfMemory), outcome

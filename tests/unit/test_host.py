@@ -55,3 +55,9 @@ def test_only_a_candidate_that_fills_the_host_is_blamed(
     assert "64 MiB of the host's memory left, 128 MiB are kept free" in alarm.reason
     if isinstance(alarm, OutOfMemory):
         assert (alarm.where, alarm.shortfall_bytes) == ("host", 64 * 2**20)
+
+
+def test_a_candidate_that_has_loaded_nothing_yet_is_not_blamed(cgroup: Path) -> None:
+    (cgroup / "memory.stat").write_text("anon 0\n")
+    alarm = Watchdog.over(LaunchConfig("m"), "cpu").alarm("config")
+    assert isinstance(alarm, Environment)
