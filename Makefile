@@ -23,7 +23,7 @@ LADDERS := default long-context low-latency
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo test test-fast test-real test-gpu lint format build golden golden-report clean help
+.PHONY: demo test test-fast faults test-real test-gpu lint format build golden golden-report clean help
 
 demo: $(VENV)/.vllm $(DEMO_MODEL)/model.safetensors ## Tune a small model against a real vLLM, then show the report
 	@AUTOTUNE_CACHE_DIR=$(DEMO)/cache $(BIN)/autotune \
@@ -35,6 +35,10 @@ test: lint $(VENV)/.dev ## Everything CI runs: lint, unit, fake and real tests
 
 test-fast: $(VENV)/.dev ## Unit and fake-server tests: under a minute, no vLLM needed
 	$(PYTEST) tests/unit tests/fake -n 4 -m "not slow"
+
+faults: $(VENV)/.dev ## Strike a run in every phase with every fault; 200 server lives
+	$(BIN)/python -m tests.fake.faults
+	AUTOTUNE_TEST_LIVES=200 $(PYTEST) tests/fake/test_server.py -k random_ends -n 2
 
 test-real: $(VENV)/.vllm ## Tests against a real vLLM, on the CPU if there is no GPU
 	$(PYTEST) tests/real

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .config import LaunchConfig, parse_arguments
+from .credentials import is_credential
 from .device import visible_environment
 from .errors import NoEngine
 from .facts import Facts
@@ -13,9 +14,10 @@ from .survey import SERVING
 
 
 def serving_words(fixed: Sequence[str]) -> list[str]:
-    """Return the user's arguments that a trial leaves out: host, port, key and the like."""
+    """Return the user's arguments that a report leaves out: host, port, keys and the like."""
     args = parse_arguments(fixed)
-    return LaunchConfig("", {n: v for n, v in args.items() if n in SERVING}).flags()
+    kept = {n: v for n, v in args.items() if n in SERVING or is_credential(n, v)}
+    return LaunchConfig("", kept).flags()
 
 
 def become_server(winner: Winner, facts: Facts, words: Sequence[str]) -> NoReturn:

@@ -84,6 +84,13 @@ def host_free_bytes() -> int:
     return available if limit is None else min(available, max(0, limit - used))
 
 
+def host_memory_bytes() -> int:
+    """Return the memory of the host, or what our cgroup may use of it."""
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, _ = _cgroup_memory()
+    return host if limit is None else min(host, limit)
+
+
 def free_bytes(device: Device) -> int:
     """Return the memory that is free on `device` now."""
     if device.kind == "cpu":
@@ -194,18 +201,17 @@ def _find(name: str, devices: list[Device], source: str) -> Device:
 
 
 def _cpu() -> Device:
-    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     node, free = _node_memory()
     limit, used = _cgroup_memory()
     if limit is not None:
-        host, node = min(host, limit), min(node, limit)
+        node = min(node, limit)
         free = min(free, max(0, limit - used))
     return Device(
         kind="cpu",
         index=0,
         name=_processor(),
         uuid="cpu-0",
-        memory_bytes=host,
+        memory_bytes=host_memory_bytes(),
         share_bytes=node,
         free_bytes=free,
     )
@@ -239,8 +245,20 @@ def _cgroup_memory() -> tuple[int | None, int]:
         with suppress(OSError, ValueError):  # absent, or `max`
             bound = int((CGROUP / limit).read_text())
             if bound < 1 << 62:  # cgroup v1 spells "none" as a huge number
-                return bound, int((CGROUP / used).read_text())
+                return bound, max(0, int((CGROUP / used).read_text()) - _page_cache())
     return None, 0
+
+
+def _page_cache() -> int:
+    """The bytes of files in memory that the kernel takes back before it runs out."""
+    for file, names in (
+        ("memory.stat", ("active_file", "inactive_file", "slab_reclaimable")),
+        ("memory/memory.stat", ("total_active_file", "total_inactive_file")),
+    ):
+        with suppress(OSError, ValueError):
+            lines = (line.split() for line in (CGROUP / file).read_text().splitlines())
+            return sum(int(value) for name, value in lines if name in names)
+    return 0
 
 
 def _processor() -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .checkpoint import Checkpoint
@@ -38,7 +38,8 @@ class Facts:
     `fixed` are the user's own vLLM arguments, never changed. `checkpoints` maps what vLLM may
     be given as a model (the user's, and quantized siblings) to what it is. `headroom_bytes`
     must stay free on each device, `host_free_bytes` is what weights may be offloaded into.
-    `measured` is what earlier walks measured on devices of this kind with this vLLM.
+    `measured` is what earlier walks measured on devices of this kind with this vLLM, `withheld`
+    are those of the user's arguments that must not be written down.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Facts:
     headroom_bytes: int
     host_free_bytes: int = 0
     measured: tuple[Measurement, ...] = ()
+    withheld: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -270,3 +272,10 @@ def precise(facts: Facts, attempt: Attempt, estimate: Footprint) -> Readings:
     if readings.weights_bytes is None and readings.kv_bytes and estimate.weights.known:
         readings = replace(readings, weights_bytes=int(estimate.weights.low))
     return readings
+
+
+def command(facts: Facts, config: LaunchConfig) -> list[str]:
+    """Return the words that start a configuration, without host, port, name or keys."""
+    engine = facts.engine
+    model = [config.model] if engine.takes_model_as_argument else ["--model", config.model]
+    return [*engine.command, *model, *config.flags()]

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from .config import Value
 from .errors import BadLadder
 from .outcome import PHASES, Phase
+from .veto import VETO_HINT, veto
 
 Fit = Literal[
     "gpu-memory-utilization",
@@ -41,8 +42,6 @@ WHEN_KEYS = {
     "dtype": str,
     "min_gpus": int,
 }
-# A ladder from elsewhere is data: it may tune vLLM and its libraries, nothing else.
-ENV_PREFIXES = ("VLLM_", "CUDA_", "NCCL_", "TORCH_", "PYTORCH_", "OMP_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,13 +194,16 @@ class _Reading:
                 meant(fit, get_args(Fit)) or f"fit takes: {', '.join(get_args(Fit))}",
             )
         env = {name: str(value) for name, value in table.get("env", {}).items()}
-        for name in env:
-            if not name.startswith(ENV_PREFIXES):
-                raise self._mistake(
-                    self._find(name, line),
-                    f"a ladder may not set {name}",
-                    f"allowed are names that begin with {', '.join(ENV_PREFIXES)}",
-                )
+        args = {
+            _flag(name): self._value(name, value, line)
+            for name, value in table.get("set", {}).items()
+        }
+        vetoed = veto(args, env)
+        if vetoed is not None:
+            name, why = vetoed
+            raise self._mistake(
+                self._find(name, line), f"a ladder may not set {name}", f"{why}; {VETO_HINT}"
+            )
         for key in ("min_capability", "max_capability"):
             if key in when:
                 when[key] = self._capability(when[key], line)
@@ -211,10 +213,7 @@ class _Reading:
             cures=tuple(table.get("cures", ())),
             start=table.get("start", False),
             when=When(**when),
-            args={
-                _flag(name): self._value(name, value, line)
-                for name, value in table.get("set", {}).items()
-            },
+            args=args,
             env=env,
             fit=fit,
         )

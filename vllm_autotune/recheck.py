@@ -9,18 +9,22 @@ from .config import LaunchConfig
 from .errors import BadReport
 from .facts import Candidate, Facts, predict
 from .ladder import find_ladder, read_ladder
+from .lock import locked
 from .memory import Calibration
 from .report import Report, Trial, read_report
-from .store import locked
+from .server import leftovers
 from .survey import Request, survey
 from .trial import Limits, run_trial
 from .tuner import Audience
+from .veto import veto
 
 LAUNCH_SECONDS = 1800.0
 
 
-def recheck(path: Path, audience: Audience, **where: Any) -> Trial:
+def recheck(path: Path, audience: Audience, *, own: bool = False, **where: Any) -> Trial:
     """Launch a report's winner and return what became of it; its log lies beside the report.
+
+    Arguments that load code (`--trust-remote-code`) are believed only to a report of one's `own`.
 
     What it must bear is the report's workload, at the context it was proven at. `where` are
     fields of a Request: `gpus`, `vllm_python`, `vllm_command`.
@@ -28,15 +32,29 @@ def recheck(path: Path, audience: Audience, **where: Any) -> Trial:
     Raises a Refusal for whatever is missing, and for a report without a winner.
     """
     report = read_report(path)
+    if not own:
+        _refuse_code(report)
     facts = replace(_survey(report, where), workload=report.workload)
     candidate = _candidate(report, facts)
-    with locked(facts.devices):
+    with locked(facts.devices, facts.model):
+        for leftover in leftovers():
+            audience.note(leftover.remove())
         audience.begin(1, candidate)
         limits = Limits(launch_seconds=LAUNCH_SECONDS)
         log = path.with_name("check.log")
         trial = run_trial(facts, candidate, 1, log, limits, audience.progress)
     audience.end(trial)
     return trial
+
+
+def _refuse_code(report: Report) -> None:
+    winner = report.winner
+    args = {**report.fixed, **(winner.args if winner else {})}
+    args.pop("revision", None)
+    vetoed = veto(args, winner.env if winner else {})
+    if vetoed is not None:
+        reason = f"the report sets {vetoed[0]}: {vetoed[1]}"
+        raise BadReport(reason, "if it is your own report, say so with --own")
 
 
 def _survey(report: Report, where: Mapping[str, Any]) -> Facts:

@@ -69,7 +69,8 @@ class Versions:
 class Trial:
     """One launch. `argv` is what was started, `log` a file beside the report.
 
-    `accuracy` is None where the server printed no numbers.
+    `accuracy` is None where the server printed no numbers. `free_bytes` is what was free on each
+    device when it was chosen; `log_cut_bytes` is how much was left out in the middle of the log.
     """
 
     number: int
@@ -85,7 +86,9 @@ class Trial:
     probe_seconds: float | None = None
     stop_seconds: float | None = None
     memory_returned: bool = True
+    free_bytes: tuple[int, ...] = ()
     log: str
+    log_cut_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +185,14 @@ def to_json(report: Report) -> str:
 def trial_line(trial: Trial) -> str:
     """Return a trial as one line of the journal."""
     return _trial_adapter().dump_json(trial).decode()
+
+
+def trial_from_line(line: str) -> Trial:
+    """Read a line of the journal.
+
+    Raises ValueError for what is none.
+    """
+    return _trial_adapter().validate_json(line)
 
 
 def from_json(text: str) -> Report:

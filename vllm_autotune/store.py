@@ -1,12 +1,12 @@
-"""Files: the cache and its keys, the journal of a run, locks, writes that are whole or absent."""
+"""Files: the cache and its keys, folders, writes that are whole or absent."""
 
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,11 +14,10 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from . import __version__
-from .device import Device
-from .errors import CannotWrite, DeviceBusy
+from .errors import CannotWrite
 from .facts import Facts
 from .memory import Measurement
-from .report import Report, Trial, from_json, to_json, trial_line
+from .report import Report, from_json, to_json
 
 CACHE_TAG = "CACHEDIR.TAG"
 # https://bford.info/cachedir/
@@ -27,9 +26,6 @@ CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Answers of vllm
 # Measurements of one kind of device and vLLM; the oldest are forgotten first.
 POOL = "measured"
 POOLED = 200
-
-# A winner that gave something up is looked for again once this much more memory is free.
-MORE_MEMORY = 1.1
 
 
 def default_cache() -> Path:
@@ -163,115 +159,18 @@ def _measurements() -> TypeAdapter[tuple[Measurement, ...]]:
     return TypeAdapter(tuple[Measurement, ...])
 
 
-@contextmanager
-def locked(devices: Iterable[Device]) -> Iterator[None]:
-    """Hold every device for the length of the block: one tuning per device at a time.
-
-    The locks are the machine's, not the user's: whoever tunes on a GPU falsifies the others.
-
-    Raises DeviceBusy when another tuning holds one.
-    """
-    from filelock import FileLock, Timeout  # noqa: PLC0415
-
-    folder = Path(tempfile.gettempdir()) / "vllm-autotune.locks"
-    try:
-        folder.mkdir(exist_ok=True)
-        with suppress(PermissionError):  # another user made it, and did this
-            folder.chmod(0o1777)
-    except OSError as error:
-        raise _cannot(folder, error) from error
-    held: list[FileLock] = []
-    try:
-        for device in devices:
-            lock = FileLock(folder / f"{safe_name(device.uuid)}.lock", timeout=0, mode=0o666)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise DeviceBusy(
-                    f"another autotune is tuning on {device.name} ({device.uuid})",
-                    "wait for it to end: two tunings on one device falsify each other",
-                ) from error
-            held.append(lock)
-        yield
-    finally:
-        for lock in held:
-            lock.release()
-
-
-def still_valid(report: Report, facts: Facts) -> str | None:
-    """Return why a recalled answer cannot be used on these devices now, None if it can."""
-    winner = report.winner
-    if winner is None:
-        return "it has no winner"
-    needed, was = winner.valid_for.needed_bytes, winner.valid_for.budget_bytes
-    budget = min(facts.budget(d) for d in facts.devices[: winner.valid_for.count])
-    if budget < needed:
-        return f"it needs {needed / 2**30:.1f} GiB, {budget / 2**30:.1f} GiB may be used now"
-    if winner.gives_up and budget > was * MORE_MEMORY:
-        return "more memory is free now than when it was found: a better one may fit"
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The folder of one run: a journal of trials, their logs, and the report."""
-
-    folder: Path
-
-    @classmethod
-    def begin(cls, results: Path, key: str, stamp: str) -> "Run":
-        """Make `results/<gpu>/<model>/<run>`.
-
-        Raises CannotWrite.
-        """
-        gpu, model, digest = key.split("/")
-        parent = results / gpu / model.split("@")[0]
-        for suffix in ("", *(f"-{n}" for n in range(2, 100))):
-            folder = parent / f"{stamp}-{digest[:6]}{suffix}"
-            if not folder.exists():
-                make_folder(folder)
-                return cls(folder)
-        raise CannotWrite(f"{parent} holds too many runs of this second", "try again")
-
-    def log(self, number: int) -> Path:
-        """Return where a trial's server logs to."""
-        return self.folder / f"trial-{number:02}.log"
-
-    def append(self, trial: Trial) -> None:
-        """Add a trial to the journal, safe on disk before this returns.
-
-        Raises CannotWrite.
-        """
-        path = self.folder / "journal.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as journal:
-                journal.write(trial_line(trial) + "\n")
-                journal.flush()
-                os.fsync(journal.fileno())
-        except OSError as error:
-            raise _cannot(path, error) from error
-
-    def finish(self, report: Report) -> Path:
-        """Write the report; return its path.
-
-        Raises CannotWrite.
-        """
-        path = self.folder / "report.json"
-        write_whole(path, to_json(report))
-        return path
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, private to the user.
 
     Raises CannotWrite.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in (*reversed(folder.parents), folder):
+            each.mkdir(exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _cannot(folder, error) from error
+        raise cannot_write(folder, error) from error
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -281,7 +180,8 @@ def write_whole(path: Path, text: str) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in reversed(path.parents):
+            each.mkdir(exist_ok=True, mode=0o700)
         with temporary.open("w", encoding="utf-8") as file:
             temporary.chmod(0o600)
             file.write(text)
@@ -289,13 +189,14 @@ def write_whole(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise _cannot(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _cannot(path: Path, error: OSError) -> CannotWrite:
+def cannot_write(path: Path, error: OSError) -> CannotWrite:
+    """Return the refusal that a failed write stands for."""
     return CannotWrite(
         f"cannot write {path}: {error.strerror or error}",
         "check the folder's rights and the free disk space, or choose another with "

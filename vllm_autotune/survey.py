@@ -7,6 +7,7 @@ from pathlib import Path
 from .cards import imagine
 from .checkpoint import Checkpoint, read_checkpoint
 from .config import LaunchConfig, Value, Workload, parse_arguments
+from .credentials import is_credential
 from .device import Device, detect, host_free_bytes
 from .engine import Engine, assumed, locate
 from .errors import BadUsage, NoEngine
@@ -68,7 +69,9 @@ def survey(request: Request) -> Facts:
     if Path(request.model).exists():  # what is deployed starts from any folder
         request = replace(request, model=str(Path(request.model).resolve()))
     arguments = parse_arguments(request.fixed)
-    fixed = {name: value for name, value in arguments.items() if name not in SERVING}
+    given = {name: value for name, value in arguments.items() if name not in SERVING}
+    withheld = {name: value for name, value in given.items() if is_credential(name, value)}
+    fixed = {name: value for name, value in given.items() if name not in withheld}
     if request.revision and "revision" not in fixed:
         fixed["revision"] = request.revision
     dummy = fixed.get("load-format") == "dummy"
@@ -92,6 +95,7 @@ def survey(request: Request) -> Facts:
             HEADROOM[engine.platform] if request.headroom is None else request.headroom
         ),
         host_free_bytes=host_free_bytes(),
+        withheld=withheld,
     )
     free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed
     return _frugal(facts) if engine.platform == "cpu" and free_choice else facts

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from . import device
 from .certificate import certify
-from .device import Device
+from .config import LaunchConfig
 from .diagnose import LogReader
 from .effects import without_effect
-from .errors import BudgetSpent
-from .facts import AUTO, Candidate, Facts
+from .errors import BudgetSpent, CannotWrite
+from .facts import AUTO, Candidate, Facts, command
+from .host import Watchdog
+from .memory import format_bytes
 from .outcome import (
     Certificate,
     Crashed,
@@ -76,7 +78,7 @@ def run_trial(
     try:
         return _Launch(facts, candidate, number, log, limits, show).run()
     except TimeoutError as error:
-        raise BudgetSpent("the time budget is spent", "raise --time-budget") from error
+        raise BudgetSpent("the time budget is spent", "go on with --resume") from error
 
 
 @dataclass
@@ -94,6 +96,9 @@ class _Launch:
         self.devices = self.facts.used(self.candidate.config)
         self.reader = LogReader()
         self.kills = oom_kills()
+        self.watchdog = Watchdog.over(self.candidate.config, self.devices[0].kind)
+        self.alarm: FailedOutcome | None = None
+        self.trouble: CannotWrite | None = None
         self.began = time.monotonic()
 
     def run(self) -> Trial:
@@ -112,14 +117,15 @@ class _Launch:
                 probing = time.monotonic() - self.began - startup
             stopping = time.monotonic()
             gone = server.stop()
-        returned = gone and self.memory_returned(free_before)
+        missing = self.missing_bytes(free_before) if gone else 0
+        returned = gone and not missing
         # Whoever took the memory that a request ran out of may hold it still.
         if not returned and not (gone and isinstance(outcome, OutOfMemory)):
-            outcome = _not_returned(gone)
+            outcome = _not_returned(gone, missing)
         return Trial(
             number=self.number,
             fingerprint=self.candidate.config.fingerprint(),
-            argv=tuple(command(self.facts, self.candidate)),
+            argv=tuple(command(self.facts, self.candidate.config)),
             env=dict(self.candidate.config.env),
             rungs=self.candidate.rungs,
             predicted=self.candidate.predicted,
@@ -129,13 +135,16 @@ class _Launch:
             probe_seconds=_rounded(probing),
             stop_seconds=_rounded(time.monotonic() - stopping),
             memory_returned=returned,
+            free_bytes=tuple(d.free_bytes for d in self.facts.devices),
             log=self.log.name,
+            log_cut_bytes=server.cut_bytes,
         )
 
     def _argv(self) -> list[str]:
         port = self.url.rpartition(":")[2]
         serving = ["--host", "127.0.0.1", "--port", port, "--served-model-name", self.name]
-        return [*command(self.facts, self.candidate), *serving]
+        secret = LaunchConfig("", self.facts.withheld).flags()
+        return [*command(self.facts, self.candidate.config), *secret, *serving]
 
     def until_ready(self, server: Server) -> FailedOutcome | None:
         """Wait until the server answers; return why it never will."""
@@ -147,6 +156,10 @@ class _Launch:
             failed = self.reader.terminal() or self.too_small()
             if failed is not None:
                 return failed
+            alarm = self.watchdog.alarm(self.reader.phase)
+            if alarm is not None:
+                server.kill()
+                return alarm
             now = time.monotonic()
             if self.reader.ready or now - asked > HEALTH_SECONDS:
                 asked = now
@@ -184,6 +197,9 @@ class _Launch:
         """Send the certificate's requests; the log has the last word on a failure."""
         length = served_length(self.url, self.name)
         if length is None:
+            code = self.read(server)
+            if code is not None:
+                return self.verdict(code) or _ended(code, self.reader)
             reason = f"/v1/models on {self.url} does not list {self.name}: another server is there"
             return Environment(cause="stranger_on_port", phase="serving", reason=reason)
         self.read(server)
@@ -205,14 +221,32 @@ class _Launch:
             self.facts.workload,
             patience=self.limits.patience,
             until=self.limits.until,
-            free_bytes=lambda: min(device.free_bytes(d) for d in self.devices),
+            free_bytes=lambda: self.sample(server),
             say=lambda item: self.tick(time.monotonic() - self.began, f"probe: {item}"),
         )
+        if self.trouble is not None:
+            raise self.trouble
+        if self.alarm is not None:
+            return self.alarm
         if isinstance(result, Certificate):
             self.read(server)
             return self.reader.terminal() or self._headroom(result) or Stable(certificate=result)
         died = isinstance(result, Crashed)
         return self.last_words(server, LAST_WORDS_SECONDS if died else 0) or result
+
+    def sample(self, server: Server) -> int:
+        """Look after log and host while requests run; return the least free memory.
+
+        It runs in a thread of the probe, which hears of a server that is killed by itself.
+        """
+        try:
+            self.read(server)
+        except CannotWrite as error:
+            self.trouble = error
+        self.alarm = self.alarm or self.watchdog.alarm("serving")
+        if self.alarm or self.trouble:
+            server.kill()
+        return min(device.free_bytes(d) for d in self.devices)
 
     def last_words(self, server: Server, seconds: float) -> FailedOutcome | None:
         """Wait a moment for the log to say why the server failed."""
@@ -265,31 +299,30 @@ class _Launch:
             shortfall_bytes=wanted - least,
         )
 
-    def memory_returned(self, before: list[int]) -> bool:
-        """Wait until each GPU has as much free memory as before the launch."""
+    def missing_bytes(self, before: list[int]) -> int:
+        """Wait until each GPU has as much free memory as before; return what still lacks.
+
+        A CPU's memory is everyone's; there the end of the processes is the proof.
+        """
         deadline = time.monotonic() + RETURN_SECONDS
-        while not all(map(_returned, self.devices, before)):
+        while True:
+            missing = [
+                then - device.free_bytes(d)
+                for d, then in zip(self.devices, before, strict=True)
+                if d.kind != "cpu"
+            ]
+            most = max(missing, default=0)
+            if most <= RETURN_TOLERANCE:
+                return 0
             if time.monotonic() > deadline:
-                return False
+                return most
             time.sleep(POLL_SECONDS)
-        return True
 
 
-def command(facts: Facts, candidate: Candidate) -> list[str]:
-    """Return the words that start a candidate, without host, port or name."""
-    engine, config = facts.engine, candidate.config
-    model = [config.model] if engine.takes_model_as_argument else ["--model", config.model]
-    return [*engine.command, *model, *config.flags()]
-
-
-def _returned(d: Device, before: int) -> bool:
-    # A CPU's memory is everyone's; there the end of the processes is the proof.
-    return d.kind == "cpu" or device.free_bytes(d) >= before - RETURN_TOLERANCE
-
-
-def _not_returned(gone: bool) -> Environment:
+def _not_returned(gone: bool, missing: int) -> Environment:
     reason = (
-        "the server's processes ended, but the memory did not come back"
+        f"the server's processes ended, but {format_bytes(missing)} did not come back: "
+        "another program took them, or the driver holds them"
         if gone
         else "a process of the server could not be killed"
     )

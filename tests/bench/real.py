@@ -157,7 +157,7 @@ def quick(folder: Path, python: str) -> dict[str, float]:
     )
     own = folder / cell.name.replace(" ", "-").replace(",", "")
     return {
-        "help_seconds": _median(lambda: subprocess.run([*AUTOTUNE, "--help"], capture_output=True)),
+        "help_seconds": _median(lambda: subprocess.check_output([*AUTOTUNE, "--help"])),
         "cache_hit_seconds": _median(lambda: tuned(cell, model, own, python)),
     }
 

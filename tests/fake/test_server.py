@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 
 from vllm_autotune.errors import CannotWrite, NoEngine, NoPort
 from vllm_autotune.probe import is_healthy
-from vllm_autotune.server import Server, free_port
+from vllm_autotune.server import Server, free_port, leftovers
+from vllm_autotune.server.server import check_disk
 
 from .conftest import COMMAND, environment
 
@@ -38,6 +40,8 @@ def wait_for(text: str, running: Server, seconds: float = 10) -> str:
     return read
 
 
+# `make faults` asks for 200.
+LIVES = int(os.environ.get("AUTOTUNE_TEST_LIVES", "50"))
 READY = "Application startup complete."
 
 
@@ -159,7 +163,7 @@ def test_a_range_of_taken_ports_is_a_refusal() -> None:
             free_port(range(port, port + 1))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(LIVES // 10))
 @pytest.mark.slow
 def test_ten_lives_with_random_ends_leave_nothing(tmp_path: Path, scratch: Path, seed: int) -> None:
     dice = random.Random(seed)
@@ -185,3 +189,107 @@ def test_the_marker_is_found_where_the_root_was_never_known(tmp_path: Path, scra
         assert stray.wait(2) == -signal.SIGKILL
     finally:
         stray.kill()
+
+
+def test_a_child_that_nobody_knows_is_found_though_it_holds_the_log_open(
+    tmp_path: Path, scratch: Path
+) -> None:
+    with server(tmp_path, mode="stray_child") as running:
+        wait_for(READY, running)
+        assert len(tree(scratch)) == 4
+        assert running.stop()
+    assert not tree(scratch)
+
+
+@pytest.fixture
+def segments(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Path]]:
+    """Return what lists the shared memory of this test's fakes."""
+    name = random.randbytes(4).hex()
+    monkeypatch.setenv("FAULT_CELL", name)
+    return lambda: list(Path("/dev/shm").glob(f"psm_{name}*"))
+
+
+def test_shared_memory_of_a_killed_worker_is_removed_and_no_other(
+    tmp_path: Path, scratch: Path, segments: Callable[[], list[Path]]
+) -> None:
+    other = Path(f"/dev/shm/psm_{os.environ['FAULT_CELL']}-other")
+    other.touch()
+    try:
+        with server(tmp_path, mode="shared_memory") as running:
+            wait_for(READY, running)
+            assert len(segments()) == 2
+        assert segments() == [other]
+    finally:
+        other.unlink()
+
+
+def test_secrets_reach_the_server_and_not_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    with server(tmp_path, mode="prints_environment") as running:
+        read = wait_for(READY, running)
+    log = (tmp_path / "server.log").read_text()
+    for text in (read, log):
+        assert "'HF_TOKEN': '[hidden]'" in text
+        assert "hf_0123456789" not in text
+
+
+def test_a_log_that_floods_keeps_its_last_words(tmp_path: Path) -> None:
+    with server(tmp_path, mode="flood", flood_mib=48) as running:
+        wait_for(READY, running, seconds=30)
+        assert running.stop()
+    size = (tmp_path / "server.log").stat().st_size
+    assert 2**25 < size < 2**25 + 200
+    assert running.cut_bytes > 15 * 2**20
+    text = (tmp_path / "server.log").read_text()
+    assert "Resolved architecture" in text
+    assert f"[autotune: {running.cut_bytes} bytes of this log are left out here]" in text
+    assert text.endswith("Application shutdown complete.\n")
+
+
+def test_a_disk_without_room_is_a_refusal_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(CannotWrite, match=rf"{tmp_path} has \d+ MiB of free disk space") as refusal:
+        check_disk(tmp_path, 2**62)
+    assert "--results-dir" in refusal.value.hint
+    check_disk(tmp_path)
+
+
+ABANDONS = """
+import os, signal, sys
+from pathlib import Path
+from vllm_autotune.server import Server
+server = Server(sys.argv[2:], {}, Path(sys.argv[1]), f"abandoned-{os.getpid()}")
+with server:
+    while "Application startup" not in server.new_text():
+        pass
+    os.kill(server._guardian.pid, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_an_autotune_left_that_died_with_its_guardian_is_found_and_removed(
+    tmp_path: Path, scratch: Path, segments: Callable[[], list[Path]]
+) -> None:
+    """And what a living one has is not touched."""
+    argv = [*COMMAND, "--model", "m", "--port", str(free_port()), "--enforce-eager"]
+    variables = {**os.environ, **environment({"mode": "shared_memory stray_child"})}
+    variables |= {"TMPDIR": str(scratch), "PYTHONPATH": str(Path(__file__).parents[2])}
+    abandoned = subprocess.Popen(
+        [sys.executable, "-c", ABANDONS, str(tmp_path / "log"), *argv], env=variables
+    )
+    assert abandoned.wait(20) == -signal.SIGKILL
+    assert len(tree(scratch)) == 4
+    assert len(segments()) == 1
+    with server(tmp_path) as running:
+        wait_for(READY, running)
+        (left,) = leftovers()
+        assert (left.owner.pid, left.processes) == (abandoned.pid, 4)
+        said = left.remove()
+        assert f"(pid {abandoned.pid})" in said
+        assert "4 processes of its server: ended and removed" in said
+        assert not left.scratch.exists()
+        assert not list(leftovers())
+        assert len(tree(scratch)) == 3
+        assert running.exit_code is None
+    assert not segments()

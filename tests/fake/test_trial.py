@@ -2,10 +2,13 @@
 
 import socket
 import time
+from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from vllm_autotune import device
 from vllm_autotune.errors import BudgetSpent
 from vllm_autotune.outcome import (
     Crashed,
@@ -155,6 +158,12 @@ def test_a_stranger_on_the_port_is_the_surroundings_fault(bench: Bench) -> None:
     assert outcome.cause == "stranger_on_port"
 
 
+def test_a_server_that_dies_before_it_lists_its_model_is_no_stranger(bench: Bench) -> None:
+    outcome = bench.trial({"mode": "dies_when_listed"}).outcome
+    assert isinstance(outcome, Crashed), outcome
+    assert outcome.exit_code == -9
+
+
 def test_an_out_of_memory_line_is_believed_though_all_answers_were_right(bench: Bench) -> None:
     outcome = bench.trial({"mode": "oom_line"}).outcome
     assert isinstance(outcome, OutOfMemory), outcome
@@ -193,3 +202,47 @@ def test_the_phases_are_shown_while_it_starts(bench: Bench) -> None:
     shown = list(dict.fromkeys(seen))
     assert shown[-1] == "serving"
     assert {"load", "kv_cache"} <= set(shown)
+
+
+def in_a_cgroup(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, free: Callable[[], int]
+) -> Callable[[Progress], None]:
+    """Make this machine look like one whose cgroup allows 64 GiB; return what updates its use."""
+    (folder / "memory.max").write_text(str(2**36))
+
+    def use(_: Progress) -> None:
+        temporary = folder / "new"
+        temporary.write_text(str(2**36 - free()))
+        temporary.replace(folder / "memory.current")
+
+    monkeypatch.setattr(device, "CGROUP", folder)
+    return use
+
+
+@pytest.mark.parametrize(
+    ("script", "phase"), [({"delay": {"load": 20}}, "load"), ({"mode": "hang"}, "serving")]
+)
+def test_a_trial_is_stopped_before_the_host_runs_out_of_memory(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, script: dict[str, object], phase: str
+) -> None:
+    cgroup = bench.folder / "cgroup"
+    cgroup.mkdir()
+    seen: list[str] = []
+
+    def free() -> int:
+        return 2**26 if seen and seen[-1] == phase else 2**35
+
+    use = in_a_cgroup(monkeypatch, cgroup, free)
+
+    def show(progress: Progress) -> None:
+        seen.append(progress.phase)
+        use(progress)
+
+    use(Progress(phase="spawn", seconds=0, line="", free_bytes=None))
+    began = time.monotonic()
+    outcome = bench.trial(script, show=show, patience=Patience()).outcome
+    assert time.monotonic() - began < 15
+    assert isinstance(outcome, OutOfMemory), outcome
+    assert (outcome.where, outcome.phase, outcome.cause) == ("host", phase, "host_memory_low")
+    assert "64 MiB of the host's memory left" in outcome.reason
+    assert outcome.shortfall_bytes

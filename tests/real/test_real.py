@@ -189,6 +189,21 @@ def test_ctrl_c_while_vllm_loads_leaves_no_process(place: Place) -> None:
     assert place.report()["status"] == "interrupted"
 
 
+def test_sigkill_of_autotune_while_vllm_loads_leaves_no_process(place: Place) -> None:
+    with place.running(*LARGE) as process:
+        place.wait_for("Initializing a V1 LLM engine", process)
+        autotune = psutil.Process(process.pid)
+        tree = [p for p in autotune.children(recursive=True) if "--port" in p.cmdline()]
+        engine = engine_below(process.pid)
+        assert tree
+        process.kill()
+        killed = time.monotonic()
+        _, alive = psutil.wait_procs([*tree, engine], timeout=5)
+        assert not alive
+        print(f"\ngone {time.monotonic() - killed:.1f} s after SIGKILL of autotune")
+        process.communicate(timeout=60)
+
+
 def test_an_unknown_flag_is_rejected_in_vllms_own_words(place: Place) -> None:
     done = place.run(*LARGE, fixed=("--no-such-flag", "1"))
     assert done.returncode in (1, 4), done.stderr

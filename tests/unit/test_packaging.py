@@ -19,8 +19,8 @@ ONLY = {
     "click": "cli",
     "rich": "console",
     "pynvml": "device.py",
-    "subprocess": "server.py",
-    "psutil": "server.py",
+    "subprocess": "server",
+    "psutil": "server",
     "httpx": "probe.py",
     "huggingface_hub": "checkpoint",
 }

@@ -1,10 +1,8 @@
-"""Files: cache keys, writes that are whole or absent, folders, locks."""
+"""Files: cache keys, writes that are whole or absent, folders."""
 
-import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +14,15 @@ from tests.unit.memory_model import cards, engine, gather, install
 from tests.unit.test_report import STABLE, make_report, trial
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.config import Workload
-from vllm_autotune.errors import CannotWrite, DeviceBusy
+from vllm_autotune.errors import CannotWrite
 from vllm_autotune.facts import Facts
+from vllm_autotune.journal import Run
 from vllm_autotune.memory import Measurement
-from vllm_autotune.report import Report
 from vllm_autotune.store import (
     POOLED,
     Cache,
-    Run,
     cache_key,
-    locked,
     safe_name,
-    still_valid,
     write_whole,
 )
 
@@ -114,18 +109,12 @@ def test_no_name_leads_out_of_the_results_folder(facts: Facts, tmp_path: Path, n
     )
     results = tmp_path / "results"
     key = cache_key(tricked)
-    run = Run.begin(results, key, "20260101-000000")
+    run = Run.begin(results, key, "2026-01-01T00:00:00+00:00")
     assert run.folder.resolve().is_relative_to(results.resolve())
     assert len(run.folder.relative_to(results).parts) == 3
     Cache(tmp_path / "cache").remember(key, make_report())
     assert Cache(tmp_path / "cache").keys() == [key]
     assert safe_name(name)
-
-
-def test_two_runs_of_one_second_have_two_folders(tmp_path: Path) -> None:
-    one = Run.begin(tmp_path, KEY, "20260101-000000")
-    two = Run.begin(tmp_path, KEY, "20260101-000000")
-    assert one.folder != two.folder
 
 
 def test_an_answer_is_recalled_as_it_was_kept(tmp_path: Path) -> None:
@@ -166,41 +155,6 @@ def test_an_entry_that_is_broken_is_ignored_with_a_reason(tmp_path: Path, text: 
     assert "is ignored" in answer
 
 
-def recalled(needed: int, budget: int) -> Report:
-    report = make_report()
-    assert report.winner
-    valid_for = replace(report.winner.valid_for, needed_bytes=needed, budget_bytes=budget)
-    return replace(report, winner=replace(report.winner, valid_for=valid_for))
-
-
-def test_a_hit_is_refused_when_less_memory_is_free_than_it_needs(facts: Facts) -> None:
-    budget = facts.budget(facts.devices[0])
-    assert still_valid(recalled(budget, budget), facts) is None
-    assert "may be used now" in str(still_valid(recalled(budget + 1, budget), facts))
-
-
-def test_a_hit_that_gave_something_up_is_tried_again_with_more_memory(facts: Facts) -> None:
-    budget = facts.budget(facts.devices[0])
-    report = recalled(1, int(budget / 1.2))
-    assert "a better one may fit" in str(still_valid(report, facts))
-    assert report.winner
-    gave_nothing = replace(report, winner=replace(report.winner, gives_up=()))
-    assert still_valid(gave_nothing, facts) is None
-
-
-def test_a_report_without_a_winner_is_no_hit(facts: Facts) -> None:
-    assert still_valid(make_report(status="exhausted"), facts) == "it has no winner"
-
-
-def test_the_journal_grows_by_a_line_per_trial(tmp_path: Path) -> None:
-    run = Run.begin(tmp_path, KEY, "20260101-000000")
-    run.append(trial(STABLE))
-    run.append(trial(STABLE))
-    lines = (run.folder / "journal.jsonl").read_text().splitlines()
-    assert [json.loads(line)["outcome"]["kind"] for line in lines] == ["stable", "stable"]
-    assert run.finish(make_report()).name == "report.json"
-
-
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     """A folder that is in the way makes the last step fail, even for root."""
     target = tmp_path / "report.json"
@@ -228,39 +182,6 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) ->
     done = subprocess.run([sys.executable, "-c", KILLED, str(target)], env=env, check=False)
     assert done.returncode == 9
     assert target.read_text() == "old"
-
-
-HOLDS = """
-import sys
-import tempfile
-from vllm_autotune.store import locked
-with locked([type("D", (), {"uuid": sys.argv[1], "name": "x"})]):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_two_processes_never_tune_one_device_at_once(
-    facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    uuid = facts.devices[1].uuid
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDS, uuid],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as other:
-        assert other.stdout
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(DeviceBusy, match=uuid) as busy, locked(facts.devices):
-            pass
-        assert busy.value.exit_code == 3
-        with locked(facts.devices[:1]):
-            pass  # what the refused one held before is free again
-        other.kill()
-    with locked(facts.devices):
-        pass  # the lock dies with its process
 
 
 MEASURED = Measurement(

@@ -41,8 +41,8 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (Interrupted, click.Abort) as signal:
-        sys.exit(getattr(signal, "exit_code", 130))
+    except (Interrupted, click.Abort) as signal:  # click puts an Abort in the place of the other
+        sys.exit(getattr(signal.__cause__ or signal, "exit_code", 130))
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away: nothing to say to nobody
         sys.exit(0)

@@ -1,5 +1,6 @@
 """The commands."""
 
+import errno
 import json
 import sys
 import time
@@ -79,6 +80,7 @@ def cli(ctx: click.Context) -> None:
 @json_option
 def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
     """Find (or recall) the first stable configuration."""
+    from ..console import let_go  # noqa: PLC0415
     from ..report import to_json  # noqa: PLC0415
 
     how = _how(what)
@@ -91,10 +93,16 @@ def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
             "plan for it with autotune plan, or rehearse its size on this one: --memory-limit",
         )
     report, path, _, code = _tuned(_request(what), how)
-    if as_json:
-        click.echo(to_json(report))
-    else:
-        _print(report, path)
+    try:
+        if as_json:
+            click.echo(to_json(report))
+        else:
+            _print(report, path)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        let_go(sys.stdout)  # a closed terminal: the report is on disk
     sys.exit(code)
 
 
@@ -169,8 +177,9 @@ def render(report: Path, form: str) -> None:
 @click.option("--gpus", help="GPUs to use, by index or UUID: 0,1.  [all visible]")
 @click.option("--vllm-python", help="Interpreter of the environment vLLM is in.")
 @click.option("--vllm-command", help="Words that start a server, instead of the usual.")
+@click.option("--own", is_flag=True, help="It is my own report: its arguments may load code.")
 @json_option
-def check(report: Path, as_json: bool, **where: str | None) -> None:
+def check(report: Path, own: bool, as_json: bool, **where: str | None) -> None:
     """Start a report's winner again on this machine, and prove it again.
 
     A folder stands for its newest report. Exit code 0: still stable, 1: not.
@@ -181,7 +190,7 @@ def check(report: Path, as_json: bool, **where: str | None) -> None:
     from ..report import find_report, trial_line  # noqa: PLC0415
 
     with Screen() as screen, interruptible():
-        trial = recheck(find_report(report), screen, **where)
+        trial = recheck(find_report(report), screen, own=own, **where)
     click.echo(trial_line(trial) if as_json else sentence(trial.outcome))
     if not isinstance(trial.outcome, Stable):
         sys.exit(3 if isinstance(trial.outcome, Environment) else 1)
@@ -251,8 +260,9 @@ def schema(document: str) -> None:
 
 def _how(what: dict[str, Any]) -> dict[str, Any]:
     """Take the options of the tuning out of those of the request."""
-    names = ("results_dir", "cache_dir", "refresh", "max_launches", "time_budget")
-    return {name: what.pop(name) for name in (*names, "launch_timeout", "port_range")}
+    names = ("results_dir", "cache_dir", "refresh", "resume", "wait", "allow_busy")
+    budgets = ("max_launches", "time_budget", "launch_timeout", "port_range")
+    return {name: what.pop(name) for name in (*names, *budgets)}
 
 
 def _tuned(request: "Request", how: dict[str, Any]) -> "tuple[Report, Path | None, Facts, int]":
@@ -272,6 +282,9 @@ def _tuned(request: "Request", how: dict[str, Any]) -> "tuple[Report, Path | Non
         launch_seconds=how["launch_timeout"],
         until=time.monotonic() + budget if budget else None,
         ports=how["port_range"],
+        wait=how["wait"] or 0.0,
+        resume=how["resume"],
+        allow_busy=how["allow_busy"],
     )
     with Screen() as screen, interruptible() as signals:
         facts = survey(request)

@@ -12,6 +12,7 @@ from ..errors import BadUsage
 
 SETTINGS = {"auto_envvar_prefix": "AUTOTUNE"}
 SECONDS = click.FloatRange(min=0, min_open=True)
+FOREVER = 1e9
 
 
 class Tokens(click.ParamType[int]):
@@ -191,6 +192,16 @@ def tuning_options(command: Callable[..., None]) -> Callable[..., None]:
         results_option,
         cache_option,
         click.option("--refresh", is_flag=True, help="Search again, whatever the cache knows."),
+        click.option("--resume", is_flag=True, help="Go on with the newest unfinished run."),
+        click.option(
+            "--wait",
+            type=SECONDS,
+            is_flag=False,
+            flag_value=FOREVER,
+            metavar="[SECONDS]",
+            help="Wait for another tuning on the same device.  [not at all; for ever]",
+        ),
+        click.option("--allow-busy", is_flag=True, help="Tune on GPUs that others use as well."),
         click.option("--max-launches", type=Tokens(), default=12, show_default=True),
         click.option("--time-budget", type=SECONDS, help="Seconds after which to stop."),
         click.option(

@@ -1,8 +1,9 @@
 """What a person sees. The only module that knows rich; talk goes to stderr, results to stdout."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Self
+from typing import IO, Self, TextIO, cast
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -43,11 +44,51 @@ def _stdout() -> Console:
     return Console(highlight=False, soft_wrap=True, width=width)
 
 
+class _Stderr:
+    """Our stderr for as long as somebody holds its other end; nothing after that.
+
+    A terminal that was closed or a pipe into `head` must not end a run, nor leave a server.
+    """
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr  # rich puts something else there while a line is live
+
+    @property
+    def encoding(self) -> str:
+        return self._stream.encoding
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            let_go(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            let_go(self._stream)
+
+
+def let_go(stream: TextIO) -> None:
+    """Send what is still to be written to a stream nowhere: after EPIPE or EIO nobody reads."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 class Screen:
     """Follows a tuning on stderr: one live line on a terminal, a line per phase elsewhere."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(file=cast("IO[str]", _Stderr()), highlight=False, soft_wrap=True)
         self.live: Live | None = None
         self.shown = ""
 

@@ -32,6 +32,7 @@ Modes while serving:
     preemption_storm     every request adds 50 preemptions
     stranger             somebody else's server answers on the port
     wrong_model_len      /v1/models promises half the context
+    dies_when_listed     SIGKILL at the first question for its models
     metrics_renamed      `rename` maps old names to new ones
     metrics_missing      404 for /metrics
     metrics_frozen       counters that never move
@@ -49,6 +50,9 @@ Modes of the process:
     ignores_sigterm      the whole tree does
     setsid_grandchild    the worker leaves the session and outlives everyone
     flood                `flood_mib` MiB of log before it is ready
+    stray_child          the server forks a child that leaves the session and outlives everyone
+    shared_memory        the worker makes a segment that only its own clean end would remove
+    prints_environment   the server prints the variables and arguments it got
 """
 
 import importlib

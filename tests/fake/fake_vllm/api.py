@@ -68,6 +68,10 @@ class Api:
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         self.greet()
+        if script.is_on("prints_environment"):
+            raw(f"non-default args: {sys.argv[1:]} {dict(os.environ)}")
+        if script.is_on("stray_child"):
+            leave_a_child()
         try:
             die(self.card, "config")
             self.check_length()
@@ -165,6 +169,17 @@ class Api:
         server.server_close()
         raw(GOODBYE)
         return 0
+
+
+def leave_a_child() -> None:
+    """Fork twice, so that nobody knows the child, and let it keep everything open."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            threading.Event().wait()
+        os._exit(0)
+    os.wait()
 
 
 class Server(http.server.ThreadingHTTPServer):

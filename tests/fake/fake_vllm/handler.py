@@ -4,6 +4,7 @@ import http
 import http.server
 import json
 import os
+import signal
 import socket
 import struct
 import time
@@ -73,6 +74,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             lies = script.is_on("health_lies")
             self.reply(503 if self.api.scheduler.dead.is_set() and not lies else 200)
         elif path == "/v1/models":
+            if script.is_on("dies_when_listed"):
+                os.kill(os.getpid(), signal.SIGKILL)
             self.answer(self.models)
         elif path == "/metrics" and not script.is_on("metrics_missing"):
             card = self.api.card

@@ -22,6 +22,7 @@ class Script:
     how: str = "oom"
     text: str = "ValueError: scripted"
     unless: list[str] = dataclasses.field(default_factory=list)  # arguments that prevent all that
+    only_with: list[str] = dataclasses.field(default_factory=list)  # arguments that all that needs
     # The card and the model.
     device: str = "cpu"
     total_gib: float | None = None
@@ -66,8 +67,11 @@ def read_script(argv: list[str]) -> Script:
     if not text.lstrip().startswith("{"):
         text = Path(text).read_text(encoding="utf-8")
     script = Script(**json.loads(text))
-    if any(word in argv for word in script.unless):
+    if any(word in argv for word in script.unless) or not all(
+        word in argv for word in script.only_with
+    ):
         script.mode = script.die_at = ""
+        script.delay = {}
     return script
 
 

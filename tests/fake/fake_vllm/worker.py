@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import mmap
 import os
+import secrets
 import signal
 import threading
 import time
@@ -49,6 +51,14 @@ def close_all_but(*kept: int) -> None:
     for fd in {int(fd.name) for fd in Path("/proc/self/fd").iterdir()} - {0, 1, 2, *kept}:
         with contextlib.suppress(OSError):
             os.close(fd)
+
+
+def make_segment() -> mmap.mmap:
+    """Make shared memory as Python's multiprocessing does, without its tracker."""
+    path = Path(f"/dev/shm/psm_{os.environ.get('FAULT_CELL', '')}{secrets.token_hex(4)}")
+    with path.open("w+b") as file:
+        file.truncate(4096)
+        return mmap.mmap(file.fileno(), 4096)
 
 
 class Worker:
@@ -112,6 +122,8 @@ class Worker:
         if script.is_on("setsid_grandchild"):
             os.setsid()
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if script.is_on("shared_memory"):
+            self.segment = make_segment()
         with os.fdopen(orders) as inbox:
             for order in inbox:
                 try:

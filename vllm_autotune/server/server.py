@@ -1,31 +1,26 @@
-"""A vLLM server as a process tree: start, watch, stop, prove it is gone.
-
-The only module that knows subprocess and psutil. vLLM's API server starts an engine process,
-which starts workers; killing the first leaves the others holding the device. So every server
-gets its own session and a marker in its environment that all its descendants inherit, and
-stopping it ends with a search for that marker.
-"""
+"""One server: its start, its log, its end."""
 
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 import psutil
 
-from .errors import CannotWrite, NoEngine, NoPort
-
-MARKER = "AUTOTUNE_TRIAL"
-CGROUP = Path("/sys/fs/cgroup")
+from ..credentials import secrets_of
+from ..errors import CannotWrite, NoEngine, NoPort
+from .guardian import start_guardian
+from .leftovers import make_scratch
+from .log import HEAD, TAIL, Log
+from .processes import MARKER, end_all, living
+from .shared_memory import all_segments, remove_segments, segments_of
 
 # The caller's key would lock our own probe out; the plan cache would replay other trials' memory.
 # setproctitle in vLLM's engine and workers wipes their environment, and the marker with it,
@@ -46,23 +41,10 @@ STARTING_GRACE = 1.0
 READY_GRACE = 15.0
 # What the root should have taken along gets this much longer.
 ORPHAN_SECONDS = 3.0
-KILL_SECONDS = 10.0
-
-
-def output_of(argv: Sequence[str], seconds: float = 60) -> str | None:
-    """Return what a short command prints on stdout, None if it cannot run or fails."""
-    try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+# How often the tree is asked again whether a segment that is nobody's so far is its.
+NOTE_SECONDS = 1.0
+# What a trial writes: a log, a line of the journal, a report.
+DISK_BYTES = HEAD + TAIL + 2**20
 
 
 def free_port(allowed: range | None = None) -> int:
@@ -82,6 +64,20 @@ def free_port(allowed: range | None = None) -> int:
     )
 
 
+def check_disk(folder: Path, needed: int = DISK_BYTES) -> None:
+    """Refuse a folder whose disk has no room for what a trial writes.
+
+    Raises CannotWrite.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CannotWrite(
+            f"{folder} has {free // 2**20} MiB of free disk space, a launch may need "
+            f"{needed // 2**20} MiB",
+            "free some, or choose another folder with --results-dir; --resume goes on from here",
+        )
+
+
 @dataclass
 class Server:
     """One child server, logging to `log`; use it as a context manager.
@@ -95,20 +91,22 @@ class Server:
     log: Path
     trial: str
     grace: float = STARTING_GRACE
+    cut_bytes: int = field(default=0, init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _reader: IO[bytes] | None = field(default=None, init=False)
+    _output: Log | None = field(default=None, init=False)
     _scratch: Path | None = field(default=None, init=False)
     _guardian: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _segments: set[Path] = field(default_factory=set, init=False)
+    _there: set[Path] = field(default_factory=set, init=False)
+    _noted: float = field(default=-NOTE_SECONDS, init=False)
 
     def __enter__(self) -> Self:
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
-            # Sockets live in it, and their paths may have 107 characters: keep it short.
-            self._scratch = Path(tempfile.mkdtemp(prefix="autotune-"))
-            self._guardian = _guardian(self.trial, self._scratch)
-            with self.log.open("wb") as log:
-                self._start(log)
-            self._reader = self.log.open("rb")
+            check_disk(self.log.parent)
+            self._scratch = make_scratch(self.trial)
+            self._guardian = start_guardian(self.trial, self._scratch)
+            self._start()
         except OSError as error:
             self.stop()
             raise CannotWrite(f"cannot start a server: {error}", "check the disk") from error
@@ -124,16 +122,18 @@ class Server:
             self.stop()
             raise
 
-    def _start(self, log: IO[bytes]) -> None:
+    def _start(self) -> None:
         scratch = str(self._scratch)
         inherited = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
         ours = {"TMPDIR": scratch, "VLLM_RPC_BASE_PATH": scratch, MARKER: self.trial}
+        env = {**inherited, **HYGIENE, **self.env, **ours}
+        self._output = Log(self.log, secrets_of(env, self.argv))
         try:
             self._process = subprocess.Popen(
                 self.argv,
-                env={**inherited, **HYGIENE, **self.env, **ours},
+                env=env,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=self._output.writer,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
@@ -142,6 +142,7 @@ class Server:
                 f"`{self.argv[0]}` cannot be started: {error.strerror}",
                 "check --vllm-python and --vllm-command",
             ) from error
+        self._output.started()
 
     @property
     def exit_code(self) -> int | None:
@@ -149,24 +150,35 @@ class Server:
         return self._process.poll() if self._process else None
 
     def new_text(self) -> str:
-        """Return what the log gained since the last call."""
-        return self._reader.read(1 << 22).decode(errors="replace") if self._reader else ""
+        """Return what the server wrote since the last call, 4 MiB at most.
+
+        Raises CannotWrite when the disk did not take it.
+        """
+        self._note_segments()
+        return self._output.new_text() if self._output else ""
+
+    def kill(self) -> None:
+        """End the server at once, without a word; `stop` cleans up after it."""
+        self._signal_group(signal.SIGKILL)
 
     def stop(self) -> bool:
-        """End the whole tree, remove its scratch folder; tell whether nothing of it is left.
+        """End the whole tree and remove what it leaves; tell whether nothing of it is left.
 
         SIGTERM to the group, a while to end, then SIGKILL to the group and to everything that
         carries the marker. An exception on the way (a second Ctrl-C) goes straight to SIGKILL.
         """
         try:
-            if self._process and self._process.poll() is None:
-                self._signal_group(signal.SIGTERM)
-                self._wait_until_gone(self.grace)
+            if self._process:
+                self._note_segments()
+                if self._process.poll() is None:
+                    self._signal_group(signal.SIGTERM)
+                    self._wait_until_gone(self.grace)
         finally:
             gone = self._kill()
-            if self._reader:
-                self._reader.close()
-                self._reader = None
+            if self._output:
+                self._output.close()
+                self.cut_bytes = self._output.cut_bytes
+                self._output = None
             if self._guardian:
                 self._guardian.communicate()  # it has nothing to do but remove the scratch folder
                 self._guardian = None
@@ -181,10 +193,12 @@ class Server:
 
     def _kill(self) -> bool:
         self._signal_group(signal.SIGKILL)
-        gone = _end_all(self._survivors)
+        gone = end_all(self._survivors)
         if self._process and gone:
             self._process.wait()  # a zombie is no survivor, but is to be reaped
             self._process = None
+            remove_segments(self._segments)
+            self._segments.clear()
         return gone
 
     def _signal_group(self, number: signal.Signals) -> None:
@@ -194,60 +208,13 @@ class Server:
 
     def _survivors(self) -> Iterator[psutil.Process]:
         # Without a process: a signal may have struck while it was being started.
-        return _living(self.trial, self._process.pid if self._process else None)
+        return living(self.trial, self._process.pid if self._process else None)
 
-
-def guard(trial: str, scratch: str) -> None:
-    """Wait until our parent is gone, however it went, and clean up behind its server.
-
-    Even SIGKILL closes the pipe that is our stdin.
-    """
-    sys.stdin.buffer.read()
-    _end_all(lambda: _living(trial, None))
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _guardian(trial: str, scratch: Path) -> subprocess.Popen[bytes]:
-    code = "import sys; from vllm_autotune.server import guard; guard(*sys.argv[1:])"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, trial, str(scratch)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # a Ctrl-C at the terminal is not for it
-    )
-
-
-def _end_all(living: Callable[[], Iterator[psutil.Process]]) -> bool:
-    """Kill until none is left, 10 s at most; tell whether none is."""
-    deadline = time.monotonic() + KILL_SECONDS
-    while (left := list(living())) and time.monotonic() < deadline:
-        for process in left:
-            with suppress(psutil.Error):
-                process.kill()
-        time.sleep(0.05)
-    return not left
-
-
-def _living(trial: str, session: int | None) -> Iterator[psutil.Process]:
-    """Yield the living processes of a session, and those that carry the trial's marker."""
-    marker = f"{MARKER}={trial}".encode()
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # it ended meanwhile, or is not ours to read
-            if process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            variables = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
-            if marker in variables or os.getsid(process.pid) == session:
-                yield process
-
-
-def oom_kills() -> int:
-    """Return how many processes the kernel has killed for memory in our cgroup so far."""
-    for file in ("memory.events", "memory/memory.oom_control"):  # cgroup v2, v1
-        with suppress(OSError):
-            for line in (CGROUP / file).read_text().splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    return int(count)
-    return 0
+    def _note_segments(self) -> None:
+        """Note which shared memory is the tree's: a process that was killed cannot be asked."""
+        there = all_segments()
+        asked_lately = time.monotonic() - self._noted < NOTE_SECONDS
+        if there <= self._segments or (there == self._there and asked_lately):
+            return
+        self._segments |= segments_of(self._survivors())
+        self._there, self._noted = there, time.monotonic()

@@ -1,0 +1,36 @@
+"""A slanting cut through the fault matrix; `make faults` runs all of it."""
+
+from pathlib import Path
+
+import pytest
+
+from .faults import FAULTS, PHASES, cells, strike
+from .test_tune import make_place
+
+SOME = (
+    ("starting", "port stolen"),
+    ("loading", "SIGKILL of autotune"),
+    ("loading", "disk full"),
+    ("loading", "clock jumps"),
+    ("ready", "stray child"),
+    ("probing", "SIGKILL of the engine"),
+    ("stopping", "SIGTERM"),
+    ("report", "SIGKILL of autotune"),
+    ("report", "SIGINT"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("phase", "fault"), SOME, ids=[" ".join(cell) for cell in SOME])
+def test_whatever_strikes_nothing_is_left_and_the_run_can_be_gone_on_with(
+    tmp_path: Path, tiny_model: Path, phase: str, fault: str
+) -> None:
+    assert strike(make_place(tmp_path / "place", tiny_model), phase, fault).bad == ()
+
+
+def test_every_cell_is_run_or_said_to_make_no_sense() -> None:
+    run = set(cells())
+    left_out = {(phase, name) for name, fault in FAULTS.items() for phase in fault.senseless}
+    assert not run & left_out
+    assert run | left_out == {(phase, fault) for phase in PHASES for fault in FAULTS}
+    assert set(SOME) <= run

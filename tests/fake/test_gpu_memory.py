@@ -1,0 +1,111 @@
+"""Memory of a GPU that others take, or that does not come back, told by NVIDIA's library."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vllm_autotune import trial, tuner
+from vllm_autotune.config import Workload
+from vllm_autotune.facts import Candidate, Facts
+from vllm_autotune.outcome import Environment, Stable
+from vllm_autotune.report import Report, Trial
+from vllm_autotune.trial import Progress
+from vllm_autotune.tuner import Options, tune
+
+from .conftest import CONTEXT, Bench, environment
+from .nvml import CARD, TOTAL, FakeNvml
+
+SCRIPT = {"device": "cuda", "total_gib": 24, "weights_gib": 0.01, "kv_bytes_per_token": 4096}
+
+pytestmark = pytest.mark.usefixtures("nothing_open")
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    nvml = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(trial, "RETURN_SECONDS", 1.0)
+    return nvml
+
+
+@pytest.fixture
+def card(bench: Bench, nvml: FakeNvml) -> Bench:
+    engine = replace(bench.facts.engine, platform="cuda")
+    return replace(bench, facts=replace(bench.facts, devices=(CARD,), engine=engine))
+
+
+class Listener:
+    """Hears what a run says; `act` is done at every progress."""
+
+    def __init__(self, act: Any = lambda: None) -> None:
+        self.act = act
+        self.notes: list[str] = []
+        self.ends: list[Trial] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def begin(self, number: int, candidate: Candidate) -> None: ...
+
+    def progress(self, progress: Progress) -> None:
+        self.act()
+
+    def end(self, trial: Trial) -> None:
+        self.ends.append(trial)
+
+
+def tuned(facts: Facts, folder: Path, listener: Listener, **options: Any) -> Report:
+    how = Options(results=folder / "results", cache=folder / "cache", **options)
+    facts = replace(facts, workload=Workload(context=CONTEXT, min_context=CONTEXT))
+    return tune(facts, how, listener)[0]
+
+
+def test_a_card_whose_memory_comes_back_is_stable(card: Bench) -> None:
+    assert isinstance(card.trial(SCRIPT).outcome, Stable)
+
+
+def test_memory_that_does_not_come_back_is_the_surroundings_fault(
+    card: Bench, nvml: FakeNvml
+) -> None:
+    def take(_: Progress) -> None:
+        nvml.free = TOTAL - 3 * 2**30
+
+    outcome = card.trial(SCRIPT, show=take).outcome
+    assert isinstance(outcome, Environment)
+    assert outcome.cause == "memory_not_returned"
+    assert "3.0 GiB did not come back" in outcome.reason
+
+
+def test_a_trial_that_another_tenant_spoiled_is_made_again_once(
+    card: Bench, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tenant comes in the first launch and stays; the second launch sees no change."""
+    monkeypatch.setitem(tuner.__dict__, "BUSY_BYTES", 2**40)
+    for name, value in environment(SCRIPT).items():
+        monkeypatch.setenv(name, value)
+
+    def take() -> None:
+        nvml.free = TOTAL - 3 * 2**30
+
+    listener = Listener(take)
+    report = tuned(card.facts, card.folder, listener)
+    assert [t.outcome.kind for t in listener.ends] == ["environment", "stable"]
+    assert report.status == "stable"
+
+
+def test_a_card_that_others_use_is_refused_unless_it_is_allowed(
+    card: Bench, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(SCRIPT).items():
+        monkeypatch.setenv(name, value)
+    nvml.free = TOTAL - 4 * 2**30
+    busy = replace(card.facts, devices=(replace(CARD, free_bytes=nvml.free),))
+    report = tuned(busy, card.folder, Listener())
+    assert (report.status, report.launches) == ("environment", 0)
+    assert "others use NVIDIA L4 (GPU-0): 4.0 GiB of 24.0 GiB are taken" in report.reason
+    assert "--allow-busy" in report.hint
+    allowed = tuned(busy, card.folder, Listener(), allow_busy=True, resume=True)
+    assert allowed.status == "stable"

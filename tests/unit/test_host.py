@@ -1,0 +1,63 @@
+"""The host's memory: what counts as free, and when a trial must stop for its sake."""
+
+from pathlib import Path
+
+import pytest
+
+from vllm_autotune import device
+from vllm_autotune.config import LaunchConfig, Value
+from vllm_autotune.device import host_free_bytes, host_memory_bytes
+from vllm_autotune.host import LEAST, Watchdog
+from vllm_autotune.outcome import Environment, OutOfMemory
+
+GIB = 2**30
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cgroup that allows 1 GiB, of which 960 MiB are used: 700 MiB of them by files."""
+    (tmp_path / "memory.max").write_text(f"{GIB}\n")
+    (tmp_path / "memory.current").write_text(f"{960 * 2**20}\n")
+    stat = f"anon {260 * 2**20}\nactive_file {500 * 2**20}\ninactive_file {200 * 2**20}\n"
+    (tmp_path / "memory.stat").write_text(stat)
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    return tmp_path
+
+
+def test_files_that_the_kernel_keeps_in_memory_count_as_free(cgroup: Path) -> None:
+    assert host_memory_bytes() == GIB
+    assert host_free_bytes() == (1024 - 260) * 2**20
+
+
+def test_a_host_with_room_raises_no_alarm(cgroup: Path) -> None:
+    assert Watchdog.over(LaunchConfig("m"), "cpu").alarm("load") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "blamed"),
+    [
+        ("cpu", {}, True),
+        ("cuda", {}, False),
+        ("cuda", {"cpu-offload-gb": 0}, False),
+        ("cuda", {"cpu-offload-gb": 4.5}, True),
+        ("cuda", {"kv-offloading-size": "8"}, True),
+    ],
+)
+def test_only_a_candidate_that_fills_the_host_is_blamed(
+    cgroup: Path, kind: str, args: dict[str, Value], blamed: bool
+) -> None:
+    (cgroup / "memory.stat").write_text("anon 0\n")
+    watchdog = Watchdog.over(LaunchConfig("m", args), kind)
+    assert watchdog.floor_bytes == LEAST
+    alarm = watchdog.alarm("load")
+    assert isinstance(alarm, OutOfMemory if blamed else Environment)
+    assert alarm.phase == "load"
+    assert "64 MiB of the host's memory left, 128 MiB are kept free" in alarm.reason
+    if isinstance(alarm, OutOfMemory):
+        assert (alarm.where, alarm.shortfall_bytes) == ("host", 64 * 2**20)
+
+
+def test_a_candidate_that_has_loaded_nothing_yet_is_not_blamed(cgroup: Path) -> None:
+    (cgroup / "memory.stat").write_text("anon 0\n")
+    alarm = Watchdog.over(LaunchConfig("m"), "cpu").alarm("config")
+    assert isinstance(alarm, Environment)

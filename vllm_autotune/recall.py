@@ -1,0 +1,60 @@
+"""A recalled answer: whether it holds here and now, and what it means here."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import PurePath
+
+from .config import LaunchConfig, Value
+from .facts import Facts, command
+from .report import Report, Winner
+from .veto import veto
+
+# A winner that gave something up is looked for again once this much more memory is free.
+MORE_MEMORY = 1.1
+
+
+def still_valid(report: Report, facts: Facts) -> str | None:
+    """Return why a recalled answer cannot be used on these devices now, None if it can."""
+    winner = report.winner
+    if winner is None:
+        return "it has no winner"
+    vetoed = veto(_chosen(winner, facts.fixed), winner.env)
+    if vetoed is not None:
+        return f"it sets {vetoed[0]}: {vetoed[1]}"
+    if _model(report, winner, facts) is None:
+        return f"its model {winner.model} is not here"
+    needed, was = winner.valid_for.needed_bytes, winner.valid_for.budget_bytes
+    budget = min(facts.budget(d) for d in facts.devices[: winner.valid_for.count])
+    if budget < needed:
+        return f"it needs {needed / 2**30:.1f} GiB, {budget / 2**30:.1f} GiB may be used now"
+    if winner.gives_up and budget > was * MORE_MEMORY:
+        return "more memory is free now than when it was found: a better one may fit"
+    return None
+
+
+def here(report: Report, facts: Facts) -> Report:
+    """Return a valid answer with the words that start it here.
+
+    They are made anew: a file from elsewhere starts no other program than the engine at hand.
+    """
+    winner = report.winner
+    assert winner is not None
+    model = _model(report, winner, facts)
+    assert model is not None
+    config = LaunchConfig(model, winner.args, winner.env)
+    return replace(report, winner=replace(winner, model=model, argv=tuple(command(facts, config))))
+
+
+def _chosen(winner: Winner, fixed: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the flags that the user did not give."""
+    return {name: value for name, value in winner.args.items() if fixed.get(name) != value}
+
+
+def _model(report: Report, winner: Winner, facts: Facts) -> str | None:
+    """Return what the winner's model is called here: its key says that the weights are the same."""
+    if winner.model in facts.checkpoints:
+        return winner.model
+    if winner.model == report.model.path:
+        return facts.model
+    name = PurePath(winner.model).name
+    return next((model for model in facts.checkpoints if PurePath(model).name == name), None)

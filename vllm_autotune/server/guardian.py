@@ -1,0 +1,31 @@
+"""A small process that outlives us, and ends our server when we did not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from .leftovers import end_trial
+
+CODE = "import sys; from vllm_autotune.server.guardian import guard; guard(*sys.argv[1:])"
+
+
+def guard(trial: str, scratch: str) -> None:
+    """Wait until our parent is gone, however it went, and clean up behind its server.
+
+    Even SIGKILL closes the pipe that is our stdin.
+    """
+    sys.stdin.buffer.read()
+    end_trial(trial, Path(scratch))
+
+
+def start_guardian(trial: str, scratch: Path) -> subprocess.Popen[bytes]:
+    """Start the process that waits for our end; closing its stdin ends it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CODE, trial, str(scratch)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C at the terminal is not for it
+    )

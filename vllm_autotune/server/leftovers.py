@@ -1,0 +1,93 @@
+"""What a trial leaves if nobody cleans up: processes, shared memory, a scratch folder."""
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..owner import Owner
+from .processes import end_all, living
+from .shared_memory import remove_segments, segments_of
+
+PREFIX = "autotune-"
+OWNER = "owner.json"
+# A scratch folder without an owner was left in the moment it was made, if it is as old as this.
+UNOWNED_SECONDS = 3600.0
+
+
+def make_scratch(trial: str) -> Path:
+    """Make the folder for a trial's temporary files; whose it is stands in it.
+
+    Sockets live in it, and their paths may have 107 characters: it is kept short.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix=PREFIX))
+    document = {**Owner.this().document(), "trial": trial}
+    (scratch / OWNER).write_text(json.dumps(document), encoding="utf-8")
+    return scratch
+
+
+def end_trial(trial: str, scratch: Path) -> bool:
+    """End what carries the trial's marker, remove its shared memory and folder.
+
+    The folder stays while a process does, so that the next run finds both.
+    """
+    segments = segments_of(living(trial))
+    ended = end_all(lambda: living(trial))
+    if ended:
+        remove_segments(segments)
+        shutil.rmtree(scratch, ignore_errors=True)
+    return ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """What an autotune that is dead left of one trial."""
+
+    owner: Owner
+    trial: str
+    scratch: Path
+    processes: int
+
+    def remove(self) -> str:
+        """Clean it up, and nothing else; return in a sentence what was done."""
+        ended = end_trial(self.trial, self.scratch)
+        what = f"an autotune that was killed (pid {self.owner.pid}) left {self.scratch}"
+        if not self.processes:
+            return f"{what}: removed"
+        servers = f"{self.processes} process{'es' if self.processes > 1 else ''} of its server"
+        return f"{what} and {servers}: {'ended and removed' if ended else 'they cannot be killed'}"
+
+
+def leftovers() -> Iterator[Leftover]:
+    """Yield what autotunes of ours left that died of SIGKILL and whose guardian did as well.
+
+    Another user's folder is none of our business: it could name any trial, even our own.
+    """
+    for scratch in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+        with suppress(OSError):
+            status = scratch.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                continue
+            document = _document(scratch / OWNER)
+            owner = Owner.read(document)
+            if owner is None:
+                if time.time() - status.st_mtime > UNOWNED_SECONDS:
+                    scratch.rmdir()  # only if it is empty
+            elif owner.is_dead:
+                trial = str(document.get("trial"))
+                count = sum(1 for _ in living(trial))
+                yield Leftover(owner=owner, trial=trial, scratch=scratch, processes=count)
+
+
+def _document(path: Path) -> dict[str, object]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}

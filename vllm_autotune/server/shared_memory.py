@@ -1,0 +1,50 @@
+"""Segments in /dev/shm: they outlive the processes that made them, and take the host's memory."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+FOLDER = Path("/dev/shm")  # noqa: S108
+# What Python's multiprocessing, torch, NCCL and vLLM (its offloading buffer) call theirs.
+NAMES = ("psm_", "sem.mp-", "torch_", "nccl-", "vllm_")
+
+
+def all_segments() -> set[Path]:
+    """Return every segment with such a name, whosever it is."""
+    try:
+        return {path for path in FOLDER.iterdir() if path.name.startswith(NAMES)}
+    except OSError:
+        return set()
+
+
+def segments_of(processes: Iterable[psutil.Process]) -> set[Path]:
+    """Return the segments that these processes have mapped."""
+    return {path for process in processes for path in _mapped(process.pid)}
+
+
+def remove_segments(segments: Iterable[Path]) -> list[Path]:
+    """Remove those that are ours and that no living process has mapped; return them."""
+    left = all_segments().intersection(segments)
+    in_use = segments_of(psutil.process_iter()) if left else set()
+    removed = []
+    for path in left:
+        if path not in in_use:
+            with suppress(OSError):
+                if path.lstat().st_uid == os.geteuid():
+                    path.unlink()
+                    removed.append(path)
+    return removed
+
+
+def _mapped(pid: int) -> set[Path]:
+    prefix = f"{FOLDER}/"
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    lines = (line for line in maps.splitlines() if prefix in line and "(deleted)" not in line)
+    names = {line[line.index(prefix) + len(prefix) :] for line in lines}
+    return {FOLDER / name for name in names if "/" not in name}

@@ -1,0 +1,51 @@
+"""What a file from elsewhere may not make vLLM do: a ladder or a cached answer is only data.
+
+It may tune vLLM and its libraries. It may not load code, read or write files, choose devices,
+open ports or switch off a guard; whoever wants that says so after `--`, or in the environment.
+"""
+
+import re
+from collections.abc import Mapping
+
+from .config import Value
+
+ENV_PREFIXES = ("VLLM_", "CUDA_", "NCCL_", "TORCH_", "PYTORCH_", "OMP_")
+# Words of names such as VLLM_LOGGING_CONFIG_PATH, CUDA_INJECTION64_PATH, NCCL_NET_PLUGIN,
+# OMP_TOOL_LIBRARIES, VLLM_ALLOW_INSECURE_SERIALIZATION, CUDA_VISIBLE_DEVICES, VLLM_API_KEY.
+_WORDS = """
+ALLOW AUTOLOAD DEV DEVICE DEVICES DIR FILE HOME HOST INSECURE IP KEY LIBRARIES LIBRARY MODULE PATH
+PLUGIN PLUGINS PORT ROOT SO TOKEN TOOL TRACE URL
+"""
+ENV_WORDS = frozenset(_WORDS.split())
+# Flags of vLLM 0.6.6 to 0.33 that load code or files, or belong to whoever serves.
+_FLAGS = """
+additional-config allowed-headers allowed-local-media-path allowed-methods allowed-origins
+api-key chat-template code-revision config ec-transfer-config generation-config hf-token host
+io-processor-plugin kv-events-config kv-transfer-config logits-processors lora-modules middleware
+model model-loader-extra-config otlp-traces-endpoint port profiler-config prompt-adapters revision
+served-model-name tokenizer tokenizer-revision tool-server trust-remote-code uds
+"""
+FLAGS = frozenset(_FLAGS.split())
+FLAG_PARTS = re.compile(r"(?:^|-)(?:cls|plugin|path|dir|file|ssl)(?:-|$)")
+# A path, an address, or the dotted name of something in Python.
+POINTER = re.compile(r"/|\\|[A-Za-z_]\w*\.[A-Za-z_]")
+VETO_HINT = "it is only data: give what it cannot set after `--`, or in the environment"
+
+
+def veto(args: Mapping[str, Value], env: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the first name that may not be set so, and why; None if all may."""
+    for name, value in env.items():
+        if not name.startswith(ENV_PREFIXES):
+            return name, f"allowed are names that begin with {', '.join(ENV_PREFIXES)}"
+        if ENV_WORDS.intersection(re.split(r"[_\d]+", name.upper())):
+            return name, "it can load code, reach files or devices, or switch off a guard"
+        if POINTER.search(value):
+            return name, f"`{value}` points somewhere"
+    for name, setting in args.items():
+        flag = name.partition(".")[0].removeprefix("no-")
+        if flag in FLAGS or FLAG_PARTS.search(flag):
+            return name, "it can load code or files, or belongs to whoever serves"
+        text = " ".join(setting) if isinstance(setting, tuple) else str(setting)
+        if POINTER.search(text):
+            return name, f"`{text}` points somewhere"
+    return None
