@@ -25,6 +25,7 @@ from .outcome import (
     Phase,
     Stable,
 )
+from .pooling import pools
 from .probe import Patience, Target, is_healthy, served_length
 from .report import Trial
 from .server import READY_GRACE, Server, free_port, oom_kills
@@ -189,22 +190,13 @@ class _Launch:
         few = self._too_few_at_once()
         if few is not None:
             return few
-        checkpoint = self.facts.checkpoints[self.candidate.config.model]
-        target = Target(
-            url=self.url,
-            model=self.name,
-            max_model_len=length,
-            max_num_seqs=self.facts.sequences(self.candidate.config),
-            vocab_size=checkpoint.vocab_size,
-            kv_tokens=self.reader.readings.kv_tokens,
-            speaks=self.candidate.config.text("load-format") != "dummy",
-        )
         result = certify(
-            target,
+            self.target(length),
             self.facts.workload,
             patience=self.limits.patience,
             until=self.limits.until,
-            free_bytes=lambda: min(device.free_bytes(d) for d in self.devices),
+            free_bytes=self.free_bytes(server),
+            diagnosis=lambda: self.ended(server),
             say=lambda item: self.tick(time.monotonic() - self.began, f"probe: {item}"),
         )
         if isinstance(result, Certificate):
@@ -213,16 +205,45 @@ class _Launch:
         died = isinstance(result, Crashed)
         return self.last_words(server, LAST_WORDS_SECONDS if died else 0) or result
 
+    def target(self, length: int) -> Target:
+        config = self.candidate.config
+        checkpoint = self.facts.checkpoints[config.model]
+        return Target(
+            url=self.url,
+            model=self.name,
+            max_model_len=length,
+            max_num_seqs=self.facts.sequences(config),
+            max_num_batched_tokens=self.facts.batch_tokens(config),
+            vocab_size=checkpoint.vocab_size,
+            kv_tokens=self.reader.readings.kv_tokens,
+            speaks=config.text("load-format") != "dummy",
+            pooling=pools(config, checkpoint.architecture),
+        )
+
+    def free_bytes(self, server: Server) -> Callable[[], int]:
+        """Return what tells how much memory the server leaves free.
+
+        A CPU's memory is everyone's: there it is what the server left by its own growth.
+        """
+        if self.devices[0].kind == "cpu":
+            left = device.free_bytes(self.devices[0]) + server.resident_bytes()
+            return lambda: left - server.resident_bytes()
+        return lambda: min(device.free_bytes(d) for d in self.devices)
+
+    def ended(self, server: Server) -> FailedOutcome | None:
+        """Return what the log says the server died of, as soon as it says so."""
+        code = self.read(server)
+        return self.verdict(code) if code is not None else self.reader.terminal()
+
     def last_words(self, server: Server, seconds: float) -> FailedOutcome | None:
         """Wait a moment for the log to say why the server failed."""
         deadline = time.monotonic() + seconds
         while True:
-            code = self.read(server)
-            cause = self.verdict(code) if code is not None else self.reader.terminal()
+            cause = self.ended(server)
             if cause is not None:
                 return cause
             if time.monotonic() > deadline:
-                return self.verdict(code)
+                return self.verdict(server.exit_code)
             time.sleep(POLL_SECONDS)
 
     def verdict(self, code: int | None) -> FailedOutcome | None:

@@ -30,6 +30,9 @@ FAKE = Path(__file__).with_name("fake_vllm")
 COMMAND = (sys.executable, str(FAKE))
 CONTEXT = 2048
 SEQUENCES = 16
+BATCH = 512
+# 8 sequences of KV cache beside the weights and the rest.
+BUDGET_GIB = 1.25
 ARGS: Mapping[str, Value] = {
     "enforce-eager": True,
     "max-model-len": CONTEXT,
@@ -99,6 +102,7 @@ class Bench:
         argv = [*COMMAND, "--model", config.model, *config.flags(), "--port", str(port)]
         argv += ["--served-model-name", "tried"]
         name = f"{os.getpid()}-{port}"
+        script = {"budget_gib": BUDGET_GIB, **script}
         with Server(argv, environment(script), self.folder / "server.log", name) as server:
             url = f"http://127.0.0.1:{port}"
             deadline = time.monotonic() + 10
@@ -113,6 +117,7 @@ class Bench:
                 max_num_seqs=SEQUENCES,
                 vocab_size=self.facts.checkpoint.vocab_size,
                 kv_tokens=8 * CONTEXT,
+                max_num_batched_tokens=BATCH,
             )
 
 

@@ -21,7 +21,7 @@ ONLY = {
     "pynvml": "device.py",
     "subprocess": "server.py",
     "psutil": "server.py",
-    "httpx": "probe.py",
+    "httpx": "probe",
 }
 NEVER = ("torch", "vllm")
 NOT_AT_START = ("torch", "vllm", "pandas")

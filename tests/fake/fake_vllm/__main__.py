@@ -22,10 +22,14 @@ Modes while serving:
     stream_cut           the connection ends in the middle of a stream
     stream_no_usage      a stream without the usage chunk
     stream_no_done       a stream without [DONE]
+    stream_garbage       a stream with a line that is no event
+    wrong_finish         every answer ends for `stop`
     hang_full_length     a request of the full length waits for ever
     hang                 every generation waits for ever
     hang_all             every endpoint does
+    spin                 a generation has no end, but the counters move
     slow                 a generation takes `seconds`, but moves
+    spill                after `after` requests a token takes `seconds`
     collapse             decoding slows with the square of the running requests
     oom_line             an out-of-memory line in the log, but 200
     engine_restart       after `after` requests a new engine takes over, its counters at zero
@@ -42,6 +46,9 @@ Modes while serving:
     reset                every `every`-th connection is reset
     accepts_over_long    200 for a prompt longer than the context
     rejects_full_length  400 for a request of exactly the context
+    pooling              an embedding model: /v1/embeddings, and nothing else
+    empty_vector         its vectors hold nothing but zeros
+    text_only            400 for an image
 
 Modes of the process:
 

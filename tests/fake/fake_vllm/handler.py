@@ -87,8 +87,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = self.path.partition("?")[0]
-        if path not in ("/v1/completions", "/v1/chat/completions"):
+        pooling = self.api.script.is_on("pooling")
+        known = ("/v1/embeddings",) if pooling else ("/v1/completions", "/v1/chat/completions")
+        if path not in known:
             self.reply(404, {"detail": "Not Found"})
+            return
+        if pooling:
+            self.answer(lambda: self.embed(json.loads(content)))
             return
         chat = path.endswith("chat/completions")
         self.answer(lambda: self.complete(json.loads(content), chat))
@@ -145,11 +150,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(200, "<html>gateway</html>")
             return
         text = "" if script.is_on("empty_text") else "".join(texts)
-        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length"}
+        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": self.ending}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         document = self.envelope(body, chat, chunk=False)
         usage = self.usage(prompt, len(texts))
         self.reply(200, {**document, "choices": [choice], "usage": usage})
+
+    def embed(self, body: dict[str, Any]) -> None:
+        prompt = self.accepted_prompt({**body, "prompt": body["input"], "max_tokens": 0}, False)
+        list(self.api.scheduler.tokens(prompt, 0))
+        vector = [0.0 if self.api.script.is_on("empty_vector") else 0.5] * 8
+        data = [{"index": 0, "object": "embedding", "embedding": vector}]
+        usage = {"prompt_tokens": prompt, "total_tokens": prompt, "completion_tokens": 0}
+        self.reply(200, {"object": "list", "data": data, "usage": usage})
 
     def accepted_prompt(self, body: dict[str, Any], chat: bool) -> int:
         """Return the length of the prompt, or refuse the request as vLLM would."""
@@ -165,9 +178,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if too_high:
                 message = f"Token id {too_high[0]} is out of vocabulary"
                 raise Refusal(400, "BadRequestError", message)
+        if script.is_on("text_only") and "image_url" in str(body.get("messages")):
+            raise Refusal(400, "BadRequestError", "fake is not a multimodal model")
         prompt = count_tokens(body, chat)
         full = prompt + (body.get("max_tokens") or 16) >= length
-        over = prompt >= length and not script.is_on("accepts_over_long")
+        over = prompt >= length + script.is_on("pooling") and not script.is_on("accepts_over_long")
         if over or (script.is_on("rejects_full_length") and full):
             message = (
                 f"This model's maximum context length is {length} tokens. However, your prompt "
@@ -210,6 +225,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return 0
         return wanted // 2 if script.is_on("too_few_tokens") else wanted
 
+    @property
+    def ending(self) -> str:
+        return "stop" if self.api.script.is_on("wrong_finish") else "length"
+
     def usage(self, prompt: int, generated: int) -> dict[str, int]:
         if self.api.script.is_on("wrong_usage"):
             prompt += 7
@@ -240,6 +259,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             first = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
             self.event({**document, "choices": [first]})
         asked = body.get("max_completion_tokens") or body.get("max_tokens") or 16
+        if script.is_on("stream_garbage"):
+            self.chunk("<html>gateway</html>\n\n")
         count = 0
         try:
             for text in tokens:
@@ -250,7 +271,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 last = count == asked
                 shown = "" if script.is_on("empty_text") else text
                 piece = {"delta": {"content": shown}} if chat else {"text": shown}
-                end = {"index": 0, "logprobs": None, "finish_reason": "length" if last else None}
+                end = {"index": 0, "logprobs": None, "finish_reason": self.ending if last else None}
                 self.event({**document, "choices": [{**end, **piece}]})
         except OSError:
             if script.is_on("leak_blocks"):

@@ -9,24 +9,32 @@ from dataclasses import dataclass, field
 KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")  # renamed in 0.9.2
 PREEMPTIONS = ("vllm:num_preemptions_total",)
 PROMPT_TOKENS = ("vllm:prompt_tokens_total",)
+RUNNING = ("vllm:num_requests_running",)
+WAITING = ("vllm:num_requests_waiting",)
+# Up to 0.11, a request that waits for room is looked up in the prefix cache at every step.
+NO_PROGRESS = "prefix_cache"
 
 
 @dataclass
 class Watch:
     """The peaks and the last values of what `metrics` and `free_bytes` return.
 
-    `moved_at` is when a counter moved last.
+    `moved_at` is when a counter moved last, `busy` how many requests run or wait. Preemptions
+    and prompt tokens are those since the first sample.
     """
 
     metrics: Callable[[], Awaitable[str]]
     free_bytes: Callable[[], int] | None
     moved_at: float = field(default_factory=time.monotonic)
+    kv_usage: float | None = None
     kv_usage_peak: float | None = None
+    busy: int | None = None
     preemptions: int | None = None
-    prompt_tokens: float | None = None
+    prompt_tokens: int | None = None
+    free_now: int | None = None
     least_free_bytes: int | None = None
     _before: dict[str, float] = field(default_factory=dict)
-    _first_preemptions: float | None = None
+    _first: dict[str, float] = field(default_factory=dict)
 
     async def run(self, every: float) -> None:
         """Take a sample every so many seconds until cancelled."""
@@ -37,25 +45,38 @@ class Watch:
     async def sample(self) -> None:
         """Read the free memory and vLLM's metrics; what does not answer is left as it was."""
         if self.free_bytes:
-            free = await asyncio.to_thread(self.free_bytes)
+            free = self.free_now = await asyncio.to_thread(self.free_bytes)
             least = self.least_free_bytes
             self.least_free_bytes = free if least is None else min(free, least)
         with suppress(ValueError):
             self._read(_samples(await self.metrics()))
 
+    @property
+    def has_counters(self) -> bool:
+        """Tell whether the server shows any."""
+        return bool(self._before)
+
+    def moved(self) -> None:
+        """Note a sign of life."""
+        self.moved_at = time.monotonic()
+
     def _read(self, now: dict[str, float]) -> None:
-        if now and now != self._before:
-            self.moved_at = time.monotonic()
-        self._before = now
-        usage = _first(now, KV_USAGE)
+        telling = {name: value for name, value in now.items() if NO_PROGRESS not in name}
+        if telling and telling != self._before:
+            self.moved()
+        self._before = telling
+        running = _first(now, RUNNING)
+        self.busy = None if running is None else int(running + (_first(now, WAITING) or 0))
+        self.kv_usage = usage = _first(now, KV_USAGE)
         if usage is not None:
             self.kv_usage_peak = max(usage, self.kv_usage_peak or 0.0)
-        preemptions = _first(now, PREEMPTIONS)
-        if preemptions is not None:
-            if self._first_preemptions is None:
-                self._first_preemptions = preemptions
-            self.preemptions = int(preemptions - self._first_preemptions)
-        self.prompt_tokens = _first(now, PROMPT_TOKENS)
+        self._first = self._first or now
+        self.preemptions = self._since(now, PREEMPTIONS)
+        self.prompt_tokens = self._since(now, PROMPT_TOKENS)
+
+    def _since(self, now: dict[str, float], names: Sequence[str]) -> int | None:
+        value = _first(now, names)
+        return None if value is None else int(value - (_first(self._first, names) or 0))
 
 
 def _samples(text: str) -> dict[str, float]:

@@ -1,0 +1,57 @@
+"""What a server says of itself: its health, and the models it serves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from .reply import parsed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """A model as `/v1/models` lists it; `parent` is set for an adapter."""
+
+    name: str
+    max_model_len: int | None
+    parent: str | None
+
+
+def is_healthy(url: str, headers: Mapping[str, str] = {}) -> bool:
+    """Tell whether `/health` answers 200 within two seconds."""
+    try:
+        with httpx.Client(trust_env=False, timeout=2, headers=headers) as client:
+            return client.get(f"{url}/health").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def model_cards(url: str, headers: Mapping[str, str] = {}) -> list[ModelCard] | str:
+    """Return what `/v1/models` lists, or why it lists nothing."""
+    try:
+        with httpx.Client(trust_env=False, timeout=10, headers=headers) as client:
+            answer = client.get(f"{url}/v1/models")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return f"{type(error).__name__}: {error}"
+    cards = parsed(answer.text).get("data")
+    if answer.status_code != 200 or not isinstance(cards, list):
+        return f"/v1/models answers HTTP {answer.status_code}"
+    return [_card(card) for card in cards if isinstance(card, dict)]
+
+
+def _card(card: Mapping[str, Any]) -> ModelCard:
+    length, parent = card.get("max_model_len"), card.get("parent")
+    return ModelCard(
+        name=str(card.get("id")),
+        max_model_len=length if isinstance(length, int) else None,
+        parent=str(parent) if parent else None,
+    )
+
+
+def served_length(url: str, model: str, headers: Mapping[str, str] = {}) -> int | None:
+    """Return the context in tokens that `/v1/models` promises for `model`, None if it has none."""
+    cards = model_cards(url, headers)
+    if isinstance(cards, str):
+        return None
+    return next((card.max_model_len for card in cards if card.name == model), None)
