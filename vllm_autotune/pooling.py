@@ -1,4 +1,4 @@
-"""Does vLLM serve a model by pooling (embedding, classifying, ranking) rather than generating?"""
+"""Which models vLLM serves by pooling (embedding, classifying, ranking), not by generating."""
 
 from .config import LaunchConfig
 

@@ -36,18 +36,18 @@ def certify(
             Endpoint.of(target, patience or Patience(), free_bytes, diagnosis) as endpoint,
         ):
             kind = PoolingExamination if target.pooling else Examination
-            return await _examined(kind(target, workload, endpoint, say), say)
+            return await _examined(kind(target, workload, endpoint, say))
 
     return interruption.run(in_time())
 
 
 async def _examined(
-    examination: Examination, say: Callable[[str], None]
+    examination: Examination | PoolingExamination,
 ) -> Certificate | FailedOutcome:
     began = time.monotonic()
     checks: list[Check] = []
     for name, item in examination.items():
-        say(name)
+        examination.say(name)
         result = await item(name)
         if not isinstance(result, Check):
             return result

@@ -1,49 +1,30 @@
-"""The items of the certificate, one by one.
+"""The items of the certificate, one by one."""
 
-Prompts are token ids, random and unique, so that lengths are exact and the prefix cache can
-hide no work.
-"""
-
-import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from ..config import Workload
-from ..outcome import Check, Crashed, FailedOutcome, Speed
-from ..probe import Ask, Endpoint, Reply, Target, is_healthy, served_length
-from ..probe.reply import degraded
+from ..outcome import Check, FailedOutcome
+from ..probe import Ask, Reply
 from . import extras, judgement
-from .figures import measured
+from .examiner import LEAVER, Examiner
 from .judgement import Pace
-from .load import SHORT_OUTPUT, Load, Loads
+from .load import SHORT_OUTPUT, Load
 
 Item = Callable[[str], Awaitable[Check | FailedOutcome]]
 
 # Of so many short requests one by one, the fastest counts: what else runs here slows the others.
 ONE_BY_ONE = 3
-# A client leaves with so much of the KV cache in use that its blocks would be missed.
-LEAVER = 8
-# More of it in use, when nothing runs, is a leak.
-IDLE = 0.01
+# A soak looks at memory and the KV cache so many times.
+ROUNDS = 16
 QUESTION = "Say something."
 
 
 @dataclass
-class Examination:
-    """One certificate in the making."""
+class Examination(Examiner):
+    """The certificate of a model that generates."""
 
-    target: Target
-    workload: Workload
-    endpoint: Endpoint
-    say: Callable[[str], None] = lambda _: None
-    speeds: list[Speed] = field(default_factory=list)
-    requests: int = 0
-    prompt_tokens_read: int = 0
-    tokens_per_second: float = 0.0
     pace: Pace | None = None
-    dice: random.Random = field(default_factory=random.Random)
 
     def items(self) -> Iterator[tuple[str, Item]]:
         """Yield the items, the one most likely to kill as early as can be."""
@@ -99,6 +80,7 @@ class Examination:
         return slower or self.check(name, timed[1], began)
 
     async def timed(self, name: str) -> tuple[Pace, list[Reply]] | FailedOutcome:
+        """Send short requests one after the other; return the fastest, and all replies."""
         replies: list[Reply] = []
         best = float("inf")
         for _ in range(ONE_BY_ONE):
@@ -111,6 +93,7 @@ class Examination:
         return Pace(name=name, requests=1, seconds=best), replies
 
     async def full_context(self, name: str) -> Check | FailedOutcome:
+        """Send one request of exactly the context."""
         return await self.sent(name, self.loads.full(), figures=True)
 
     async def long_prompts(self, name: str) -> Check | FailedOutcome:
@@ -127,9 +110,11 @@ class Examination:
         return await self.completed(name, [ask])
 
     async def over_a_batch(self, name: str) -> Check | FailedOutcome:
+        """Send one token more than the engine takes in a step."""
         return await self.sent(name, self.loads.batch(+1))
 
     async def under_a_batch(self, name: str) -> Check | FailedOutcome:
+        """Send one token less than the engine takes in a step."""
         return await self.sent(name, self.loads.batch(-1))
 
     async def mixed(self, name: str) -> Check | FailedOutcome:
@@ -137,6 +122,7 @@ class Examination:
         return await self.sent(name, self.loads.mixed(), staggered=True)
 
     async def short_prompts(self, name: str) -> Check | FailedOutcome:
+        """Send as many short requests as the server runs at once."""
         began = time.monotonic()
         load = self.loads.short()
         result = await self.sent(name, load, figures=True)
@@ -160,19 +146,16 @@ class Examination:
         check = self.check(name, [*gone, *after], began)
         return await self.leak("after a client left in the middle of a stream") or check
 
-    async def over_long(self, name: str) -> Check | FailedOutcome:
-        """Send one token more than fits: the server must refuse it, and harm nothing."""
-        began = time.monotonic()
-        accepted = await self.endpoint.refusal(name, self.prompt(self.loads.over_long()))
-        return accepted or Check(name=name, requests=1, seconds=time.monotonic() - began)
-
     async def chat(self, name: str) -> Check | FailedOutcome:
+        """Ask through the chat template."""
         return await self.asked(name, QUESTION, stream=False)
 
     async def streamed_chat(self, name: str) -> Check | FailedOutcome:
+        """Ask through the chat template, and have the answer streamed."""
         return await self.asked(name, QUESTION, stream=True)
 
     async def image(self, name: str) -> Check | FailedOutcome:
+        """Ask about an image."""
         return await self.asked(name, extras.picture(self.dice), stream=False)
 
     async def own_requests(self, name: str) -> Check | FailedOutcome:
@@ -196,7 +179,7 @@ class Examination:
         while (left := began + seconds - time.monotonic()) > 0:
             self.say(f"{name}, {left / 60:.0f} min to go")
             lap_began = time.monotonic()
-            while time.monotonic() < min(lap_began + seconds / 16, began + seconds):
+            while time.monotonic() < min(lap_began + seconds / ROUNDS, began + seconds):
                 lap = await self.endpoint.complete(
                     name, self.asks(self.loads.mixed()), staggered=True
                 )
@@ -235,13 +218,9 @@ class Examination:
                 return self.check(name, replies, began)
 
     async def ordinary(self, name: str) -> Check | FailedOutcome:
+        """Send one more ordinary request, without a stream."""
         asks = self.asks(self.loads.first(), stream=False)
         return await self.completed(name, asks)
-
-    @property
-    def loads(self) -> Loads:
-        speed = self.tokens_per_second or float("inf")
-        return Loads(target=self.target, workload=self.workload, tokens_per_second=speed)
 
     async def asked(self, name: str, content: object, *, stream: bool) -> Check | FailedOutcome:
         """Ask through the chat template; a model without one is not asked."""
@@ -251,113 +230,3 @@ class Examination:
         if isinstance(reply, str):
             return Check(name=name, requests=0, seconds=0.0, note=reply)
         return self.check(name, [reply], began) if isinstance(reply, Reply) else reply
-
-    async def sent(
-        self, name: str, load: Load, *, staggered: bool = False, figures: bool = False
-    ) -> Check | FailedOutcome:
-        """Complete unique prompts of the lengths of a load."""
-        if not load.requests:
-            return Check(name=name, requests=0, seconds=0.0, note=load.note)
-        asks = self.asks(load)
-        return await self.completed(
-            name, asks, staggered=staggered, figures=figures, note=load.note
-        )
-
-    async def completed(
-        self,
-        name: str,
-        asks: list[Ask],
-        *,
-        staggered: bool = False,
-        figures: bool = False,
-        note: str | None = None,
-    ) -> Check | FailedOutcome:
-        began = time.monotonic()
-        replies = await self.endpoint.complete(name, asks, staggered=staggered)
-        if not isinstance(replies, list):
-            return replies
-        self.learn(replies, time.monotonic() - began, figures=figures)
-        return self.check(name, replies, began, note)
-
-    def learn(self, replies: list[Reply], seconds: float, *, figures: bool) -> None:
-        """Take the measure of what was answered."""
-        speed = measured(replies)
-        if speed is None:
-            return
-        if figures:
-            self.speeds.append(speed)
-        tokens = sum(reply.prompt_tokens + reply.output_tokens for reply in replies)
-        self.tokens_per_second = max(self.tokens_per_second, tokens / seconds)
-        self.endpoint.learn(1 / speed.prefill_tokens_per_second, speed.inter_token_seconds)
-
-    def asks(self, load: Load, *, stream: bool = True) -> list[Ask]:
-        return [
-            Ask(prompt=self.prompt(prompt), output=output, stream=stream)
-            for prompt, output in load.requests
-        ]
-
-    def check(
-        self, name: str, replies: list[Reply], began: float, note: str | None = None
-    ) -> Check:
-        seconds = time.monotonic() - began
-        read = sum(reply.prompt_tokens for reply in replies)
-        written = sum(reply.output_tokens for reply in replies)
-        self.requests += len(replies)
-        self.prompt_tokens_read += read
-        return Check(
-            name=name,
-            requests=len(replies),
-            prompt_tokens=read,
-            output_tokens=written,
-            seconds=seconds,
-            ttft_seconds=max((reply.ttft_seconds for reply in replies), default=None),
-            tokens_per_second=(read + written) / seconds,
-            note=note,
-        )
-
-    def prompt(self, length: int) -> list[int]:
-        """Return random token ids; the ends of the vocabulary hold special tokens."""
-        low, high = self.target.vocab_size // 20, max(2, self.target.vocab_size // 2)
-        return [self.dice.randrange(low, high) for _ in range(max(1, length))]
-
-    async def lows(self, before: list[int]) -> list[int]:
-        """Return the free memory after each round, with that of now."""
-        await self.endpoint.watch.sample()
-        free = self.endpoint.watch.free_now
-        return [*before, free] if free is not None else before
-
-    async def leak(self, after: str) -> FailedOutcome | None:
-        """Wait until nothing runs, and say whether blocks of the KV cache are still in use."""
-        if self.target.shared:
-            return None
-        tokens = self.target.kv_tokens or self.target.max_model_len
-        idle = min(IDLE, self.leaver_tokens / tokens / 2)
-        return judgement.kv_leak(await self.endpoint.settled(idle), idle, after)
-
-    @property
-    def leaver_tokens(self) -> int:
-        longest = self.target.max_model_len
-        return min(longest, max(2, (self.target.kv_tokens or longest) // LEAVER))
-
-    async def vital_signs(self) -> FailedOutcome | None:
-        """Ask for health and names once more, and compare the server's counters with ours."""
-        target = self.target
-        if not await asyncio.to_thread(is_healthy, target.url, target.headers):
-            reason = "after the probe /health does not answer 200"
-            return Crashed(cause="server_gone", phase="serving", reason=reason)
-        promised = await asyncio.to_thread(
-            served_length, target.url, target.model, target.headers
-        )
-        if promised != target.max_model_len:
-            reason = (
-                f"/v1/models promises {promised} tokens for {target.model}, "
-                f"not {target.max_model_len}"
-            )
-            return degraded("wrong_model", reason)
-        watch = self.endpoint.watch
-        await watch.sample()
-        counted = judgement.counted_too_few(watch.prompt_tokens, self.prompt_tokens_read)
-        if counted or target.shared:
-            return counted
-        storm = judgement.preemption_storm(watch.preemptions, self.requests)
-        return storm or await self.leak("after all requests")

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 from ..outcome import Check, Degraded, FailedOutcome
 from ..probe import POOLING
-from .examination import Examination, Item
+from .examination import Item
+from .examiner import Examiner
 
 
-class PoolingExamination(Examination):
-    """One certificate of a pooling model in the making."""
+class PoolingExamination(Examiner):
+    """The certificate of a model that pools."""
 
     def items(self) -> Iterator[tuple[str, Item]]:
         """Yield the items."""
@@ -31,19 +32,23 @@ class PoolingExamination(Examination):
         return result
 
     async def full_context(self, name: str) -> Check | FailedOutcome:
+        """Send one prompt of exactly the context."""
         return await self.embedded(name, 1, self.target.max_model_len)
 
     async def short_prompts(self, name: str) -> Check | FailedOutcome:
+        """Send as many short prompts as the server runs at once."""
         load = self.loads.short()
         length = sum(load.requests[0])
         return await self.embedded(name, len(load.requests), length, load.note)
 
     async def ordinary(self, name: str) -> Check | FailedOutcome:
+        """Send one more ordinary prompt."""
         return await self.embedded(name, 1, sum(self.loads.first().requests[0]))
 
     async def embedded(
         self, name: str, count: int, length: int, note: str | None = None
     ) -> Check | FailedOutcome:
+        """Have unique prompts embedded at once."""
         began = time.monotonic()
         replies = await self.endpoint.embed(name, [self.prompt(length) for _ in range(count)])
         if not isinstance(replies, list):

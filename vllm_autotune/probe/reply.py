@@ -133,7 +133,8 @@ def embedded(item: str, asked: int, began: float, now: float, text: str) -> Repl
         return degraded("wrong_tokens", reason, (text[:300],))
     numbers = _numbers(data[0]) if isinstance(data, list) and data else []
     if not any(numbers) or not all(map(math.isfinite, numbers)):
-        return degraded("empty_vector", f"`{item}`: the vector is empty or no number", (text[:300],))
+        reason = f"`{item}`: the vector is empty, or not all of it is numbers"
+        return degraded("empty_vector", reason, (text[:300],))
     return Reply(prompt_tokens=asked, output_tokens=0, began=began, times=(now,))
 
 
