@@ -153,6 +153,9 @@ class Trying:
     image: bool = False
 
 
+STANDARD = Trying()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """What the server must bear: lengths in tokens, and how many full-length sequences at once.
@@ -164,4 +167,4 @@ class Workload:
     min_context: int = 4096
     concurrency: int = 1
     output_tokens: int = 16
-    trying: Trying = Trying()
+    trying: Trying = STANDARD

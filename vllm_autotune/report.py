@@ -166,6 +166,11 @@ def trial_line(trial: Trial) -> str:
     return _trial_adapter().dump_json(trial).decode()
 
 
+def outcome_line(outcome: Outcome) -> str:
+    """Return an outcome as one line of JSON."""
+    return TypeAdapter(Outcome).dump_json(outcome).decode()
+
+
 def from_json(text: str) -> Report:
     """Read a report.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .checkpoint import Checkpoint, read_checkpoint
-from .config import LaunchConfig, Value, Workload, parse_arguments
+from .config import STANDARD, LaunchConfig, Trying, Value, Workload, parse_arguments
 from .device import detect, host_free_bytes
 from .engine import locate
 from .errors import BadUsage
@@ -41,6 +41,7 @@ class Request:
     context: int | None = None
     min_context: int | None = None
     concurrency: int = 1
+    trying: Trying = STANDARD
     gpus: str | None = None
     memory_limit: int | None = None
     headroom: int | None = None
@@ -109,7 +110,12 @@ def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Valu
         )
     if shortest is None:  # a length that was asked for is meant
         shortest = context or min(MIN_CONTEXT, max(1, wanted // 2))
-    return Workload(context=context, min_context=shortest, concurrency=request.concurrency)
+    return Workload(
+        context=context,
+        min_context=shortest,
+        concurrency=request.concurrency,
+        trying=request.trying,
+    )
 
 
 def _frugal(facts: Facts) -> Facts:

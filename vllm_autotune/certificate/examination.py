@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..outcome import Check, FailedOutcome
 from ..probe import Ask, Reply
 from . import extras, judgement
-from .examiner import LEAVER, Examiner
+from .examiner import Examiner
 from .judgement import Pace
 from .load import SHORT_OUTPUT, Load
 
@@ -15,6 +15,8 @@ Item = Callable[[str], Awaitable[Check | FailedOutcome]]
 
 # Of so many short requests one by one, the fastest counts: what else runs here slows the others.
 ONE_BY_ONE = 3
+# So many short requests make a round that is repeated.
+AGAIN = 8
 # A soak looks at memory and the KV cache so many times.
 ROUNDS = 16
 QUESTION = "Say something."
@@ -32,7 +34,7 @@ class Examination(Examiner):
         thorough = trying.effort != "quick"
         yield "one by one", self.one_by_one
         yield "full context", self.full_context
-        if thorough or not self.target.shared:
+        if not self.target.shared:
             yield "long prompts at once", self.long_prompts
         if trying.logprobs:
             yield "log probabilities of a full prompt", self.logprobs
@@ -134,10 +136,10 @@ class Examination(Examiner):
     async def leaver(self, name: str) -> Check | FailedOutcome:
         """Disconnect in the middle of a stream; what it held must come back."""
         began = time.monotonic()
-        length = self.leaver_tokens
-        output = min(16 * SHORT_OUTPUT, max(1, length // 2))
-        ask = Ask(prompt=self.prompt(length - output), output=output, leave_after=2)
-        gone = await self.endpoint.complete(name, [ask])
+        load = self.loads.leaver()
+        self.missed = load.tokens
+        asks = [replace(ask, leave_after=2) for ask in self.asks(load)]
+        gone = await self.endpoint.complete(name, asks)
         if not isinstance(gone, list):
             return gone
         after = await self.endpoint.complete(name, self.asks(self.loads.first()))
@@ -205,7 +207,7 @@ class Examination(Examiner):
         replies: list[Reply] = []
         lows = await self.lows([])
         while True:
-            few = Load(requests=self.loads.first().requests * LEAVER)
+            few = Load(requests=self.loads.first().requests * AGAIN)
             round_of = await self.endpoint.complete(name, self.asks(few))
             if not isinstance(round_of, list):
                 return round_of

@@ -18,15 +18,20 @@ from . import judgement
 from .figures import measured
 from .load import Load, Loads
 
-# A client leaves with so much of the KV cache in use that its blocks would be missed.
-LEAVER = 8
+# Where it is not known how much is in use, so much of the context is tried.
+CAREFUL = 8
+# So much of it may be in use on a server that others use.
+FULL = 0.9
 # More of it in use, when nothing runs, is a leak.
 IDLE = 0.01
 
 
 @dataclass
 class Examiner:
-    """Who sends the items to one server."""
+    """Who sends the items to one server.
+
+    `missed` are the tokens of a client that left: so many that never come back are a leak.
+    """
 
     target: Target
     workload: Workload
@@ -36,13 +41,27 @@ class Examiner:
     requests: int = 0
     prompt_tokens_read: int = 0
     tokens_per_second: float = 0.0
+    missed: int = 0
     dice: random.Random = field(default_factory=random.Random)
 
     @property
     def loads(self) -> Loads:
         """Return what to send, by the speed measured so far."""
         speed = self.tokens_per_second or float("inf")
-        return Loads(target=self.target, workload=self.workload, tokens_per_second=speed)
+        return Loads(
+            target=self.target,
+            workload=self.workload,
+            tokens_per_second=speed,
+            room=self.room if self.target.shared else None,
+        )
+
+    @property
+    def room(self) -> int:
+        """Return the tokens of KV cache that can be taken without pushing others out."""
+        longest, watch = self.target.max_model_len, self.endpoint.watch
+        if self.target.kv_tokens is None or watch.kv_usage is None:
+            return longest // CAREFUL if watch.busy else longest
+        return max(2, int((FULL - watch.kv_usage) * self.target.kv_tokens))
 
     async def sent(
         self, name: str, load: Load, *, staggered: bool = False, figures: bool = False
@@ -132,14 +151,8 @@ class Examiner:
         if self.target.shared:
             return None
         tokens = self.target.kv_tokens or self.target.max_model_len
-        idle = min(IDLE, self.leaver_tokens / tokens / 2)
+        idle = min(IDLE, (self.missed or tokens) / tokens / 2)
         return judgement.kv_leak(await self.endpoint.settled(idle), idle, after)
-
-    @property
-    def leaver_tokens(self) -> int:
-        """Return the length of the request whose client leaves."""
-        longest = self.target.max_model_len
-        return min(longest, max(2, (self.target.kv_tokens or longest) // LEAVER))
 
     async def vital_signs(self) -> FailedOutcome | None:
         """Ask for health and names once more, and compare the server's counters with ours."""

@@ -1,6 +1,7 @@
 """What is asked only of those who want it: requests of the user's own, and an image."""
 
 import base64
+import hashlib
 import json
 import random
 import struct
@@ -39,6 +40,15 @@ def read_requests(path: str) -> list[OwnRequest]:
     if not lines:
         raise BadUsage(f"--probe-file {path} holds no request", HINT)
     return [_request(path, number, line) for number, line in lines]
+
+
+def fingerprint(path: str) -> str:
+    """Return a digest of a file of requests, once each line of it was read.
+
+    Raises BadUsage, naming the line.
+    """
+    read_requests(path)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 HINT = 'each line is one JSON object: {"messages": [...]} or {"prompt": "..."}'

@@ -12,6 +12,8 @@ MOST_SHORT = 512
 MOST_MIXED = 8
 SHORT_PROMPT = 32
 SHORT_OUTPUT = 8
+# A client leaves with this fraction of the KV cache in use.
+LEAVER = 8
 # What is sent to a server that others use, or in a hurry.
 FEW = 4
 # Seconds one item should take by the speed measured: what there is time for, by effort.
@@ -36,15 +38,23 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loads:
-    """The loads for one server; `tokens_per_second` is the speed measured so far."""
+    """The loads for one server; `tokens_per_second` is the speed measured so far.
+
+    `room` is how many tokens others leave in the KV cache, None where there are no others.
+    """
 
     target: Target
     workload: Workload
     tokens_per_second: float = math.inf
+    room: int | None = None
 
     def full(self) -> Load:
-        """Return one request of exactly the context: never shortened."""
-        return Load(requests=(self._split(self.target.max_model_len),))
+        """Return one request of exactly the context, shortened only where others need the room."""
+        longest = self.target.max_model_len
+        if self.room is None or self.room >= longest:
+            return Load(requests=(self._split(longest),))
+        note = f"{self.room:,} of {longest:,} tokens: others use the KV cache"
+        return Load(requests=(self._split(self.room),), note=note)
 
     def first(self) -> Load:
         """Return one short request."""
@@ -53,12 +63,15 @@ class Loads:
     def long(self) -> Load:
         """Return prompts that fill the KV cache, as many at full length as are asked for."""
         longest, asked = self.target.max_model_len, self.workload.concurrency
-        tokens = self.target.kv_tokens or longest
+        tokens = self._cache
         wanted = max(2, asked, min(MOST_LONG, tokens // longest))
-        count = min(max(asked, self._affordable(wanted, longest)), self.target.max_num_seqs)
+        wanted = min(wanted, self.target.max_num_seqs)
+        count = min(wanted, max(asked, self._affordable(wanted, min(longest, tokens))))
+        if count < 2 and asked < 2:
+            return Load(requests=(), note=self._too_long(2 * longest))
         # Fewer that are at least as long as what fits fill the cache as well.
         length = longest if asked >= count else min(longest, max(2, tokens // count))
-        note = self._fewer(count, min(wanted, self.target.max_num_seqs))
+        note = self._fewer(count, wanted)
         return Load(requests=(self._split(length),) * count, note=note)
 
     def short(self) -> Load:
@@ -78,10 +91,10 @@ class Loads:
         output = self._output(min(longest, batch))
         count = math.ceil((batch + more) / max(1, longest - output))
         whole = batch + more + count * output
-        if count > self.target.max_num_seqs or whole > (self.target.kv_tokens or longest):
+        if count > self.target.max_num_seqs or whole > self._cache:
             return Load(requests=(), note=f"a batch of {batch:,} tokens cannot come together")
         if not self._affordable(1, whole):
-            return Load(requests=(), note=f"it would take {whole / self.tokens_per_second:.0f} s")
+            return Load(requests=(), note=self._too_long(whole))
         share, rest = divmod(batch + more, count)
         prompts = [share + (number < rest) for number in range(count)]
         return Load(requests=tuple((prompt, output) for prompt in prompts))
@@ -90,13 +103,19 @@ class Loads:
         """Return long and short requests in turn; all of them fit into the KV cache at once."""
         longest = self.target.max_model_len
         wanted = min(MOST_MIXED, self.target.max_num_seqs)
-        length = max(2, min(longest, 2 * (self.target.kv_tokens or longest) // (MOST_MIXED + 1)))
+        length = max(2, min(longest, 2 * self._cache // (MOST_MIXED + 1), self._in_time))
         pairs = max(1, self._affordable(wanted // 2, length))
         output = min(4 * self.workload.output_tokens, length // 2)
         long, short = (length - output, output), self._short()
         count = min(2 * pairs, wanted)
         requests = ((long, short) * pairs)[:count]
         return Load(requests=requests, note=self._fewer(count, wanted))
+
+    def leaver(self) -> Load:
+        """Return a request that takes enough of the KV cache to be missed, if it stays there."""
+        length = max(2, min(self.target.max_model_len, self._cache // LEAVER, self._in_time))
+        output = min(LEAVER * SHORT_OUTPUT, max(1, length // 2))
+        return Load(requests=((length - output, output),))
 
     def over_long(self) -> int:
         """Return the length of a prompt that does not fit by one token."""
@@ -115,6 +134,11 @@ class Loads:
         return max(1, min(self.workload.output_tokens, length // 2))
 
     @property
+    def _cache(self) -> int:
+        tokens = self.target.kv_tokens or self.target.max_model_len
+        return tokens if self.room is None else min(tokens, self.room)
+
+    @property
     def _gentle(self) -> bool:
         return self.target.shared or self.workload.trying.effort == "quick"
 
@@ -124,6 +148,17 @@ class Loads:
         if math.isinf(self.tokens_per_second):
             return wanted
         return min(wanted, int(seconds * self.tokens_per_second / tokens))
+
+    @property
+    def _in_time(self) -> int:
+        """Return the tokens there is time for: at least those of a short request."""
+        if math.isinf(self.tokens_per_second):
+            return self.target.max_model_len
+        seconds = SECONDS[self.workload.trying.effort]
+        return max(SHORT_PROMPT + SHORT_OUTPUT, int(seconds * self.tokens_per_second))
+
+    def _too_long(self, tokens: int) -> str:
+        return f"it would take about {tokens / self.tokens_per_second:.0f} s"
 
     def _fewer(self, count: int, wanted: int) -> str | None:
         return None if count == wanted else f"{count} at once instead of {wanted}"

@@ -13,13 +13,16 @@ from .. import __version__
 from ..interruption import interruptible
 from .options import (
     SETTINGS,
+    USUAL_EFFORT,
     cache_option,
     json_option,
+    probe_options,
     request_options,
     tuning_options,
 )
 
 if TYPE_CHECKING:
+    from ..config import Trying
     from ..facts import Facts
     from ..report import Report
     from ..survey import Request
@@ -155,22 +158,49 @@ def render(report: Path, form: str) -> None:
 @click.option("--gpus", help="GPUs to use, by index or UUID: 0,1.  [all visible]")
 @click.option("--vllm-python", help="Interpreter of the environment vLLM is in.")
 @click.option("--vllm-command", help="Words that start a server, instead of the usual.")
+@probe_options
+@click.option("--url", help="Probe the server that runs there; launch nothing.  [--probe quick]")
+@click.option("--model", help="With --url: the served name to probe.  [the first]")
+@click.option(
+    "--api-key",
+    envvar=["VLLM_API_KEY", "OPENAI_API_KEY"],
+    help="With --url: its key.  [VLLM_API_KEY, else OPENAI_API_KEY]",
+)
 @json_option
-def check(report: Path, as_json: bool, **where: str | None) -> None:
+def check(
+    report: Path,
+    as_json: bool,
+    url: str | None,
+    model: str | None,
+    api_key: str | None,
+    **what: Any,
+) -> None:
     """Start a report's winner again on this machine, and prove it again.
 
-    A folder stands for its newest report. Exit code 0: still stable, 1: not.
+    A folder stands for its newest report. With --url a running server is probed instead, gently:
+    others may be using it. Exit code 0: stable, 1: not.
     """
-    from ..console import Screen, sentence  # noqa: PLC0415
-    from ..outcome import Environment, Stable  # noqa: PLC0415
+    from ..console import Screen, print_outcome  # noqa: PLC0415
+    from ..outcome import Environment, Outcome, Stable  # noqa: PLC0415
     from ..recheck import recheck  # noqa: PLC0415
-    from ..report import find_report, trial_line  # noqa: PLC0415
+    from ..remote import probe_running  # noqa: PLC0415
+    from ..report import find_report, outcome_line, trial_line  # noqa: PLC0415
 
+    trying = _trying(what)
+    outcome: Outcome
     with Screen() as screen, interruptible():
-        trial = recheck(find_report(report), screen, **where)
-    click.echo(trial_line(trial) if as_json else sentence(trial.outcome))
-    if not isinstance(trial.outcome, Stable):
-        sys.exit(3 if isinstance(trial.outcome, Environment) else 1)
+        if url:
+            outcome = probe_running(url, model, api_key, trying, screen.progress)
+            line = outcome_line(outcome)
+        else:
+            trial = recheck(find_report(report), screen, trying, **what)
+            outcome, line = trial.outcome, trial_line(trial)
+    if as_json:
+        click.echo(line)
+    else:
+        print_outcome(outcome)
+    if not isinstance(outcome, Stable):
+        sys.exit(3 if isinstance(outcome, Environment) else 1)
 
 
 @cli.command()
@@ -305,8 +335,30 @@ def _plan_row(rung: Any, candidate: Any, why: str) -> dict[str, Any]:
 
 
 def _request(what: dict[str, Any]) -> "Request":
+    from ..config import STANDARD  # noqa: PLC0415
     from ..ladder import find_ladder, read_ladder  # noqa: PLC0415
     from ..survey import Request  # noqa: PLC0415
 
     ladder = read_ladder(find_ladder(what.pop("ladder"))).without(what.pop("skip"))
-    return Request(ladder=ladder, **what)
+    trying = _trying(what) or STANDARD
+    return Request(ladder=ladder, trying=trying, **what)
+
+
+def _trying(what: dict[str, Any]) -> "Trying | None":
+    """Take the options of the probe out of the others; return what they say, None if nothing."""
+    from ..certificate import fingerprint  # noqa: PLC0415
+    from ..config import Trying  # noqa: PLC0415
+
+    names = ("probe", "probe_logprobs", "probe_image", "probe_file")
+    effort, logprobs, image, file = (what.pop(name) for name in names)
+    if not (effort or logprobs or image or file):
+        return None
+    kind, minutes = effort or USUAL_EFFORT
+    return Trying(
+        effort=kind,
+        soak_minutes=minutes,
+        logprobs=logprobs,
+        image=image,
+        file=str(file.resolve()) if file else None,
+        digest=fingerprint(str(file)) if file else None,
+    )

@@ -1,7 +1,14 @@
 """Requests to a running server, and what it shows of itself. The only package that knows HTTP."""
 
 from .endpoint import CHAT, COMPLETIONS, POOLING, Ask, Endpoint
-from .listing import ModelCard, is_healthy, model_cards, served_length
+from .listing import (
+    ModelCard,
+    cache_tokens,
+    is_healthy,
+    model_cards,
+    served_length,
+    served_paths,
+)
 from .reply import Reply
 from .target import Patience, Target
 
@@ -15,7 +22,9 @@ __all__ = [
     "Patience",
     "Reply",
     "Target",
+    "cache_tokens",
     "is_healthy",
     "model_cards",
     "served_length",
+    "served_paths",
 ]

@@ -1,12 +1,14 @@
 """What a server says of itself: its health, and the models it serves."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from .reply import parsed
+from .watch import cache_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,21 @@ def _card(card: Mapping[str, Any]) -> ModelCard:
         max_model_len=length if isinstance(length, int) else None,
         parent=str(parent) if parent else None,
     )
+
+
+def served_paths(url: str, headers: Mapping[str, str] = {}) -> frozenset[str]:
+    """Return the endpoints a server says it has; nothing where it does not say."""
+    with suppress(httpx.HTTPError), httpx.Client(trust_env=False, timeout=10) as client:
+        paths = parsed(client.get(f"{url}/openapi.json", headers=headers).text).get("paths")
+        return frozenset(paths) if isinstance(paths, dict) else frozenset()
+    return frozenset()
+
+
+def cache_tokens(url: str, headers: Mapping[str, str] = {}) -> int | None:
+    """Return how many tokens the KV cache holds by `/metrics`, None where it does not say."""
+    with suppress(httpx.HTTPError), httpx.Client(trust_env=False, timeout=10) as client:
+        return cache_size(client.get(f"{url}/metrics", headers=headers).text)
+    return None
 
 
 def served_length(url: str, model: str, headers: Mapping[str, str] = {}) -> int | None:

@@ -33,14 +33,15 @@ class Target:
 class Patience:
     """How long a server's counters may stand still before it counts as hung, in seconds.
 
-    They move once per step of the engine, and a CPU may compute minutes on one batch: wait
-    `factor` times what the step should take by the speed measured so far, but `least` at the
-    least; `most` is for the time before anything was measured. What moves but never ends may
+    They move once per step of the engine, and a CPU may compute minutes on one batch (seen: 90 s
+    for 2048 tokens, five times what a prompt of 32 foretold): wait `factor` times what the step
+    should take by the speed measured so far, but `least` at the least; `most` is for the time
+    before anything was measured. What moves but never ends may
     take `endless` times as long as it should, or that many times `least`. Counters are looked
     at every `every` seconds.
     """
 
-    factor: float = 10.0
+    factor: float = 20.0
     least: float = 60.0
     most: float = 600.0
     endless: float = 20.0

@@ -79,6 +79,25 @@ class Watch:
         return None if value is None else int(value - (_first(self._first, names) or 0))
 
 
+def cache_size(text: str) -> int | None:
+    """Return how many tokens the KV cache holds, None where the metrics do not say.
+
+    vllm:cache_config_info: `kv_cache_size_tokens` from 0.26, blocks and their size before.
+    """
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
+
+    with suppress(ValueError):
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "vllm:cache_config_info":
+                    labels = sample.labels
+                    if labels.get("kv_cache_size_tokens", "").isdecimal():
+                        return int(labels["kv_cache_size_tokens"])
+                    with suppress(KeyError):
+                        return int(labels["num_gpu_blocks"]) * int(labels["block_size"])
+    return None
+
+
 def _samples(text: str) -> dict[str, float]:
     """Return vLLM's own metrics by name, summed over labels."""
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
