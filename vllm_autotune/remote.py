@@ -14,6 +14,7 @@ from .probe import (
     Patience,
     Target,
     cache_tokens,
+    context_of,
     model_cards,
     served_paths,
 )
@@ -66,7 +67,7 @@ def _target(url: str, model: str | None, api_key: str | None) -> Target:
         hint = "check the address; a server with a key wants --api-key or VLLM_API_KEY"
         raise NoServer(f"no server at {url}: {cards}", hint)
     card = _card(url, cards, model)
-    length = card.max_model_len or _parent_length(cards, card)
+    length = context_of(card.name, cards)
     if length is None:
         raise NoServer(
             f"the server at {url} does not say the context of {card.name}",
@@ -95,8 +96,3 @@ def _card(url: str, cards: list[ModelCard], model: str | None) -> ModelCard:
             f"the server at {url} does not serve {model or 'a model'}", f"it has {names}"
         )
     return wanted[0]
-
-
-def _parent_length(cards: list[ModelCard], card: ModelCard) -> int | None:
-    lengths = [c.max_model_len for c in cards if c.name == card.parent or c.parent is None]
-    return next((length for length in lengths if length), None)

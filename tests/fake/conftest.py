@@ -95,12 +95,12 @@ class Bench:
         return run_trial(self.facts, candidate, 1, log, Limits(**limits), show)
 
     @contextmanager
-    def serving(self, **script: object) -> Iterator[Target]:
-        """Start a fake, wait until it is healthy, and stop it in the end."""
+    def serving(self, *words: str, **script: object) -> Iterator[Target]:
+        """Start a fake with further words, wait until it is healthy, and stop it in the end."""
         port = free_port()
         config = LaunchConfig(self.facts.model, ARGS, {})
         argv = [*COMMAND, "--model", config.model, *config.flags(), "--port", str(port)]
-        argv += ["--served-model-name", "tried"]
+        argv += ["--served-model-name", "tried", *words]
         name = f"{os.getpid()}-{port}"
         script = {"budget_gib": BUDGET_GIB, **script}
         with Server(argv, environment(script), self.folder / "server.log", name) as server:

@@ -4,6 +4,7 @@ from .endpoint import CHAT, COMPLETIONS, POOLING, Ask, Endpoint
 from .listing import (
     ModelCard,
     cache_tokens,
+    context_of,
     is_healthy,
     model_cards,
     served_length,
@@ -23,6 +24,7 @@ __all__ = [
     "Reply",
     "Target",
     "cache_tokens",
+    "context_of",
     "is_healthy",
     "model_cards",
     "served_length",

@@ -176,6 +176,7 @@ class Endpoint:
             prompt_tokens=len(ask.prompt),
             output_tokens=ask.output,
             speaks=self.target.speaks,
+            prompt_logprobs="prompt_logprobs" in ask.more,
         )
         try:
             return await self._request(

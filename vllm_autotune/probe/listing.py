@@ -1,6 +1,6 @@
 """What a server says of itself: its health, and the models it serves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +69,14 @@ def cache_tokens(url: str, headers: Mapping[str, str] = {}) -> int | None:
 def served_length(url: str, model: str, headers: Mapping[str, str] = {}) -> int | None:
     """Return the context in tokens that `/v1/models` promises for `model`, None if it has none."""
     cards = model_cards(url, headers)
-    if isinstance(cards, str):
-        return None
-    return next((card.max_model_len for card in cards if card.name == model), None)
+    return None if isinstance(cards, str) else context_of(model, cards)
+
+
+def context_of(model: str, cards: Sequence[ModelCard]) -> int | None:
+    """Return the context of a listed model; an adapter has that of its base."""
+    for card in cards:
+        if card.name == model:
+            bases = [c for c in cards if card.parent and c.parent is None]
+            lengths = (c.max_model_len for c in [card, *bases])
+            return next((length for length in lengths if length), None)
+    return None

@@ -41,6 +41,7 @@ class Answer:
     usage: dict[str, Any] = field(default_factory=dict)
     text: str = ""
     finish_reason: str | None = None
+    prompt_logprobs: int = 0
     done: bool = False
     error: str | None = None
     malformed: str | None = None
@@ -73,6 +74,7 @@ class Answer:
             choice = choices[0]
             self.text = self.text or _text(choice)
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            self.prompt_logprobs = len(choice.get("prompt_logprobs") or ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,7 @@ class Expected:
     prompt_tokens: int | None
     output_tokens: int | None
     speaks: bool = True
+    prompt_logprobs: bool = False
 
     def verdict(self, answer: Answer) -> Reply | FailedOutcome:
         """Return the answer as a reply, or what is wrong with it."""
@@ -100,6 +103,12 @@ class Expected:
         if self.speaks and not answer.text and written >= TELLING_TOKENS:
             reason = f"`{self.item}`: {written} tokens came back without any text"
             return degraded("empty_text", reason)
+        if self.prompt_logprobs and answer.prompt_logprobs != self.prompt_tokens:
+            reason = (
+                f"`{self.item}`: {self.prompt_tokens} prompt tokens got "
+                f"{answer.prompt_logprobs} log probabilities"
+            )
+            return degraded("no_logprobs", reason)
         if self.output_tokens is not None and answer.finish_reason != "length":
             reason = f"`{self.item}`: it ended for `{answer.finish_reason}`, not for its length"
             return degraded("wrong_finish", reason)

@@ -40,6 +40,8 @@ Modes while serving:
     metrics_missing      404 for /metrics
     metrics_frozen       counters that never move
     health_lies          after `after` requests the engine is dead, and /health still 200
+    occupied             others hold 13 of 16 parts of the KV cache
+    tells_key            its errors repeat the key it was given
     memory_creep         every request keeps `creep_mib` MiB more
     leak_blocks          the blocks of a client that left in a stream stay taken
     rate_limit           429 when more than `limit` requests run
@@ -49,6 +51,7 @@ Modes while serving:
     pooling              an embedding model: /v1/embeddings, and nothing else
     empty_vector         its vectors hold nothing but zeros
     text_only            400 for an image
+    no_logprobs          no log probabilities for the prompt
 
 Modes of the process:
 

@@ -79,6 +79,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             names = self.api.models
             text = self.api.scheduler.metrics(names[0], card.utilization, card.block)
             self.reply(200, text, "text/plain; version=1.0.0; charset=utf-8")
+        elif path == "/openapi.json":
+            self.reply(200, {"paths": {each: {} for each in self.paths}})
         elif path == "/version":
             self.reply(200, {"version": script.version})
         else:
@@ -87,16 +89,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = self.path.partition("?")[0]
-        pooling = self.api.script.is_on("pooling")
-        known = ("/v1/embeddings",) if pooling else ("/v1/completions", "/v1/chat/completions")
-        if path not in known:
+        if path not in self.paths:
             self.reply(404, {"detail": "Not Found"})
             return
-        if pooling:
+        if path == "/v1/embeddings":
             self.answer(lambda: self.embed(json.loads(content)))
             return
         chat = path.endswith("chat/completions")
         self.answer(lambda: self.complete(json.loads(content), chat))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        if self.api.script.is_on("pooling"):
+            return ("/v1/embeddings",)
+        return ("/v1/completions", "/v1/chat/completions")
 
     def answer(self, work: Any) -> None:
         try:
@@ -127,12 +133,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             }
             for name in self.api.models
         ]
+        parent = {"parent": self.api.models[0], "max_model_len": None}
+        cards += [{**cards[0], "id": name, **parent} for name in self.api.adapters]
         self.reply(200, {"object": "list", "data": cards})
 
     def complete(self, body: dict[str, Any], chat: bool) -> None:
         script, scheduler = self.api.script, self.api.scheduler
         if script.is_on("hang_all"):
             self.api.stop.wait()
+        if script.is_on("tells_key"):
+            raise Refusal(403, "Forbidden", f"{self.headers.get('Authorization')} may not do this")
         prompt = self.accepted_prompt(body, chat)
         with scheduler.changed:
             scheduler.requests += 1
@@ -152,6 +162,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         text = "" if script.is_on("empty_text") else "".join(texts)
         choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": self.ending}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        if body.get("prompt_logprobs") and not script.is_on("no_logprobs"):
+            choice["prompt_logprobs"] = [
+                None,
+                *({"1": {"logprob": -1.0}} for _ in range(prompt - 1)),
+            ]
         document = self.envelope(body, chat, chunk=False)
         usage = self.usage(prompt, len(texts))
         self.reply(200, {**document, "choices": [choice], "usage": usage})
@@ -168,7 +183,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Return the length of the prompt, or refuse the request as vLLM would."""
         script, length = self.api.script, self.api.scheduler.max_model_len
         model = body.get("model")
-        if model is not None and model not in self.api.models:
+        if model is not None and model not in [*self.api.models, *self.api.adapters]:
             aliases = ", ".join(self.api.models)
             message = f"The model `{model}` does not exist. Valid aliases: {aliases}."
             raise Refusal(404, "NotFoundError", message, "model")

@@ -23,6 +23,8 @@ class Scheduler:
         self.changed = threading.Condition()
         self.dead = threading.Event()
         self.used = self.running = self.waiting = self.requests = self.lookups = 0
+        if script.is_on("occupied"):
+            self.used = kv_tokens * 13 // 16
         self.reset_counters()
 
     def reset_counters(self) -> None:
