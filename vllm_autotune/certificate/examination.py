@@ -187,7 +187,7 @@ class Examination(Examiner):
                 )
                 if not isinstance(lap, list):
                     return lap
-                took = time.monotonic() - max(lap_began, min(reply.began for reply in lap))
+                took = time.monotonic() - min(reply.began for reply in lap)
                 pace = Pace(name="soak", requests=len(lap), seconds=took)
                 slower = fastest and judgement.collapse(fastest, pace)
                 if slower:

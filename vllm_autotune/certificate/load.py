@@ -86,7 +86,7 @@ class Loads:
     def batch(self, more: int) -> Load:
         """Return prompts that together have `more` tokens than one step of the engine takes."""
         batch, longest = self.target.max_num_batched_tokens, self.target.max_model_len
-        if not batch:
+        if not batch or batch < 2:
             return Load(requests=(), note="the size of a batch is not known")
         output = self._output(min(longest, batch))
         count = math.ceil((batch + more) / max(1, longest - output))
@@ -101,19 +101,19 @@ class Loads:
 
     def mixed(self) -> Load:
         """Return long and short requests in turn; all of them fit into the KV cache at once."""
-        longest = self.target.max_model_len
+        short, cache = self._short(), self._cache * 8 // 9  # the last block of each is not full
+        wanted = max(1, min(MOST_MIXED // 2, cache // (2 * sum(short))))
+        length = min(self.target.max_model_len, cache // wanted - sum(short), self._in_time // 2)
+        pairs = max(1, self._affordable(wanted, max(2, length) + sum(short)))
+        output = max(1, min(4 * self.workload.output_tokens, length // 2))
+        requests = ((max(1, length - output), output), short) * pairs
         wanted = min(MOST_MIXED, self.target.max_num_seqs)
-        length = max(2, min(longest, 2 * self._cache // (MOST_MIXED + 1), self._in_time))
-        pairs = max(1, self._affordable(wanted // 2, length))
-        output = min(4 * self.workload.output_tokens, length // 2)
-        long, short = (length - output, output), self._short()
-        count = min(2 * pairs, wanted)
-        requests = ((long, short) * pairs)[:count]
-        return Load(requests=requests, note=self._fewer(count, wanted))
+        note = self._fewer(min(len(requests), wanted), wanted)
+        return Load(requests=requests[: self.target.max_num_seqs], note=note)
 
     def leaver(self) -> Load:
         """Return a request that takes enough of the KV cache to be missed, if it stays there."""
-        length = max(2, min(self.target.max_model_len, self._cache // LEAVER, self._in_time))
+        length = max(2, min(self.target.max_model_len, self._cache // LEAVER, self._in_time // 4))
         output = min(LEAVER * SHORT_OUTPUT, max(1, length // 2))
         return Load(requests=((length - output, output),))
 
