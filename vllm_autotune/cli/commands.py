@@ -160,7 +160,7 @@ def render(report: Path, form: str) -> None:
 @click.option("--vllm-command", help="Words that start a server, instead of the usual.")
 @probe_options
 @click.option("--url", help="Probe the server that runs there; launch nothing.  [--probe quick]")
-@click.option("--model", help="With --url: the served name to probe.  [the first]")
+@click.option("--served-model-name", help="With --url: the name to probe.  [the first]")
 @click.option(
     "--api-key",
     envvar=["VLLM_API_KEY", "OPENAI_API_KEY"],
@@ -171,7 +171,7 @@ def check(
     report: Path,
     as_json: bool,
     url: str | None,
-    model: str | None,
+    served_model_name: str | None,
     api_key: str | None,
     **what: Any,
 ) -> None:
@@ -190,7 +190,7 @@ def check(
     outcome: Outcome
     with Screen() as screen, interruptible():
         if url:
-            outcome = probe_running(url, model, api_key, trying, screen.progress)
+            outcome = probe_running(url, served_model_name, api_key, trying, screen.progress)
             line = outcome_line(outcome)
         else:
             trial = recheck(find_report(report), screen, trying, **what)
