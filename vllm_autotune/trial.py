@@ -218,6 +218,7 @@ class _Launch:
             kv_tokens=self.reader.readings.kv_tokens,
             speaks=config.text("load-format") != "dummy",
             pooling=pools(config, checkpoint.architecture),
+            spilled=self.devices[0].kind != "cpu",
         )
 
     def free_bytes(self, server: Server) -> Callable[[], int]:

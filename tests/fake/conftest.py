@@ -38,7 +38,7 @@ ARGS: Mapping[str, Value] = {
     "max-model-len": CONTEXT,
     "max-num-seqs": SEQUENCES,
 }
-PATIENCE = Patience(least=1.5, most=1.5, every=0.1)
+PATIENCE = Patience(factor=3, least=1.5, most=1.5, every=0.1)
 
 
 @pytest.fixture

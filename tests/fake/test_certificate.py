@@ -1,13 +1,15 @@
 """What the certificate makes of servers: the sound are stable, and none that misbehaves is."""
 
+from dataclasses import replace
+
 import pytest
 
 from vllm_autotune.certificate import certify
-from vllm_autotune.config import Trying, Workload
-from vllm_autotune.outcome import Certificate, Degraded, FailedOutcome, Hung
+from vllm_autotune.config import Trying, Value, Workload
+from vllm_autotune.outcome import Certificate, Degraded, FailedOutcome, Hung, Stable
 from vllm_autotune.probe import Patience
 
-from .conftest import CONTEXT, PATIENCE, SEQUENCES, Bench
+from .conftest import ARGS, CONTEXT, PATIENCE, SEQUENCES, Bench
 
 QUICK = Workload(trying=Trying(effort="quick"))
 ITEMS = {
@@ -123,7 +125,7 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
         *("degraded", "kv_leak", "stayed in use after a client left"),
     ),
     "many at once far slower than one by one": (
-        {"mode": "collapse", "decode_tokens_per_second": 1000},
+        {"mode": "collapse", "decode_tokens_per_second": 640},
         *("degraded", "collapse", "many short prompts"),
     ),
     "slower for good once it was full": (
@@ -145,9 +147,11 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
 }
 
 
-def certified(bench: Bench, script: dict[str, object]) -> Certificate | FailedOutcome:
+def certified(
+    bench: Bench, script: dict[str, object], *, spilled: bool = False
+) -> Certificate | FailedOutcome:
     with bench.serving(**script) as target:
-        return certify(target, Workload(), patience=PATIENCE)
+        return certify(replace(target, spilled=spilled), Workload(), patience=PATIENCE)
 
 
 def test_a_good_server_survives_every_item(bench: Bench) -> None:
@@ -214,7 +218,7 @@ def test_metrics_of_another_version_are_no_failure(bench: Bench, mode: str) -> N
 @pytest.mark.parametrize("way", MISBEHAVIOUR)
 def test_misbehaviour_gets_its_verdict(bench: Bench, way: str) -> None:
     script, kind, cause, words = MISBEHAVIOUR[way]
-    result = certified(bench, script)
+    result = certified(bench, script, spilled=cause == "collapse")
     assert not isinstance(result, Certificate), "called stable"
     assert (result.kind, result.cause, result.phase) == (kind, cause, "serving")
     assert words in result.reason
@@ -226,6 +230,84 @@ def test_memory_that_falls_at_every_request_is_not_called_stable(bench: Bench) -
     assert isinstance(outcome, Degraded), outcome
     assert outcome.cause == "memory_creep"
     assert "MiB, each one more" in outcome.reason
+
+
+def test_what_only_some_need_is_asked_where_it_is_wanted(bench: Bench) -> None:
+    wanted = Workload(trying=Trying(effort="quick", logprobs=True, image=True))
+    with bench.serving() as target:
+        result = certify(target, wanted, patience=PATIENCE)
+    assert isinstance(result, Certificate), result
+    checks = {check.name: check for check in result.checks}
+    assert checks["log probabilities of a full prompt"].prompt_tokens == CONTEXT - 1
+    assert checks["image"].requests == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "cause"), [("no_logprobs", "no_logprobs"), ("text_only", "request_refused")]
+)
+def test_what_is_wanted_and_not_served_is_not_called_stable(
+    bench: Bench, mode: str, cause: str
+) -> None:
+    wanted = Workload(trying=Trying(effort="quick", logprobs=True, image=True))
+    with bench.serving(mode=mode) as target:
+        result = certify(target, wanted, patience=PATIENCE)
+    assert isinstance(result, Degraded), result
+    assert result.cause == cause
+
+
+def test_a_soak_repeats_the_load_for_as_long_as_it_was_told(bench: Bench) -> None:
+    soak = Workload(trying=Trying(effort="soak", soak_minutes=0.05))
+    said: list[str] = []
+    with bench.serving() as target:
+        result = certify(target, soak, patience=PATIENCE, say=said.append)
+    assert isinstance(result, Certificate), result
+    check = next(check for check in result.checks if check.name == "soak")
+    assert check.seconds >= 3
+    assert check.requests > 8
+    assert "soak, 0 min to go" in said
+
+
+def test_a_soak_finds_what_falls_slowly(bench: Bench) -> None:
+    """Too slow for the rounds of a standard probe: the memory falls by itself."""
+    free = iter(range(2**40, 0, -(2**20)))
+    soak = Workload(trying=Trying(effort="soak", soak_minutes=0.05))
+    with bench.serving() as target:
+        result = certify(target, soak, patience=PATIENCE, free_bytes=lambda: next(free))
+    assert isinstance(result, Degraded), result
+    assert result.cause == "memory_creep"
+
+
+EMBEDDING: dict[str, Value] = {**ARGS, "runner": "pooling"}
+
+
+def test_an_embedding_model_gets_a_certificate_of_its_own(bench: Bench) -> None:
+    outcome = bench.trial({"mode": "pooling"}, EMBEDDING).outcome
+    assert isinstance(outcome, Stable), outcome
+    checks = {check.name: check for check in outcome.certificate.checks}
+    assert checks["full context"].prompt_tokens == CONTEXT
+    assert checks["many short prompts"].requests == SEQUENCES
+    assert "chat" not in checks
+
+
+@pytest.mark.parametrize(
+    ("script", "cause"),
+    [
+        ({"mode": "pooling empty_vector"}, "empty_vector"),
+        ({"mode": "pooling accepts_over_long"}, "over_long_accepted"),
+        ({"mode": ""}, "request_refused"),
+    ],
+)
+def test_an_embedding_model_that_misbehaves_is_not_called_stable(
+    bench: Bench, script: dict[str, object], cause: str
+) -> None:
+    outcome = bench.trial(script, EMBEDDING).outcome
+    assert isinstance(outcome, Degraded), outcome
+    assert outcome.cause == cause
+
+
+def test_adapters_and_names_of_the_users_own_are_no_hindrance(bench: Bench) -> None:
+    args: dict[str, Value] = {**ARGS, "enable-lora": True, "lora-modules": "tuned=/adapters/tuned"}
+    assert isinstance(bench.trial({}, args).outcome, Stable)
 
 
 def test_a_quick_probe_leaves_out_what_takes_long(bench: Bench) -> None:

@@ -9,6 +9,8 @@ class Target:
 
     With dummy weights it need not `speak`: their tokens may stand for no text. A `shared` one
     serves others meanwhile: it is not filled up, and what they do to it is not held against it.
+    One whose memory may have been `spilled` to the host by the driver is judged by its speed; on
+    a CPU there is nowhere to spill to, and whatever else runs slows it.
     """
 
     url: str
@@ -21,6 +23,7 @@ class Target:
     speaks: bool = True
     pooling: bool = False
     shared: bool = False
+    spilled: bool = False
     api_key: str | None = field(default=None, repr=False)
 
     @property
