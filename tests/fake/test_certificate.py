@@ -109,7 +109,7 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
         *("crashed", "server_error", "HTTP 500"),
     ),
     "429 under load": (
-        {"mode": "rate_limit"},
+        {"mode": "rate_limit", "decode_tokens_per_second": 100},
         *("degraded", "request_refused", "HTTP 429"),
     ),
     "connections that are reset": (
