@@ -4,7 +4,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import device
@@ -96,6 +96,7 @@ class _Launch:
         self.reader = LogReader()
         self.kills = oom_kills()
         self.began = time.monotonic()
+        self.item = ""
 
     def run(self) -> Trial:
         free_before = [device.free_bytes(d) for d in self.devices]
@@ -197,13 +198,21 @@ class _Launch:
             until=self.limits.until,
             free_bytes=self.free_bytes(server),
             diagnosis=lambda: self.ended(server),
-            say=lambda item: self.tick(time.monotonic() - self.began, f"probe: {item}"),
+            say=self.probing,
         )
         if isinstance(result, Certificate):
             self.read(server)
             return self.reader.terminal() or self._headroom(result) or Stable(certificate=result)
         died = isinstance(result, Crashed)
-        return self.last_words(server, LAST_WORDS_SECONDS if died else 0) or result
+        last_words = self.last_words(server, LAST_WORDS_SECONDS if died else 0)
+        if isinstance(last_words, OutOfMemory):
+            return replace(last_words, reason=f"{last_words.reason}, during `{self.item}`")
+        return last_words or result
+
+    def probing(self, item: str) -> None:
+        """Note and show the item that begins."""
+        self.item = item
+        self.tick(time.monotonic() - self.began, f"probe: {item}")
 
     def target(self, length: int) -> Target:
         config = self.candidate.config

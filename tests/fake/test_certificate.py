@@ -199,6 +199,18 @@ def test_a_slow_server_is_no_hung_one(bench: Bench, mode: str) -> None:
     assert isinstance(result, Certificate), result
 
 
+def test_a_long_step_is_no_hang_where_short_ones_were_slow_too(bench: Bench) -> None:
+    """On a CPU no counter moves for minutes while one batch is computed."""
+    impatience = Patience(factor=3, least=0.3, most=2, every=0.05)
+    with bench.serving(prefill_tokens_per_second=1500) as target:
+        whole = replace(target, max_num_batched_tokens=None)
+        result = certify(whole, QUICK, patience=impatience)
+    assert isinstance(result, Certificate), result
+    full = next(check for check in result.checks if check.name == "full context")
+    assert full.ttft_seconds
+    assert full.ttft_seconds > 4 * impatience.least
+
+
 def test_what_moves_without_an_end_is_hung(bench: Bench) -> None:
     impatience = Patience(least=0.3, most=0.3, endless=4, every=0.05)
     with bench.serving(mode="spin") as target:
