@@ -138,7 +138,7 @@ class LaunchConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trying:
+class Probe:
     """How hard a server is tried before it is called stable.
 
     `soak_minutes` is how long a soak repeats the mixed load. `file` holds requests of the user's
@@ -153,7 +153,7 @@ class Trying:
     image: bool = False
 
 
-STANDARD = Trying()
+STANDARD = Probe()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,4 +167,4 @@ class Workload:
     min_context: int = 4096
     concurrency: int = 1
     output_tokens: int = 16
-    trying: Trying = STANDARD
+    probe: Probe = STANDARD

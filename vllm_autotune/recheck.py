@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .certificate import read_requests
-from .config import LaunchConfig, Trying
+from .config import LaunchConfig, Probe
 from .errors import BadReport
 from .facts import Candidate, Facts, predict
 from .ladder import find_ladder, read_ladder
@@ -20,19 +20,19 @@ from .tuner import Audience
 LAUNCH_SECONDS = 1800.0
 
 
-def recheck(path: Path, audience: Audience, trying: Trying | None = None, **where: Any) -> Trial:
+def recheck(path: Path, audience: Audience, probe: Probe | None = None, **where: Any) -> Trial:
     """Launch a report's winner and return what became of it; its log lies beside the report.
 
     What it must bear is the report's workload, at the context it was proven at, tried as hard
-    as then unless `trying` says otherwise. `where` are fields of a Request: `gpus`,
+    as then unless `probe` says otherwise. `where` are fields of a Request: `gpus`,
     `vllm_python`, `vllm_command`.
 
     Raises a Refusal for whatever is missing, and for a report without a winner.
     """
     report = read_report(path)
-    workload = replace(report.workload, trying=trying or report.workload.trying)
-    if workload.trying.file:
-        read_requests(workload.trying.file)  # it may be gone since
+    workload = replace(report.workload, probe=probe or report.workload.probe)
+    if workload.probe.file:
+        read_requests(workload.probe.file)  # it may be gone since
     facts = replace(_survey(report, where), workload=workload)
     candidate = _candidate(report, facts)
     with locked(facts.devices):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from .certificate import certify
-from .config import Trying, Workload
+from .config import Probe, Workload
 from .errors import BadUsage, NoServer
 from .outcome import Certificate, FailedOutcome, Stable
 from .probe import (
@@ -30,11 +30,11 @@ def probe_running(
     url: str,
     model: str | None,
     api_key: str | None,
-    trying: Trying | None,
+    probe: Probe | None,
     show: Callable[[Progress], None],
     patience: Patience | None = None,
 ) -> Stable | FailedOutcome:
-    """Probe the server at `url`, quickly unless `trying` says otherwise, and gently.
+    """Probe the server at `url`, quickly unless `probe` says otherwise, and gently.
 
     `model` is the served name, else the first that is no adapter. What it does for others
     meanwhile is not disturbed: no item fills its KV cache.
@@ -46,7 +46,7 @@ def probe_running(
     target = _target(url if "://" in url else f"http://{url}", model, api_key)
     result = certify(
         target,
-        Workload(trying=trying or Trying(effort="quick")),
+        Workload(probe=probe or Probe(effort="quick")),
         patience=patience,
         say=lambda item: show(
             Progress(

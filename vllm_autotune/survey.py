@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .checkpoint import Checkpoint, read_checkpoint
-from .config import STANDARD, LaunchConfig, Trying, Value, Workload, parse_arguments
+from .config import STANDARD, LaunchConfig, Probe, Value, Workload, parse_arguments
 from .device import detect, host_free_bytes
 from .engine import locate
 from .errors import BadUsage
@@ -41,7 +41,7 @@ class Request:
     context: int | None = None
     min_context: int | None = None
     concurrency: int = 1
-    trying: Trying = STANDARD
+    probe: Probe = STANDARD
     gpus: str | None = None
     memory_limit: int | None = None
     headroom: int | None = None
@@ -114,7 +114,7 @@ def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Valu
         context=context,
         min_context=shortest,
         concurrency=request.concurrency,
-        trying=request.trying,
+        probe=request.probe,
     )
 
 

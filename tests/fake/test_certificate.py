@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from vllm_autotune.certificate import certify
-from vllm_autotune.config import Trying, Value, Workload
+from vllm_autotune.config import Probe, Value, Workload
 from vllm_autotune.outcome import Certificate, Degraded, FailedOutcome, Hung, Stable
 from vllm_autotune.probe import Patience
 
 from .conftest import ARGS, CONTEXT, PATIENCE, SEQUENCES, Bench
 
-QUICK = Workload(trying=Trying(effort="quick"))
+QUICK = Workload(probe=Probe(effort="quick"))
 ITEMS = {
     "one by one": 4,
     "full context": 1,
@@ -245,7 +245,7 @@ def test_memory_that_falls_at_every_request_is_not_called_stable(bench: Bench) -
 
 
 def test_what_only_some_need_is_asked_where_it_is_wanted(bench: Bench) -> None:
-    wanted = Workload(trying=Trying(effort="quick", logprobs=True, image=True))
+    wanted = Workload(probe=Probe(effort="quick", logprobs=True, image=True))
     with bench.serving() as target:
         result = certify(target, wanted, patience=PATIENCE)
     assert isinstance(result, Certificate), result
@@ -260,7 +260,7 @@ def test_what_only_some_need_is_asked_where_it_is_wanted(bench: Bench) -> None:
 def test_what_is_wanted_and_not_served_is_not_called_stable(
     bench: Bench, mode: str, cause: str
 ) -> None:
-    wanted = Workload(trying=Trying(effort="quick", logprobs=True, image=True))
+    wanted = Workload(probe=Probe(effort="quick", logprobs=True, image=True))
     with bench.serving(mode=mode) as target:
         result = certify(target, wanted, patience=PATIENCE)
     assert isinstance(result, Degraded), result
@@ -268,7 +268,7 @@ def test_what_is_wanted_and_not_served_is_not_called_stable(
 
 
 def test_a_soak_repeats_the_load_for_as_long_as_it_was_told(bench: Bench) -> None:
-    soak = Workload(trying=Trying(effort="soak", soak_minutes=0.05))
+    soak = Workload(probe=Probe(effort="soak", soak_minutes=0.05))
     said: list[str] = []
     with bench.serving() as target:
         result = certify(target, soak, patience=PATIENCE, say=said.append)
@@ -282,7 +282,7 @@ def test_a_soak_repeats_the_load_for_as_long_as_it_was_told(bench: Bench) -> Non
 def test_a_soak_finds_what_falls_slowly(bench: Bench) -> None:
     """Too slow for the rounds of a standard probe: the memory falls by itself."""
     free = iter(range(2**40, 0, -(2**20)))
-    soak = Workload(trying=Trying(effort="soak", soak_minutes=0.05))
+    soak = Workload(probe=Probe(effort="soak", soak_minutes=0.05))
     with bench.serving() as target:
         result = certify(target, soak, patience=PATIENCE, free_bytes=lambda: next(free))
     assert isinstance(result, Degraded), result

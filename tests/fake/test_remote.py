@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_autotune.config import Trying
+from vllm_autotune.config import Probe
 from vllm_autotune.errors import BadUsage, NoServer
 from vllm_autotune.outcome import Certificate, Degraded, Outcome, Stable
 from vllm_autotune.remote import probe_running
@@ -20,9 +20,9 @@ KEY = "sk-very-secret"
 
 
 def probed(
-    url: str, model: str | None = None, key: str | None = None, trying: Trying | None = None
+    url: str, model: str | None = None, key: str | None = None, probe: Probe | None = None
 ) -> Outcome:
-    return probe_running(url, model, key, trying, lambda _: None, PATIENCE)
+    return probe_running(url, model, key, probe, lambda _: None, PATIENCE)
 
 
 def certificate(outcome: Outcome) -> Certificate:
@@ -114,11 +114,11 @@ def test_requests_of_the_users_own_are_sent_too(bench: Bench, tmp_path: Path) ->
     ]
     file.write_text("\n\n".join(map(json.dumps, own)))
     with bench.serving() as target:
-        proof = certificate(probed(target.url, trying=Trying(effort="quick", file=str(file))))
+        proof = certificate(probed(target.url, probe=Probe(effort="quick", file=str(file))))
         assert next(c.requests for c in proof.checks if c.name == "your requests") == 2
     with bench.serving(mode="error_500_long", long_tokens=2040) as target:
         own.append({"prompt": "word " * 2041, "max_tokens": 1})
         file.write_text("\n".join(map(json.dumps, own)))
-        outcome = probed(target.url, trying=Trying(effort="quick", file=str(file)))
+        outcome = probed(target.url, probe=Probe(effort="quick", file=str(file)))
     assert not isinstance(outcome, Stable)
     assert "`your requests, line 3` got HTTP 500" in outcome.reason

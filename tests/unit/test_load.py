@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_autotune.certificate.load import SHORT_OUTPUT, SHORT_PROMPT, Load, Loads
-from vllm_autotune.config import Trying, Workload
+from vllm_autotune.config import Probe, Workload
 from vllm_autotune.probe import Target
 
 SHORT = SHORT_PROMPT + SHORT_OUTPUT
@@ -43,7 +43,7 @@ def loads(draw: st.DrawFn) -> Loads:
         workload=Workload(
             concurrency=draw(st.integers(1, 16)),
             output_tokens=draw(st.integers(1, 64)),
-            trying=Trying(effort=draw(efforts)),
+            probe=Probe(effort=draw(efforts)),
         ),
         tokens_per_second=draw(st.just(math.inf) | st.floats(0.5, 1e6)),
         room=draw(st.integers(2, 2 * length)) if shared else None,

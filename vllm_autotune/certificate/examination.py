@@ -32,13 +32,13 @@ class Examination(Examiner):
 
     def items(self) -> Iterator[tuple[str, Item]]:
         """Yield the items, the one most likely to kill as early as can be."""
-        trying = self.workload.trying
-        thorough = trying.effort != "quick"
+        probe = self.workload.probe
+        thorough = probe.effort != "quick"
         yield "one by one", self.one_by_one
         yield "full context", self.full_context
         if not self.target.shared:
             yield "long prompts at once", self.long_prompts
-        if trying.logprobs:
+        if probe.logprobs:
             yield "log probabilities of a full prompt", self.logprobs
         if thorough and not self.target.shared:
             yield "a batch and a bit", self.over_a_batch
@@ -50,11 +50,11 @@ class Examination(Examiner):
         if thorough:
             yield "chat", self.chat
         yield "streamed chat", self.streamed_chat
-        if trying.image:
+        if probe.image:
             yield "image", self.image
-        if trying.file:
+        if probe.file:
             yield "your requests", self.own_requests
-        if trying.effort == "soak":
+        if probe.effort == "soak":
             yield "soak", self.soak
         yield "one by one again", self.one_by_one_again
         if not self.target.shared:
@@ -123,7 +123,7 @@ class Examination(Examiner):
 
     async def logprobs(self, name: str) -> Check | FailedOutcome:
         """Ask for the log probability of every token of a prompt: a classic late end."""
-        prompt = self.prompt(self.target.max_model_len - 1)
+        prompt = self.prompt(self.loads.full().tokens - 1)
         ask = Ask(prompt=prompt, output=1, more={"prompt_logprobs": 1}, stream=False)
         return await self.completed(name, [ask])
 
@@ -190,7 +190,7 @@ class Examination(Examiner):
         """Send the user's own requests, one after the other."""
         began = time.monotonic()
         replies = []
-        for own in extras.read_requests(self.workload.trying.file or ""):
+        for own in extras.read_requests(self.workload.probe.file or ""):
             reply = await self.endpoint.post(f"{name}, line {own.line}", own.path, own.body)
             if not isinstance(reply, Reply):
                 return reply
@@ -200,7 +200,7 @@ class Examination(Examiner):
     async def soak(self, name: str) -> Check | FailedOutcome:
         """Repeat the mixed load for minutes, and watch memory, KV cache and speed."""
         began = time.monotonic()
-        seconds = 60 * self.workload.trying.soak_minutes
+        seconds = 60 * self.workload.probe.soak_minutes
         replies: list[Reply] = []
         lows = await self.lows([])
         fastest = slow_laps = 0.0

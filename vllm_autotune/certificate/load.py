@@ -140,11 +140,11 @@ class Loads:
 
     @property
     def _gentle(self) -> bool:
-        return self.target.shared or self.workload.trying.effort == "quick"
+        return self.target.shared or self.workload.probe.effort == "quick"
 
     def _affordable(self, wanted: int, tokens: int) -> int:
         """Return how many requests of so many tokens there is time for."""
-        seconds = SECONDS[self.workload.trying.effort]
+        seconds = SECONDS[self.workload.probe.effort]
         if math.isinf(self.tokens_per_second):
             return wanted
         return min(wanted, int(seconds * self.tokens_per_second / tokens))
@@ -154,7 +154,7 @@ class Loads:
         """Return the tokens there is time for: at least those of a short request."""
         if math.isinf(self.tokens_per_second):
             return self.target.max_model_len
-        seconds = SECONDS[self.workload.trying.effort]
+        seconds = SECONDS[self.workload.probe.effort]
         return max(SHORT_PROMPT + SHORT_OUTPUT, int(seconds * self.tokens_per_second))
 
     def _too_long(self, tokens: int) -> str:

@@ -12,8 +12,10 @@ import click
 from .. import __version__
 from ..interruption import interruptible
 from .options import (
+    QUICK_EFFORT,
     SETTINGS,
     USUAL_EFFORT,
+    EffortName,
     cache_option,
     json_option,
     probe_options,
@@ -22,7 +24,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..config import Trying
+    from ..config import Probe
     from ..facts import Facts
     from ..report import Report
     from ..survey import Request
@@ -186,14 +188,14 @@ def check(
     from ..remote import probe_running  # noqa: PLC0415
     from ..report import find_report, outcome_line, trial_line  # noqa: PLC0415
 
-    trying = _trying(what)
+    probe = _probe(what, QUICK_EFFORT if url else USUAL_EFFORT)
     outcome: Outcome
     with Screen() as screen, interruptible():
         if url:
-            outcome = probe_running(url, served_model_name, api_key, trying, screen.progress)
+            outcome = probe_running(url, served_model_name, api_key, probe, screen.progress)
             line = outcome_line(outcome)
         else:
-            trial = recheck(find_report(report), screen, trying, **what)
+            trial = recheck(find_report(report), screen, probe, **what)
             outcome, line = trial.outcome, trial_line(trial)
     if as_json:
         click.echo(line)
@@ -340,21 +342,21 @@ def _request(what: dict[str, Any]) -> "Request":
     from ..survey import Request  # noqa: PLC0415
 
     ladder = read_ladder(find_ladder(what.pop("ladder"))).without(what.pop("skip"))
-    trying = _trying(what) or STANDARD
-    return Request(ladder=ladder, trying=trying, **what)
+    probe = _probe(what) or STANDARD
+    return Request(ladder=ladder, probe=probe, **what)
 
 
-def _trying(what: dict[str, Any]) -> "Trying | None":
+def _probe(what: dict[str, Any], usual: tuple[EffortName, float] = USUAL_EFFORT) -> "Probe | None":
     """Take the options of the probe out of the others; return what they say, None if nothing."""
     from ..certificate import fingerprint  # noqa: PLC0415
-    from ..config import Trying  # noqa: PLC0415
+    from ..config import Probe  # noqa: PLC0415
 
     names = ("probe", "probe_logprobs", "probe_image", "probe_file")
     effort, logprobs, image, file = (what.pop(name) for name in names)
     if not (effort or logprobs or image or file):
         return None
-    kind, minutes = effort or USUAL_EFFORT
-    return Trying(
+    kind, minutes = effort or usual
+    return Probe(
         effort=kind,
         soak_minutes=minutes,
         logprobs=logprobs,

@@ -14,6 +14,7 @@ SETTINGS = {"auto_envvar_prefix": "AUTOTUNE"}
 SECONDS = click.FloatRange(min=0, min_open=True)
 SOAK_MINUTES = 10
 EffortName = Literal["quick", "standard", "soak"]
+QUICK_EFFORT: tuple[EffortName, float] = ("quick", 0.0)
 USUAL_EFFORT: tuple[EffortName, float] = ("standard", 0.0)
 
 
