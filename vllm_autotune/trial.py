@@ -197,7 +197,7 @@ class _Launch:
             patience=self.limits.patience,
             until=self.limits.until,
             free_bytes=self.free_bytes(server),
-            diagnosis=lambda: self.ended(server),
+            diagnosis=lambda: self.watched(server),
             say=self.probing,
         )
         if isinstance(result, Certificate):
@@ -213,6 +213,11 @@ class _Launch:
         """Note and show the item that begins."""
         self.item = item
         self.tick(time.monotonic() - self.began, f"probe: {item}")
+
+    def watched(self, server: Server) -> FailedOutcome | None:
+        """Show that the probe goes on; return what the log says the server died of."""
+        self.tick(time.monotonic() - self.began, f"probe: {self.item}")
+        return self.ended(server)
 
     def target(self, length: int) -> Target:
         config = self.candidate.config

@@ -124,10 +124,6 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
         {"mode": "leak_blocks"},
         *("degraded", "kv_leak", "stayed in use after a client left"),
     ),
-    "many at once far slower than one by one": (
-        {"mode": "collapse", "decode_tokens_per_second": 640},
-        *("degraded", "collapse", "many short prompts"),
-    ),
     "slower for good once it was full": (
         {"mode": "spill", "after": 42, "seconds": 0.08},
         *("degraded", "collapse", "one by one again"),
@@ -199,6 +195,18 @@ def test_a_slow_server_is_no_hung_one(bench: Bench, mode: str) -> None:
     assert isinstance(result, Certificate), result
 
 
+@pytest.mark.parametrize("length", [16, 128])
+def test_the_smallest_server_is_proven_too(bench: Bench, length: int) -> None:
+    """One short sequence at a time, in a KV cache that holds no more."""
+    args: dict[str, Value] = {**ARGS, "max-model-len": length, "max-num-seqs": 1}
+    outcome = bench.trial({"budget_gib": 0.76}, args).outcome
+    assert isinstance(outcome, Stable), outcome
+    checks = {check.name: check for check in outcome.certificate.checks}
+    full = checks["full context"]
+    assert full.prompt_tokens + full.output_tokens == length
+    assert (checks["chat"].note is None) is (length > 16)
+
+
 def test_a_long_step_is_no_hang_where_short_ones_were_slow_too(bench: Bench) -> None:
     """On a CPU no counter moves for minutes while one batch is computed."""
     impatience = Patience(factor=3, least=0.3, most=2, every=0.05)
@@ -234,6 +242,17 @@ def test_misbehaviour_gets_its_verdict(bench: Bench, way: str) -> None:
     assert not isinstance(result, Certificate), "called stable"
     assert (result.kind, result.cause, result.phase) == (kind, cause, "serving")
     assert words in result.reason
+
+
+def test_many_at_once_far_slower_than_one_by_one_is_a_collapse(bench: Bench) -> None:
+    brief = replace(QUICK, output_tokens=2)
+    with bench.serving(mode="collapse", decode_tokens_per_second=200) as target:
+        few = replace(target, max_num_seqs=4)
+        assert isinstance(certify(few, brief, patience=PATIENCE), Certificate)  # as on a CPU
+        result = certify(replace(few, spilled=True), brief, patience=PATIENCE)
+    assert isinstance(result, Degraded), result
+    assert result.cause == "collapse"
+    assert "many short prompts" in result.reason
 
 
 def test_memory_that_falls_at_every_request_is_not_called_stable(bench: Bench) -> None:

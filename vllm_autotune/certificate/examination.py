@@ -9,7 +9,7 @@ from ..probe import Ask, Reply
 from . import extras, judgement
 from .examiner import Examiner
 from .judgement import Pace
-from .load import SHORT_OUTPUT, Load
+from .load import SHORT_OUTPUT
 
 Item = Callable[[str], Awaitable[Check | FailedOutcome]]
 
@@ -17,8 +17,6 @@ Item = Callable[[str], Awaitable[Check | FailedOutcome]]
 ONE_BY_ONE = 3
 # What seems far slower is tried again: a moment's trouble elsewhere is no collapse.
 SURE = 3
-# So many short requests make a round that is repeated.
-AGAIN = 8
 # A soak looks at memory and the KV cache so many times.
 ROUNDS = 16
 QUESTION = "Say something."
@@ -220,7 +218,7 @@ class Examination(Examiner):
                 slow_laps = slow_laps + 1 if slower else 0
                 if slower and slow_laps >= SURE:
                     return slower
-                replies += lap
+                replies += [replace(reply, times=reply.times[:1]) for reply in lap]
             lows = await self.lows(lows)
             ailing = judgement.memory_creep(lows) or await self.leak("between two rounds")
             if ailing:
@@ -233,8 +231,7 @@ class Examination(Examiner):
         replies: list[Reply] = []
         lows = await self.lows([])
         while True:
-            few = Load(requests=self.loads.first().requests * AGAIN)
-            round_of = await self.endpoint.complete(name, self.asks(few))
+            round_of = await self.endpoint.complete(name, self.asks(self.few))
             if not isinstance(round_of, list):
                 return round_of
             replies += round_of

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
+# The shortest context in which any template leaves room for a chat.
+CHAT_TOKENS = 256
 # What pooling models are asked through: not each has each.
 POOLING = ("/v1/embeddings", "/classify", "/pooling")
 
@@ -114,8 +116,11 @@ class Endpoint:
         expected = Expected(item=item, prompt_tokens=None, output_tokens=output, speaks=False)
         work = self._request(CHAT, body, expected, stream=stream)
         reply = await self._waited(item, work, self.target.max_model_len, output)
-        if isinstance(reply, FailedOutcome) and "chat template" in " ".join(reply.evidence):
-            return "the model has no chat template"
+        if isinstance(reply, FailedOutcome) and reply.cause == "request_refused":
+            if "chat template" in " ".join(reply.evidence):
+                return "the model has no chat template"
+            if self.target.max_model_len < CHAT_TOKENS:
+                return f"a chat may not fit into {self.target.max_model_len} tokens"
         return reply
 
     async def post(self, item: str, path: str, body: Mapping[str, Any]) -> Reply | FailedOutcome:

@@ -30,7 +30,7 @@ Modes while serving:
     spin                 a generation has no end, but the counters move
     slow                 a generation takes `seconds`, but moves
     spill                after `after` requests a token takes `seconds`
-    collapse             decoding slows with the square of the running requests
+    collapse             decoding slows with the cube of the running requests
     oom_line             an out-of-memory line in the log, but 200
     engine_restart       after `after` requests a new engine takes over, its counters at zero
     preemption_storm     every request adds 50 preemptions

@@ -85,7 +85,7 @@ class Scheduler:
             return self.script.seconds / wanted
         if self.script.is_on("spill") and self.requests > self.script.after:
             return self.script.seconds
-        factor = self.running**2 if self.script.is_on("collapse") else 1
+        factor = self.running**3 if self.script.is_on("collapse") else 1
         return factor / self.script.decode_tokens_per_second
 
     def count(self, prompt: int, generated: int) -> None:
