@@ -181,10 +181,12 @@ class Examiner:
                 f"not {target.max_model_len}"
             )
             return degraded("wrong_model", reason)
+        if target.shared:  # its counters are those of others too, perhaps of several servers
+            return None
         watch = self.endpoint.watch
         await watch.sample()
-        counted = judgement.counted_too_few(watch.prompt_tokens, self.prompt_tokens_read)
-        if counted or target.shared:
-            return counted
-        storm = judgement.preemption_storm(watch.preemptions, self.requests)
-        return storm or await self.leak("after all requests")
+        return (
+            judgement.counted_too_few(watch.prompt_tokens, self.prompt_tokens_read)
+            or judgement.preemption_storm(watch.preemptions, self.requests)
+            or await self.leak("after all requests")
+        )
