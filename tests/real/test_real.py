@@ -213,11 +213,14 @@ def test_a_killed_engine_is_diagnosed_within_seconds(place: Place) -> None:
         engine.kill()
         killed = time.monotonic()
         while not list(place.results.rglob("journal.jsonl")):
-            assert time.monotonic() - killed < 5
+            assert time.monotonic() - killed < 30
             time.sleep(0.05)
+        written = time.monotonic() - killed
         process.communicate(timeout=60)
     assert process.returncode in (1, 4)
-    outcome = place.report()["trials"][0]["outcome"]
+    (trial,) = place.report()["trials"]
+    assert written - trial["stop_seconds"] < 5  # the rest of the server is stopped after that
+    outcome = trial["outcome"]
     assert (outcome["kind"], outcome["phase"]) == ("crashed", "serving")
     assert outcome["cause"] in ("engine_died", "killed")
     assert any("engine core exited unexpectedly" in line for line in outcome["evidence"])
