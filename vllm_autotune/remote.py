@@ -39,10 +39,13 @@ def probe_running(
     `model` is the served name, else the first that is no adapter. What it does for others
     meanwhile is not disturbed: no item fills its KV cache.
 
-    Raises NoServer when nobody answers there, or no vLLM; BadUsage for a name it does not serve.
+    Raises NoServer when nobody answers there, or no vLLM; BadUsage for a name it does not serve,
+    and for an address with a secret in it.
     """
     began = time.monotonic()
     url = url.rstrip("/").removesuffix("/v1")
+    if "@" in url:
+        raise BadUsage("an address with a password would be shown", "give it as --api-key")
     target = _target(url if "://" in url else f"http://{url}", model, api_key)
     result = certify(
         target,

@@ -101,6 +101,12 @@ def test_a_key_that_a_server_repeats_is_taken_out(bench: Bench) -> None:
     assert KEY not in repr(outcome)
 
 
+def test_an_address_with_a_password_is_not_repeated() -> None:
+    with pytest.raises(BadUsage) as refused:
+        probed("http://me:secret@127.0.0.1:8000")
+    assert "secret" not in refused.value.message
+
+
 def test_nobody_there_is_a_refusal() -> None:
     with pytest.raises(NoServer, match="no server at"):
         probed(f"127.0.0.1:{free_port()}")

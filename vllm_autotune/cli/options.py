@@ -92,7 +92,12 @@ class Ports(click.ParamType[range]):
 def probe_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say how hard a server is tried."""
     options = [
-        click.option("--probe", type=Effort(), help="How hard to try a server.  [standard]"),
+        click.option(
+            "--probe",
+            type=Effort(),
+            metavar="EFFORT",
+            help="How hard to try a server: quick, standard, soak or soak=MINUTES.  [standard]",
+        ),
         click.option("--probe-logprobs", is_flag=True, help="Ask for a full prompt's logprobs."),
         click.option("--probe-image", is_flag=True, help="Ask about an image."),
         click.option(
