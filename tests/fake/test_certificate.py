@@ -186,6 +186,7 @@ def test_the_wanted_concurrency_is_proven_at_full_length(bench: Bench) -> None:
     assert at_once.prompt_tokens + at_once.output_tokens == 10 * CONTEXT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["slow", "slow metrics_missing"])
 def test_a_slow_server_is_no_hung_one(bench: Bench, mode: str) -> None:
     """It moves at every token: on the counters, or at least on our streams."""
@@ -244,6 +245,7 @@ def test_misbehaviour_gets_its_verdict(bench: Bench, way: str) -> None:
     assert words in result.reason
 
 
+@pytest.mark.slow
 def test_many_at_once_far_slower_than_one_by_one_is_a_collapse(bench: Bench) -> None:
     brief = replace(QUICK, output_tokens=2)
     with bench.serving(mode="collapse", decode_tokens_per_second=200) as target:
@@ -285,6 +287,7 @@ def test_what_is_wanted_and_not_served_is_not_called_stable(
     assert result.cause == cause
 
 
+@pytest.mark.slow
 def test_a_soak_repeats_the_load_for_as_long_as_it_was_told(bench: Bench) -> None:
     soak = Workload(probe=Probe(effort="soak", soak_minutes=0.05))
     said: list[str] = []
@@ -297,6 +300,7 @@ def test_a_soak_repeats_the_load_for_as_long_as_it_was_told(bench: Bench) -> Non
     assert "soak, 0 min to go" in said
 
 
+@pytest.mark.slow
 def test_a_soak_finds_what_falls_slowly(bench: Bench) -> None:
     """Too slow for the rounds of a standard probe: the memory falls by itself."""
     free = iter(range(2**40, 0, -(2**20)))
