@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
 # 308 MiB of weights and 128 KiB of KV cache per token, 512 MiB for all 4096. A vLLM worker takes
-# 1.0 to 1.2 GiB with the weights, by the machine's state: about half of the tokens fit.
-SMALL = ("--memory-limit", "1450MiB", "--min-context", "128")
+# 0.9 to 1.2 GiB with the weights, by the machine's state: 500 to 3000 tokens fit.
+SMALL = ("--memory-limit", "1300MiB", "--min-context", "128")
 OUTPUT = 16
 LARGE = ("--memory-limit", "2500MiB", "--max-launches", "1")
 
@@ -126,9 +126,9 @@ def test_a_refusal_by_vllm_leads_to_a_proven_answer(place: Place) -> None:
         assert served_length(url, str(place.model)) == winner["max_model_len"]
         assert asked_by_openai(url, place) == {"completion_tokens": 8, "pieces": 16}
         benched = benchmarked(url, place, winner["max_model_len"], OUTPUT)
-    assert (benched["completed"], benched["failed"]) == (2, 0), benched["errors"]
-    assert benched["total_input_tokens"] == 2 * (winner["max_model_len"] - OUTPUT)
-    assert benched["total_output_tokens"] == 2 * OUTPUT
+    assert (benched["completed"], benched["failed"]) == (1, 0), benched["errors"]
+    assert benched["total_input_tokens"] == winner["max_model_len"] - OUTPUT
+    assert benched["total_output_tokens"] == OUTPUT
 
     began = time.monotonic()
     again = place.run(*SMALL, "--json")
@@ -197,7 +197,7 @@ def benchmarked(url: str, place: Place, length: int, output: int) -> Any:
         *("--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions"),
         *("--model", str(place.model), "--dataset-name", "random", "--random-range-ratio", "0"),
         *("--random-input-len", str(length - output), "--random-output-len", str(output)),
-        *("--num-prompts", "2", "--max-concurrency", "1", "--ignore-eos"),
+        *("--num-prompts", "1", "--max-concurrency", "1", "--ignore-eos"),
         *("--ready-check-timeout-sec", "0", "--disable-tqdm"),
         *("--save-result", "--save-detailed", "--result-filename", str(result)),
     ]

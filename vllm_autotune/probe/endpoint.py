@@ -224,6 +224,8 @@ class Endpoint:
                 async for line in response.aiter_lines():
                     answer.read_line(line, time.monotonic())
                     self.watch.moved()
+                    if len(answer.times) == 1:
+                        self.watch.first_token.set()
                     if begun and answer.times:
                         begun.set()
                     if leave_after is not None and len(answer.times) >= leave_after:

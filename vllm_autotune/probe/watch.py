@@ -11,6 +11,8 @@ PREEMPTIONS = ("vllm:num_preemptions_total",)
 PROMPT_TOKENS = ("vllm:prompt_tokens_total",)
 RUNNING = ("vllm:num_requests_running",)
 WAITING = ("vllm:num_requests_waiting",)
+# Seconds from one sample to the next, however many first tokens come.
+SHORTEST = 0.1
 # Up to 0.11, a request that waits for room is looked up in the prefix cache at every step.
 NO_PROGRESS = "prefix_cache"
 
@@ -33,14 +35,21 @@ class Watch:
     prompt_tokens: int | None = None
     free_now: int | None = None
     least_free_bytes: int | None = None
+    first_token: asyncio.Event = field(default_factory=asyncio.Event)
     _before: dict[str, float] = field(default_factory=dict)
     _first: dict[str, float] = field(default_factory=dict)
 
     async def run(self, every: float) -> None:
-        """Take a sample every so many seconds until cancelled."""
+        """Take a sample every so many seconds, and at a first token, until cancelled.
+
+        A prompt fills the KV cache when it has been read, and may be answered a moment later.
+        """
         while True:
             await self.sample()
-            await asyncio.sleep(every)
+            await asyncio.sleep(min(every, SHORTEST))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.first_token.wait(), every)
+            self.first_token.clear()
 
     async def sample(self) -> None:
         """Read the free memory and vLLM's metrics; what does not answer is left as it was."""
