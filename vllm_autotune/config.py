@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self
 
 from .errors import BadUsage
 
@@ -138,6 +138,25 @@ class LaunchConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """How hard a server is tried before it is called stable.
+
+    `soak_minutes` is how long a soak repeats the mixed load. `file` holds requests of the user's
+    own, `digest` says which. `logprobs` and `image` ask for what is needed only by some.
+    """
+
+    effort: Literal["quick", "standard", "soak"] = "standard"
+    soak_minutes: float = 0.0
+    file: str | None = None
+    digest: str | None = None
+    logprobs: bool = False
+    image: bool = False
+
+
+STANDARD = Probe()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """What the server must bear: lengths in tokens, and how many full-length sequences at once.
 
@@ -148,3 +167,4 @@ class Workload:
     min_context: int = 4096
     concurrency: int = 1
     output_tokens: int = 16
+    probe: Probe = STANDARD

@@ -8,6 +8,7 @@
     ├── NoDevice        3  nothing to run on
     ├── DeviceBusy      3  another tuning, or another program, holds the device
     ├── NoEngine        3  no vLLM to start
+    ├── NoServer        3  nobody answers at the given address, or it is no vLLM
     ├── NoPort          3  every allowed port is in use
     ├── CannotWrite     3  results or cache cannot be written
     └── BudgetSpent     4  launches or time ran out
@@ -52,6 +53,10 @@ class DeviceBusy(Refusal):
 
 
 class NoEngine(Refusal):
+    pass
+
+
+class NoServer(Refusal):
     pass
 
 

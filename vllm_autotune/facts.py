@@ -83,6 +83,11 @@ class Facts:
         default = batch_defaults(self.used(config)[0], self.engine.release)[1]
         return config.integer("max-num-seqs", default)
 
+    def batch_tokens(self, config: LaunchConfig) -> int:
+        """Return the tokens a configuration computes in one step at most."""
+        default = batch_defaults(self.used(config)[0], self.engine.release)[0]
+        return config.integer("max-num-batched-tokens", default)
+
     def budget(self, device: Device) -> int:
         """Return the bytes of `device` that may be used at most."""
         free = device.free_bytes - self.headroom_bytes

@@ -258,13 +258,12 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     return config.replace({"max-model-len": AUTO if asks else length})
 
 
-def settled(facts: Facts, attempt: Attempt) -> Candidate:
+def settled(facts: Facts, candidate: Candidate, served: int | None) -> Candidate:
     """Return what to deploy of a stable launch: with a number where vLLM chose the length.
 
-    The number leaves out what the KV cache varies by from launch to launch, so that it fits
+    It chose `served` tokens. The number leaves out what the KV cache varies by from launch to launch, so that it fits
     again; where what was wanted fits, nothing was given up.
     """
-    candidate, served = attempt.candidate, attempt.readings.max_model_len
     config = candidate.config
     if config.text("max-model-len") != AUTO or served is None:
         return candidate

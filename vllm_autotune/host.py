@@ -7,6 +7,7 @@ from .device import host_free_bytes, host_memory_bytes
 from .memory import format_bytes
 from .outcome import Environment, OutOfMemory, Phase
 
+HOST_MEMORY_LOW = "host_memory_low"
 # A host with less than this left begins to thrash: a share of what it has, within bounds.
 SHARE = 0.04
 LEAST = 128 * 2**20
@@ -43,9 +44,9 @@ class Watchdog:
             f"{format_bytes(self.floor_bytes)} are kept free"
         )
         if not self.blames or phase in ("spawn", "config"):  # it has not taken any yet
-            return Environment(cause="host_memory_low", phase=phase, reason=reason)
+            return Environment(cause=HOST_MEMORY_LOW, phase=phase, reason=reason)
         return OutOfMemory(
-            cause="host_memory_low",
+            cause=HOST_MEMORY_LOW,
             phase=phase,
             reason=reason,
             where="host",

@@ -122,7 +122,8 @@ class Check:
     """One item of the certificate: `requests` sent, what came back, and how fast.
 
     `ttft_seconds` is the worst time to first token, `tokens_per_second` counts what all of
-    them read and wrote together. `note` says why an item was left out (then `requests` is 0).
+    them read and wrote together. `note` says what was shortened, or why an item was left out
+    (then `requests` is 0).
     """
 
     name: str
@@ -136,11 +137,30 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """How fast `requests` of `prompt_tokens` each were, sent at once.
+
+    `ttft_seconds` is the median time to first token, `inter_token_seconds` the median time from
+    one token to the next. Tokens per second are those of all requests together; decoding is
+    measured while all of them write.
+    """
+
+    requests: int
+    prompt_tokens: int
+    ttft_seconds: float
+    worst_ttft_seconds: float
+    inter_token_seconds: float | None = None
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """What the server survived, item by item, and the least memory left meanwhile."""
+    """What the server survived, item by item, how fast it was, and the least memory left."""
 
     checks: tuple[Check, ...]
     seconds: float
+    speeds: tuple[Speed, ...] = ()
     kv_usage_peak: float | None = None
     preemptions: int | None = None
     least_free_bytes: int | None = None

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .config import LaunchConfig
+from .certificate import read_requests
+from .config import LaunchConfig, Probe
 from .errors import BadReport
 from .facts import Candidate, Facts, predict
 from .ladder import find_ladder, read_ladder
@@ -21,20 +22,26 @@ from .veto import veto
 LAUNCH_SECONDS = 1800.0
 
 
-def recheck(path: Path, audience: Audience, *, own: bool = False, **where: Any) -> Trial:
+def recheck(
+    path: Path, audience: Audience, probe: Probe | None = None, *, own: bool = False, **where: Any
+) -> Trial:
     """Launch a report's winner and return what became of it; its log lies beside the report.
 
     Arguments that load code (`--trust-remote-code`) are believed only to a report of one's `own`.
 
-    What it must bear is the report's workload, at the context it was proven at. `where` are
-    fields of a Request: `gpus`, `vllm_python`, `vllm_command`.
+    What it must bear is the report's workload, at the context it was proven at, tried as hard
+    as then unless `probe` says otherwise. `where` are fields of a Request: `gpus`,
+    `vllm_python`, `vllm_command`.
 
     Raises a Refusal for whatever is missing, and for a report without a winner.
     """
     report = read_report(path)
     if not own:
         _refuse_code(report)
-    facts = replace(_survey(report, where), workload=report.workload)
+    workload = replace(report.workload, probe=probe or report.workload.probe)
+    if workload.probe.file:
+        read_requests(workload.probe.file)  # it may be gone since
+    facts = replace(_survey(report, where), workload=workload)
     candidate = _candidate(report, facts)
     with locked(facts.devices, facts.model):
         for leftover in leftovers():

@@ -195,6 +195,11 @@ def trial_from_line(line: str) -> Trial:
     return _trial_adapter().validate_json(line)
 
 
+def outcome_line(outcome: Outcome) -> str:
+    """Return an outcome as one line of JSON."""
+    return TypeAdapter(Outcome).dump_json(outcome).decode()
+
+
 def from_json(text: str) -> Report:
     """Read a report.
 

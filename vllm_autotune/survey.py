@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .cards import imagine
 from .checkpoint import Checkpoint, read_checkpoint
-from .config import LaunchConfig, Value, Workload, parse_arguments
+from .config import STANDARD, LaunchConfig, Probe, Value, Workload, parse_arguments
 from .credentials import is_credential
 from .device import Device, detect, host_free_bytes
 from .engine import Engine, assumed, locate
@@ -46,6 +46,7 @@ class Request:
     context: int | None = None
     min_context: int | None = None
     concurrency: int = 1
+    probe: Probe = STANDARD
     gpus: str | None = None
     memory_limit: int | None = None
     headroom: int | None = None
@@ -151,7 +152,12 @@ def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Valu
         )
     if shortest is None:  # a length that was asked for is meant
         shortest = context or min(MIN_CONTEXT, max(1, wanted // 2))
-    return Workload(context=context, min_context=shortest, concurrency=request.concurrency)
+    return Workload(
+        context=context,
+        min_context=shortest,
+        concurrency=request.concurrency,
+        probe=request.probe,
+    )
 
 
 def _frugal(facts: Facts) -> Facts:

@@ -4,7 +4,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import device
@@ -12,9 +12,10 @@ from .certificate import certify
 from .config import LaunchConfig
 from .diagnose import LogReader
 from .effects import without_effect
-from .errors import BudgetSpent, CannotWrite
+from .errors import BudgetSpent
 from .facts import AUTO, Candidate, Facts, command
-from .host import Watchdog
+from .fit import settled
+from .host import HOST_MEMORY_LOW, Watchdog
 from .memory import format_bytes
 from .outcome import (
     Certificate,
@@ -27,6 +28,7 @@ from .outcome import (
     Phase,
     Stable,
 )
+from .pooling import pools
 from .probe import Patience, Target, is_healthy, served_length
 from .report import Trial
 from .server import READY_GRACE, Server, free_port, oom_kills
@@ -97,9 +99,8 @@ class _Launch:
         self.reader = LogReader()
         self.kills = oom_kills()
         self.watchdog = Watchdog.over(self.candidate.config, self.devices[0].kind)
-        self.alarm: FailedOutcome | None = None
-        self.trouble: CannotWrite | None = None
         self.began = time.monotonic()
+        self.item = ""
 
     def run(self) -> Trial:
         free_before = [device.free_bytes(d) for d in self.devices]
@@ -206,58 +207,78 @@ class _Launch:
         small = self.too_small()
         if small is not None:
             return small
-        checkpoint = self.facts.checkpoints[self.candidate.config.model]
-        target = Target(
-            url=self.url,
-            model=self.name,
-            max_model_len=length,
-            max_num_seqs=self.facts.sequences(self.candidate.config),
-            vocab_size=checkpoint.vocab_size,
-            kv_tokens=self.reader.readings.kv_tokens,
-            speaks=self.candidate.config.text("load-format") != "dummy",
-        )
         result = certify(
-            target,
+            self.target(length),
             self.facts.workload,
             patience=self.limits.patience,
             until=self.limits.until,
-            free_bytes=lambda: self.sample(server),
-            say=lambda item: self.tick(time.monotonic() - self.began, f"probe: {item}"),
+            free_bytes=self.free_bytes(server),
+            diagnosis=lambda: self.watched(server),
+            say=self.probing,
         )
-        if self.trouble is not None:
-            raise self.trouble
-        if self.alarm is not None:
-            return self.alarm
         if isinstance(result, Certificate):
             self.read(server)
             return self.reader.terminal() or self._headroom(result) or Stable(certificate=result)
-        died = isinstance(result, Crashed)
-        return self.last_words(server, LAST_WORDS_SECONDS if died else 0) or result
-
-    def sample(self, server: Server) -> int:
-        """Look after log and host while requests run; return the least free memory.
-
-        It runs in a thread of the probe, which hears of a server that is killed by itself.
-        """
-        try:
-            self.read(server)
-        except CannotWrite as error:
-            self.trouble = error
-        self.alarm = self.alarm or self.watchdog.alarm("serving")
-        if self.alarm or self.trouble:
+        if result.cause == HOST_MEMORY_LOW:
             server.kill()
-        return min(device.free_bytes(d) for d in self.devices)
+            return result
+        died = isinstance(result, Crashed)
+        last_words = self.last_words(server, LAST_WORDS_SECONDS if died else 0)
+        if isinstance(last_words, OutOfMemory):
+            return replace(last_words, reason=f"{last_words.reason}, during `{self.item}`")
+        return last_words or result
+
+    def probing(self, item: str) -> None:
+        """Note and show the item that begins."""
+        self.item = item
+        self.tick(time.monotonic() - self.began, f"probe: {item}")
+
+    def watched(self, server: Server) -> FailedOutcome | None:
+        """Show that the probe goes on; return why it must not, by the log or for the host."""
+        self.tick(time.monotonic() - self.began, f"probe: {self.item}")
+        return self.ended(server) or self.watchdog.alarm("serving")
+
+    def target(self, length: int) -> Target:
+        config = self.candidate.config
+        checkpoint = self.facts.checkpoints[config.model]
+        return Target(
+            url=self.url,
+            model=self.name,
+            max_model_len=length,
+            deployed_len=self.facts.length(settled(self.facts, self.candidate, length).config),
+            max_num_seqs=self.facts.sequences(config),
+            max_num_batched_tokens=self.facts.batch_tokens(config),
+            vocab_size=checkpoint.vocab_size,
+            kv_tokens=self.reader.readings.kv_tokens,
+            speaks=config.text("load-format") != "dummy",
+            pooling=pools(config, checkpoint.architecture),
+            spilled=self.devices[0].kind != "cpu",
+        )
+
+    def free_bytes(self, server: Server) -> Callable[[], int]:
+        """Return what tells how much memory the server leaves free.
+
+        A CPU's memory is everyone's: there it is what the server left by its own growth.
+        """
+        if self.devices[0].kind == "cpu":
+            left = device.free_bytes(self.devices[0]) + server.resident_bytes()
+            return lambda: left - server.resident_bytes()
+        return lambda: min(device.free_bytes(d) for d in self.devices)
+
+    def ended(self, server: Server) -> FailedOutcome | None:
+        """Return what the log says the server died of, as soon as it says so."""
+        code = self.read(server)
+        return self.verdict(code) if code is not None else self.reader.terminal()
 
     def last_words(self, server: Server, seconds: float) -> FailedOutcome | None:
         """Wait a moment for the log to say why the server failed."""
         deadline = time.monotonic() + seconds
         while True:
-            code = self.read(server)
-            cause = self.verdict(code) if code is not None else self.reader.terminal()
+            cause = self.ended(server)
             if cause is not None:
                 return cause
             if time.monotonic() > deadline:
-                return self.verdict(code)
+                return self.verdict(server.exit_code)
             time.sleep(POLL_SECONDS)
 
     def verdict(self, code: int | None) -> FailedOutcome | None:

@@ -271,7 +271,7 @@ class _Walk:
         self.trials.append(trial)
         self.history.append(attempt)
         if isinstance(trial.outcome, Stable):
-            deployed = settled(self.facts, attempt)
+            deployed = settled(self.facts, candidate, trial.readings.max_model_len)
             self.winner = _winner(self.facts, deployed, trial, trial.outcome.certificate)
 
     def measure(self, attempt: Attempt) -> None:

@@ -115,7 +115,7 @@ def walked(name: str, machine: Machine) -> Walked:
 
 def deployed(facts: Facts, winner: Attempt) -> LaunchConfig:
     """Return the winner's configuration with its length as a number."""
-    return settled(facts, winner).config
+    return settled(facts, winner.candidate, winner.readings.max_model_len).config
 
 
 def within_noise(machine: Machine, config: LaunchConfig, context: int, optimum: int) -> bool:

@@ -30,12 +30,15 @@ FAKE = Path(__file__).with_name("fake_vllm")
 COMMAND = (sys.executable, str(FAKE))
 CONTEXT = 2048
 SEQUENCES = 16
+BATCH = 512
+# 8 sequences of KV cache beside the weights and the rest.
+BUDGET_GIB = 1.25
 ARGS: Mapping[str, Value] = {
     "enforce-eager": True,
     "max-model-len": CONTEXT,
     "max-num-seqs": SEQUENCES,
 }
-PATIENCE = Patience(least=0.4, most=0.8, every=0.1)
+PATIENCE = Patience(factor=3, least=1.5, most=1.5, every=0.1)
 
 
 @pytest.fixture
@@ -92,13 +95,14 @@ class Bench:
         return run_trial(self.facts, candidate, 1, log, Limits(**limits), show)
 
     @contextmanager
-    def serving(self, **script: object) -> Iterator[Target]:
-        """Start a fake, wait until it is healthy, and stop it in the end."""
+    def serving(self, *words: str, **script: object) -> Iterator[Target]:
+        """Start a fake with further words, wait until it is healthy, and stop it in the end."""
         port = free_port()
         config = LaunchConfig(self.facts.model, ARGS, {})
         argv = [*COMMAND, "--model", config.model, *config.flags(), "--port", str(port)]
-        argv += ["--served-model-name", "tried"]
+        argv += ["--served-model-name", "tried", *words]
         name = f"{os.getpid()}-{port}"
+        script = {"budget_gib": BUDGET_GIB, **script}
         with Server(argv, environment(script), self.folder / "server.log", name) as server:
             url = f"http://127.0.0.1:{port}"
             deadline = time.monotonic() + 10
@@ -113,6 +117,7 @@ class Bench:
                 max_num_seqs=SEQUENCES,
                 vocab_size=self.facts.checkpoint.vocab_size,
                 kv_tokens=8 * CONTEXT,
+                max_num_batched_tokens=BATCH,
             )
 
 

@@ -179,6 +179,7 @@ def test_the_log_has_the_last_word_on_a_failed_probe(bench: Bench) -> None:
     outcome = bench.trial({"die_at": "serving", "device": "cuda", "after": 2}).outcome
     assert isinstance(outcome, OutOfMemory), outcome
     assert "298" in outcome.evidence[0]
+    assert outcome.reason.endswith(", during `one by one`")
 
 
 def test_a_spent_budget_ends_a_launch(bench: Bench) -> None:

@@ -173,7 +173,8 @@ def test_a_refused_context_is_shortened_proven_reported_and_recalled(place: Plac
     assert winner["args"]["max-model-len"] == winner["max_model_len"]
     assert winner["rungs"] == ["utilization", "shorter-context"]
     assert winner["kv_cache_tokens"] > winner["max_model_len"]
-    assert len(winner["certificate"]["checks"]) == 7
+    names = [check["name"] for check in winner["certificate"]["checks"]]
+    assert (names[1], names[-1]) == ("full context", "ordinary request")
     assert winner["startup_seconds"] > 0
     assert winner["valid_for"]["needed_bytes"] <= 536 * 2**20
     assert report["fixed"] == {"enforce-eager": True}
@@ -199,7 +200,8 @@ def test_a_winner_is_proven_again_or_found_wanting(place: Place) -> None:
     assert place.run(*SMALL).returncode == 0
     good = place.checked()
     assert good.returncode == 0, good.stderr
-    assert "stable: 71 requests came back right" in good.stdout
+    assert "requests came back right" in good.stdout
+    assert "tokens/s read" in good.stdout
     bad = place.checked(mode="too_few_tokens")
     assert bad.returncode == 1
     assert "asked for" in bad.stdout

@@ -258,6 +258,38 @@ def test_a_time_that_is_none(autotune: Autotune, model: Path, seconds: str) -> N
     autotune("--model", model, f"--time-budget={seconds}").refused(2, "--time-budget", hint=False)
 
 
+@pytest.mark.parametrize("effort", ["hard", "soak=", "soak=0", "soak=x", "quick=1", ""])
+def test_an_effort_that_is_none(autotune: Autotune, model: Path, effort: str) -> None:
+    ended = autotune("--model", str(model), "--probe", effort)
+    ended.refused(2, "--probe", "quick, standard, soak", hint=False)
+
+
+@pytest.mark.parametrize("effort", ["quick", "standard", "soak", "soak=2.5"])
+def test_an_effort_is_part_of_the_answers_key(autotune: Autotune, model: Path, effort: str) -> None:
+    usual = autotune("cache", "key", "--model", str(model))
+    key = autotune("cache", "key", "--model", str(model), "--probe", effort)
+    assert key.code == 0, key.err
+    assert (key.out == usual.out) is (effort == "standard")
+
+
+def test_a_bad_file_of_requests_is_refused_before_anything_else(
+    autotune: Autotune, model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "x"}\n{"prompt": }\n')
+    ended = autotune("--model", str(model), "--probe-file", str(file))
+    ended.refused(2, f"{file}, line 2: no JSON")
+
+
+def test_a_server_that_is_not_there_is_no_server(autotune: Autotune) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        ended = autotune("check", "--url", f"http://127.0.0.1:{port}", "--api-key", "sk-secret")
+    ended.refused(3, f"no server at http://127.0.0.1:{port}")
+    assert "sk-secret" not in ended.out + ended.err
+
+
 def test_a_memory_limit_too_small_for_anything_needs_no_launch(
     autotune: Autotune, model: Path
 ) -> None:

@@ -11,7 +11,7 @@ from vllm_autotune.console import Screen, clean, print_report, print_reports, se
 from vllm_autotune.errors import NoPort
 from vllm_autotune.facts import Candidate
 from vllm_autotune.memory import Interval
-from vllm_autotune.outcome import OutOfMemory
+from vllm_autotune.outcome import OutOfMemory, Speed
 from vllm_autotune.trial import Progress
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold] [/] \r\n\x00"
@@ -42,6 +42,34 @@ def test_a_long_command_stays_on_one_line(capsys: pytest.CaptureFixture[str]) ->
     last = capsys.readouterr().out.rstrip().splitlines()[-1]
     assert last.endswith("--flag-99")
     assert last.startswith("VLLM_X=")
+
+
+def test_the_speed_is_told_in_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    alone = Speed(
+        requests=1,
+        prompt_tokens=2032,
+        ttft_seconds=0.37,
+        worst_ttft_seconds=0.37,
+        inter_token_seconds=0.0206,
+        prefill_tokens_per_second=5491.9,
+        decode_tokens_per_second=48.6,
+    )
+    four = replace(alone, requests=4, ttft_seconds=1.31, worst_ttft_seconds=1.58)
+    report = make_report()
+    assert report.winner
+    proof = replace(
+        STABLE.certificate, speeds=(alone, four, four), kv_usage_peak=0.927, preemptions=3
+    )
+    print_report(replace(report, winner=replace(report.winner, certificate=proof)), None)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("speed")] == [
+        "speed      alone, 2,032 tokens each",
+        "speed      4 at once, 2,032 tokens each",
+    ]
+    out = " ".join(lines)
+    assert "first token after 370 ms, then one every 20.6 ms, 5,492 tokens/s read" in out
+    assert "first token after 1.3 s (worst 1.6 s)" in out
+    assert "KV cache 93% full at most, 3 preemptions" in out
 
 
 def test_a_report_without_a_winner_is_shown_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ ONLY = {
     "pynvml": "device.py",
     "subprocess": "server",
     "psutil": "server",
-    "httpx": "probe.py",
+    "httpx": "probe",
     "huggingface_hub": "checkpoint",
 }
 NEVER = ("torch", "vllm")

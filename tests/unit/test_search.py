@@ -134,7 +134,7 @@ def test_a_length_that_vllm_chose_is_deployed_as_a_number_that_fits_again(
     """14 MiB of KV cache are 256 tokens of a 7B."""
     history: list[Attempt] = []
     attempt(tight, history, STABLE, max_model_len=served)
-    found = settled(tight, history[0])
+    found = settled(tight, history[0].candidate, history[0].readings.max_model_len)
     assert found.config.integer("max-model-len", 0) == length
     assert {"max-model-len": length} in [applied.args for applied in found.rungs]
 
@@ -145,7 +145,7 @@ def test_a_wanted_length_that_vllm_exceeds_gives_nothing_up(tight: Facts) -> Non
     history: list[Attempt] = []
     attempt(facts, history, STABLE, max_model_len=32_768)
     assert history[0].candidate.config.text("max-model-len") == "auto"
-    found = settled(facts, history[0])
+    found = settled(facts, history[0].candidate, history[0].readings.max_model_len)
     assert found.config.integer("max-model-len", 0) == 30_000
     assert "shorter-context" not in [applied.name for applied in found.rungs]
 

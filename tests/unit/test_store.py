@@ -13,7 +13,7 @@ import pytest
 from tests.unit.memory_model import cards, engine, gather, install
 from tests.unit.test_report import STABLE, make_report, trial
 from vllm_autotune.checkpoint import read_checkpoint
-from vllm_autotune.config import Workload
+from vllm_autotune.config import Probe, Workload
 from vllm_autotune.errors import CannotWrite
 from vllm_autotune.facts import Facts
 from vllm_autotune.journal import Run
@@ -44,6 +44,10 @@ def devices(facts: Facts, **changed: Any) -> Facts:
     return replace(facts, devices=tuple(replace(d, **changed) for d in facts.devices))
 
 
+def probe(facts: Facts, **how: Any) -> Facts:
+    return replace(facts, workload=replace(facts.workload, probe=Probe(**how)))
+
+
 CHANGES: dict[str, Callable[[Facts], Facts]] = {
     "the weights": lambda f: replace(
         f, checkpoints={f.model: replace(f.checkpoint, digest="other")}
@@ -52,6 +56,10 @@ CHANGES: dict[str, Callable[[Facts], Facts]] = {
     "the context": lambda f: replace(f, workload=replace(f.workload, context=2048)),
     "the shortest context": lambda f: replace(f, workload=replace(f.workload, min_context=9)),
     "the concurrency": lambda f: replace(f, workload=replace(f.workload, concurrency=2)),
+    "how hard it is tried": lambda f: probe(f, effort="quick"),
+    "a longer soak": lambda f: probe(f, effort="soak", soak_minutes=20),
+    "the user's requests": lambda f: probe(f, file="own.jsonl", digest="1"),
+    "an image": lambda f: probe(f, image=True),
     "a fixed argument": lambda f: replace(f, fixed={"dtype": "half"}),
     "the ladder": lambda f: replace(f, ladder=replace(f.ladder, text="other")),
     "a skipped rung": lambda f: replace(f, ladder=f.ladder.without(["fp8-weights"])),

@@ -14,15 +14,20 @@ from .. import __version__
 from ..errors import BadUsage
 from ..interruption import interruptible
 from .options import (
+    QUICK_EFFORT,
     SETTINGS,
+    USUAL_EFFORT,
+    EffortName,
     cache_option,
     card_options,
     json_option,
+    probe_options,
     request_options,
     tuning_options,
 )
 
 if TYPE_CHECKING:
+    from ..config import Probe
     from ..facts import Facts
     from ..report import Report
     from ..survey import Request
@@ -178,22 +183,50 @@ def render(report: Path, form: str) -> None:
 @click.option("--vllm-python", help="Interpreter of the environment vLLM is in.")
 @click.option("--vllm-command", help="Words that start a server, instead of the usual.")
 @click.option("--own", is_flag=True, help="It is my own report: its arguments may load code.")
+@probe_options
+@click.option("--url", help="Probe the server that runs there; launch nothing.  [--probe quick]")
+@click.option("--served-model-name", help="With --url: the name to probe.  [the first]")
+@click.option(
+    "--api-key",
+    envvar=["VLLM_API_KEY", "OPENAI_API_KEY"],
+    help="With --url: its key.  [VLLM_API_KEY, else OPENAI_API_KEY]",
+)
 @json_option
-def check(report: Path, own: bool, as_json: bool, **where: str | None) -> None:
+def check(
+    report: Path,
+    own: bool,
+    as_json: bool,
+    url: str | None,
+    served_model_name: str | None,
+    api_key: str | None,
+    **what: Any,
+) -> None:
     """Start a report's winner again on this machine, and prove it again.
 
-    A folder stands for its newest report. Exit code 0: still stable, 1: not.
+    A folder stands for its newest report. With --url a running server is probed instead, gently:
+    others may be using it. Exit code 0: stable, 1: not.
     """
-    from ..console import Screen, sentence  # noqa: PLC0415
-    from ..outcome import Environment, Stable  # noqa: PLC0415
+    from ..console import Screen, print_outcome  # noqa: PLC0415
+    from ..outcome import Environment, Outcome, Stable  # noqa: PLC0415
     from ..recheck import recheck  # noqa: PLC0415
-    from ..report import find_report, trial_line  # noqa: PLC0415
+    from ..remote import probe_running  # noqa: PLC0415
+    from ..report import find_report, outcome_line, trial_line  # noqa: PLC0415
 
+    probe = _probe(what, QUICK_EFFORT if url else USUAL_EFFORT)
+    outcome: Outcome
     with Screen() as screen, interruptible():
-        trial = recheck(find_report(report), screen, own=own, **where)
-    click.echo(trial_line(trial) if as_json else sentence(trial.outcome))
-    if not isinstance(trial.outcome, Stable):
-        sys.exit(3 if isinstance(trial.outcome, Environment) else 1)
+        if url:
+            outcome = probe_running(url, served_model_name, api_key, probe, screen.progress)
+            line = outcome_line(outcome)
+        else:
+            trial = recheck(find_report(report), screen, probe, own=own, **what)
+            outcome, line = trial.outcome, trial_line(trial)
+    if as_json:
+        click.echo(line)
+    else:
+        print_outcome(outcome)
+    if not isinstance(outcome, Stable):
+        sys.exit(3 if isinstance(outcome, Environment) else 1)
 
 
 @cli.command()
@@ -326,8 +359,30 @@ def _plan(request: "Request", as_json: bool, cache_dir: Path | None) -> None:
 
 
 def _request(what: dict[str, Any]) -> "Request":
+    from ..config import STANDARD  # noqa: PLC0415
     from ..ladder import find_ladder, read_ladder  # noqa: PLC0415
     from ..survey import Request  # noqa: PLC0415
 
     ladder = read_ladder(find_ladder(what.pop("ladder"))).without(what.pop("skip"))
-    return Request(ladder=ladder, **what)
+    probe = _probe(what) or STANDARD
+    return Request(ladder=ladder, probe=probe, **what)
+
+
+def _probe(what: dict[str, Any], usual: tuple[EffortName, float] = USUAL_EFFORT) -> "Probe | None":
+    """Take the options of the probe out of the others; return what they say, None if nothing."""
+    from ..certificate import fingerprint  # noqa: PLC0415
+    from ..config import Probe  # noqa: PLC0415
+
+    names = ("probe", "probe_logprobs", "probe_image", "probe_file")
+    effort, logprobs, image, file = (what.pop(name) for name in names)
+    if not (effort or logprobs or image or file):
+        return None
+    kind, minutes = effort or usual
+    return Probe(
+        effort=kind,
+        soak_minutes=minutes,
+        logprobs=logprobs,
+        image=image,
+        file=str(file.resolve()) if file else None,
+        digest=fingerprint(str(file)) if file else None,
+    )

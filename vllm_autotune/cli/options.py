@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -13,6 +13,10 @@ from ..errors import BadUsage
 SETTINGS = {"auto_envvar_prefix": "AUTOTUNE"}
 SECONDS = click.FloatRange(min=0, min_open=True)
 FOREVER = 1e9
+SOAK_MINUTES = 10
+EffortName = Literal["quick", "standard", "soak"]
+QUICK_EFFORT: tuple[EffortName, float] = ("quick", 0.0)
+USUAL_EFFORT: tuple[EffortName, float] = ("standard", 0.0)
 
 
 class Tokens(click.ParamType[int]):
@@ -49,6 +53,23 @@ class Bytes(click.ParamType[int]):
             return parse_bytes(str(value))
         except BadUsage as refusal:
             self.fail(f"{refusal.message}. {refusal.hint}", param, ctx)
+
+
+class Effort(click.ParamType[tuple[EffortName, float]]):
+    """How hard to try a server: quick, standard, soak or soak=MINUTES."""
+
+    name = "quick|standard|soak[=minutes]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[EffortName, float]:
+        """Return the effort, and the minutes of a soak."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(?:quick|standard|soak(?:=(\d+(?:\.\d+)?))?)", str(value))
+        if match is None or (match[1] and not float(match[1])):
+            self.fail(f"`{value}` is none of quick, standard, soak, soak=30", param, ctx)
+        if str(value).startswith("soak"):
+            return "soak", float(match[1] or SOAK_MINUTES)
+        return ("quick" if value == "quick" else "standard"), 0.0
 
 
 class Ports(click.ParamType[range]):
@@ -104,6 +125,28 @@ def card_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def probe_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how hard a server is tried."""
+    options = [
+        click.option(
+            "--probe",
+            type=Effort(),
+            metavar="EFFORT",
+            help="How hard to try a server: quick, standard, soak or soak=MINUTES.  [standard]",
+        ),
+        click.option("--probe-logprobs", is_flag=True, help="Ask for a full prompt's logprobs."),
+        click.option("--probe-image", is_flag=True, help="Ask about an image."),
+        click.option(
+            "--probe-file",
+            type=click.Path(path_type=Path),
+            help="Send your own requests too: a JSON body per line, with messages or a prompt.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def request_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say what to tune on what."""
     options = [
@@ -149,6 +192,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--vllm-command", help="Words that start a server, instead of the usual."),
         click.argument("fixed", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM_ARGS]"),
     ]
+    command = probe_options(command)
     for option in reversed(options):
         command = option(command)
     return command

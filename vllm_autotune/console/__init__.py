@@ -17,7 +17,7 @@ from ..errors import Refusal
 from ..facts import Candidate
 from ..memory import format_bytes
 from ..memory.units import GIB
-from ..outcome import Certificate, FailedOutcome, Outcome, Phase, Stable
+from ..outcome import Certificate, FailedOutcome, Outcome, Phase, Speed, Stable
 from ..render import command_line
 from ..report import Report, Trial, Winner
 from ..trial import Progress
@@ -163,6 +163,17 @@ def sentence(outcome: Outcome) -> str:
     return f"{kind} while {PHASE_NAMES[outcome.phase]}: {outcome.reason}"
 
 
+def print_outcome(outcome: Outcome) -> None:
+    """Print what became of a server, and how fast it was, on stdout."""
+    console = _stdout()
+    console.print(escape(clean(sentence(outcome))))
+    if isinstance(outcome, Stable):
+        table = _facts_table()
+        for name, value in _speed_rows(outcome.certificate):
+            table.add_row(name, escape(value))
+        console.print(table)
+
+
 def print_report(report: Report, path: str | None) -> None:
     """Print a report on stdout for a person; the last line starts the winner."""
     console = _stdout()
@@ -252,6 +263,7 @@ def _winner_rows(winner: Winner, context: int) -> list[tuple[str, str]]:
         ("context", f"{winner.max_model_len:,} of {context:,} tokens{tokens}"),
         ("memory", ", ".join(f"{n} {format_bytes(b)}" for n, b in parts.items() if b is not None)),
         ("proven by", _proof(winner.certificate)),
+        *_speed_rows(winner.certificate),
         ("ready in", f"{winner.startup_seconds:.0f} s"),
     ]
     return [*rows, *(("gives up", text) for text in winner.gives_up)]
@@ -271,7 +283,37 @@ def _accuracy(accuracy: Accuracy | None) -> str:
 def _proof(certificate: Certificate) -> str:
     requests = sum(check.requests for check in certificate.checks)
     tokens = sum(check.prompt_tokens + check.output_tokens for check in certificate.checks)
-    return f"{requests} requests, {tokens:,} tokens in {certificate.seconds:.0f} s"
+    proof = f"{requests} requests, {tokens:,} tokens in {certificate.seconds:.0f} s"
+    if certificate.kv_usage_peak is not None:
+        proof += f", KV cache {certificate.kv_usage_peak:.0%} full at most"
+    if certificate.preemptions:
+        proof += f", {certificate.preemptions} preemptions"
+    return proof
+
+
+def _speed_rows(certificate: Certificate) -> list[tuple[str, str]]:
+    """Return the speed of one request, and of those at the proven concurrency."""
+    return [("speed", _speed(speed)) for speed in certificate.speeds[:2]]
+
+
+def _speed(speed: Speed) -> str:
+    alone = speed.requests == 1
+    who = "alone" if alone else f"{speed.requests} at once"
+    worst = "" if alone else f" (worst {_seconds(speed.worst_ttft_seconds)})"
+    parts = [
+        f"{who}, {speed.prompt_tokens:,} tokens each: "
+        f"first token after {_seconds(speed.ttft_seconds)}{worst}"
+    ]
+    if speed.inter_token_seconds is not None:
+        parts.append(f"then one every {_seconds(speed.inter_token_seconds)}")
+    parts.append(f"{speed.prefill_tokens_per_second:,.0f} tokens/s read")
+    if speed.decode_tokens_per_second is not None:
+        parts.append(f"{speed.decode_tokens_per_second:,.0f} written")
+    return ", ".join(parts)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def _trial_table(trials: Sequence[Trial]) -> Table:

@@ -149,6 +149,14 @@ class Server:
         """Return how the API server ended (negative: the signal), None while it lives."""
         return self._process.poll() if self._process else None
 
+    def resident_bytes(self) -> int:
+        """Return the memory that the processes of the tree hold; what they share counts twice."""
+        total = 0
+        for process in self._survivors():
+            with suppress(psutil.Error):
+                total += int(process.memory_info().rss)
+        return total
+
     def new_text(self) -> str:
         """Return what the server wrote since the last call, 4 MiB at most.
 

@@ -22,11 +22,15 @@ Modes while serving:
     stream_cut           the connection ends in the middle of a stream
     stream_no_usage      a stream without the usage chunk
     stream_no_done       a stream without [DONE]
+    stream_garbage       a stream with a line that is no event
+    wrong_finish         every answer ends for `stop`
     hang_full_length     a request of the full length waits for ever
     hang                 every generation waits for ever
     hang_all             every endpoint does
+    spin                 a generation has no end, but the counters move
     slow                 a generation takes `seconds`, but moves
-    collapse             decoding slows with the square of the running requests
+    spill                after `after` requests a token takes `seconds`
+    collapse             decoding slows with the cube of the running requests
     oom_line             an out-of-memory line in the log, but 200
     engine_restart       after `after` requests a new engine takes over, its counters at zero
     preemption_storm     every request adds 50 preemptions
@@ -37,12 +41,18 @@ Modes while serving:
     metrics_missing      404 for /metrics
     metrics_frozen       counters that never move
     health_lies          after `after` requests the engine is dead, and /health still 200
+    occupied             others hold 13 of 16 parts of the KV cache
+    tells_key            its errors repeat the key it was given
     memory_creep         every request keeps `creep_mib` MiB more
     leak_blocks          the blocks of a client that left in a stream stay taken
     rate_limit           429 when more than `limit` requests run
     reset                every `every`-th connection is reset
     accepts_over_long    200 for a prompt longer than the context
     rejects_full_length  400 for a request of exactly the context
+    pooling              an embedding model: /v1/embeddings, and nothing else
+    empty_vector         its vectors hold nothing but zeros
+    text_only            400 for an image
+    no_logprobs          no log probabilities for the prompt
 
 Modes of the process:
 

@@ -39,6 +39,7 @@ class Api:
         self.card = card
         self.names = args.get("served-model-name") or args.get("model") or ["fake"]
         self.models = ["somebody/else"] if script.is_on("stranger") else self.names
+        self.adapters = [word.partition("=")[0] for word in args.get("lora-modules", [])]
         self.api_key = card.text("api-key")
         self.address = (card.text("host") or "127.0.0.1", card.integer("port", 8000))
         self.stop = threading.Event()

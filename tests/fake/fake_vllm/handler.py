@@ -82,6 +82,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             names = self.api.models
             text = self.api.scheduler.metrics(names[0], card.utilization, card.block)
             self.reply(200, text, "text/plain; version=1.0.0; charset=utf-8")
+        elif path == "/openapi.json":
+            self.reply(200, {"paths": {each: {} for each in self.paths}})
         elif path == "/version":
             self.reply(200, {"version": script.version})
         else:
@@ -90,11 +92,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = self.path.partition("?")[0]
-        if path not in ("/v1/completions", "/v1/chat/completions"):
+        if path not in self.paths:
             self.reply(404, {"detail": "Not Found"})
+            return
+        if path == "/v1/embeddings":
+            self.answer(lambda: self.embed(json.loads(content)))
             return
         chat = path.endswith("chat/completions")
         self.answer(lambda: self.complete(json.loads(content), chat))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        if self.api.script.is_on("pooling"):
+            return ("/v1/embeddings",)
+        return ("/v1/completions", "/v1/chat/completions")
 
     def answer(self, work: Any) -> None:
         try:
@@ -125,12 +136,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             }
             for name in self.api.models
         ]
+        parent = {"parent": self.api.models[0], "max_model_len": None}
+        cards += [{**cards[0], "id": name, **parent} for name in self.api.adapters]
         self.reply(200, {"object": "list", "data": cards})
 
     def complete(self, body: dict[str, Any], chat: bool) -> None:
         script, scheduler = self.api.script, self.api.scheduler
         if script.is_on("hang_all"):
             self.api.stop.wait()
+        if script.is_on("tells_key"):
+            raise Refusal(403, "Forbidden", f"{self.headers.get('Authorization')} may not do this")
         prompt = self.accepted_prompt(body, chat)
         with scheduler.changed:
             scheduler.requests += 1
@@ -148,17 +163,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(200, "<html>gateway</html>")
             return
         text = "" if script.is_on("empty_text") else "".join(texts)
-        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length"}
+        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": self.ending}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        if body.get("prompt_logprobs") and not script.is_on("no_logprobs"):
+            choice["prompt_logprobs"] = [
+                None,
+                *({"1": {"logprob": -1.0}} for _ in range(prompt - 1)),
+            ]
         document = self.envelope(body, chat, chunk=False)
         usage = self.usage(prompt, len(texts))
         self.reply(200, {**document, "choices": [choice], "usage": usage})
+
+    def embed(self, body: dict[str, Any]) -> None:
+        prompt = self.accepted_prompt({**body, "prompt": body["input"], "max_tokens": 0}, False)
+        list(self.api.scheduler.tokens(prompt, 0))
+        vector = [0.0 if self.api.script.is_on("empty_vector") else 0.5] * 8
+        data = [{"index": 0, "object": "embedding", "embedding": vector}]
+        usage = {"prompt_tokens": prompt, "total_tokens": prompt, "completion_tokens": 0}
+        self.reply(200, {"object": "list", "data": data, "usage": usage})
 
     def accepted_prompt(self, body: dict[str, Any], chat: bool) -> int:
         """Return the length of the prompt, or refuse the request as vLLM would."""
         script, length = self.api.script, self.api.scheduler.max_model_len
         model = body.get("model")
-        if model is not None and model not in self.api.models:
+        if model is not None and model not in [*self.api.models, *self.api.adapters]:
             aliases = ", ".join(self.api.models)
             message = f"The model `{model}` does not exist. Valid aliases: {aliases}."
             raise Refusal(404, "NotFoundError", message, "model")
@@ -168,9 +196,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if too_high:
                 message = f"Token id {too_high[0]} is out of vocabulary"
                 raise Refusal(400, "BadRequestError", message)
+        if script.is_on("text_only") and "image_url" in str(body.get("messages")):
+            raise Refusal(400, "BadRequestError", "fake is not a multimodal model")
         prompt = count_tokens(body, chat)
         full = prompt + (body.get("max_tokens") or 16) >= length
-        over = prompt >= length and not script.is_on("accepts_over_long")
+        over = prompt >= length + script.is_on("pooling") and not script.is_on("accepts_over_long")
         if over or (script.is_on("rejects_full_length") and full):
             message = (
                 f"This model's maximum context length is {length} tokens. However, your prompt "
@@ -213,6 +243,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return 0
         return wanted // 2 if script.is_on("too_few_tokens") else wanted
 
+    @property
+    def ending(self) -> str:
+        return "stop" if self.api.script.is_on("wrong_finish") else "length"
+
     def usage(self, prompt: int, generated: int) -> dict[str, int]:
         if self.api.script.is_on("wrong_usage"):
             prompt += 7
@@ -243,6 +277,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             first = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
             self.event({**document, "choices": [first]})
         asked = body.get("max_completion_tokens") or body.get("max_tokens") or 16
+        if script.is_on("stream_garbage"):
+            self.chunk("<html>gateway</html>\n\n")
         count = 0
         try:
             for text in tokens:
@@ -253,7 +289,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 last = count == asked
                 shown = "" if script.is_on("empty_text") else text
                 piece = {"delta": {"content": shown}} if chat else {"text": shown}
-                end = {"index": 0, "logprobs": None, "finish_reason": "length" if last else None}
+                end = {"index": 0, "logprobs": None, "finish_reason": self.ending if last else None}
                 self.event({**document, "choices": [{**end, **piece}]})
         except OSError:
             if script.is_on("leak_blocks"):

@@ -22,7 +22,9 @@ class Scheduler:
         self.max_num_seqs = card.integer("max-num-seqs", 128)
         self.changed = threading.Condition()
         self.dead = threading.Event()
-        self.used = self.running = self.waiting = self.requests = 0
+        self.used = self.running = self.waiting = self.requests = self.lookups = 0
+        if script.is_on("occupied"):
+            self.used = kv_tokens * 13 // 16
         self.reset_counters()
 
     def reset_counters(self) -> None:
@@ -67,6 +69,9 @@ class Scheduler:
         with self.admitted(prompt + wanted):
             if script.is_on("hang"):
                 self.pause(None)
+            while script.is_on("spin"):
+                self.pause(0.02)
+                self.preemptions += 1
             self.pause(prompt / script.prefill_tokens_per_second)
             self.count(prompt, 0)
             for _ in range(wanted):
@@ -78,7 +83,9 @@ class Scheduler:
     def seconds_per_token(self, wanted: int) -> float:
         if self.script.is_on("slow"):
             return self.script.seconds / wanted
-        factor = self.running**2 if self.script.is_on("collapse") else 1
+        if self.script.is_on("spill") and self.requests > self.script.after:
+            return self.script.seconds
+        factor = self.running**3 if self.script.is_on("collapse") else 1
         return factor / self.script.decode_tokens_per_second
 
     def count(self, prompt: int, generated: int) -> None:
@@ -95,7 +102,9 @@ class Scheduler:
             f'kv_cache_max_concurrency="{self.kv_tokens / self.max_model_len}",'
             f'kv_cache_size_tokens="{self.kv_tokens}",num_gpu_blocks="{self.kv_tokens // block}"}}'
         )
+        self.lookups += self.waiting  # who waits is looked up at every step
         rows: list[tuple[str, str, str, float]] = [
+            ("vllm:prefix_cache_queries_total", "counter", label, self.lookups),
             ("vllm:num_requests_running", "gauge", label, self.running),
             ("vllm:num_requests_waiting", "gauge", label, self.waiting),
             ("vllm:kv_cache_usage_perc", "gauge", label, self.used / max(self.kv_tokens, 1)),

@@ -1,0 +1,32 @@
+"""Requests to a running server, and what it shows of itself. The only package that knows HTTP."""
+
+from .endpoint import CHAT, COMPLETIONS, POOLING, Ask, Endpoint
+from .listing import (
+    ModelCard,
+    cache_tokens,
+    context_of,
+    is_healthy,
+    model_cards,
+    served_length,
+    served_paths,
+)
+from .reply import Reply
+from .target import Patience, Target
+
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "POOLING",
+    "Ask",
+    "Endpoint",
+    "ModelCard",
+    "Patience",
+    "Reply",
+    "Target",
+    "cache_tokens",
+    "context_of",
+    "is_healthy",
+    "model_cards",
+    "served_length",
+    "served_paths",
+]

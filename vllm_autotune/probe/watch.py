@@ -1,0 +1,123 @@
+"""What a server's own counters and the device's memory show while requests run."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")  # renamed in 0.9.2
+PREEMPTIONS = ("vllm:num_preemptions_total",)
+PROMPT_TOKENS = ("vllm:prompt_tokens_total",)
+RUNNING = ("vllm:num_requests_running",)
+WAITING = ("vllm:num_requests_waiting",)
+# Seconds from one sample to the next, however many first tokens come.
+SHORTEST = 0.1
+# Up to 0.11, a request that waits for room is looked up in the prefix cache at every step.
+NO_PROGRESS = "prefix_cache"
+
+
+@dataclass
+class Watch:
+    """The peaks and the last values of what `metrics` and `free_bytes` return.
+
+    `moved_at` is when a counter moved last, `busy` how many requests run or wait. Preemptions
+    and prompt tokens are those since the first sample.
+    """
+
+    metrics: Callable[[], Awaitable[str]]
+    free_bytes: Callable[[], int] | None
+    moved_at: float = field(default_factory=time.monotonic)
+    kv_usage: float | None = None
+    kv_usage_peak: float | None = None
+    busy: int | None = None
+    preemptions: int | None = None
+    prompt_tokens: int | None = None
+    free_now: int | None = None
+    least_free_bytes: int | None = None
+    first_token: asyncio.Event = field(default_factory=asyncio.Event)
+    _before: dict[str, float] = field(default_factory=dict)
+    _first: dict[str, float] = field(default_factory=dict)
+
+    async def run(self, every: float) -> None:
+        """Take a sample every so many seconds, and at a first token, until cancelled.
+
+        A prompt fills the KV cache when it has been read, and may be answered a moment later.
+        """
+        while True:
+            await self.sample()
+            await asyncio.sleep(min(every, SHORTEST))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.first_token.wait(), every)
+            self.first_token.clear()
+
+    async def sample(self) -> None:
+        """Read the free memory and vLLM's metrics; what does not answer is left as it was."""
+        if self.free_bytes:
+            free = self.free_now = await asyncio.to_thread(self.free_bytes)
+            least = self.least_free_bytes
+            self.least_free_bytes = free if least is None else min(free, least)
+        with suppress(ValueError):
+            self._read(_samples(await self.metrics()))
+
+    @property
+    def has_counters(self) -> bool:
+        """Tell whether the server shows any."""
+        return bool(self._before)
+
+    def moved(self) -> None:
+        """Note a sign of life."""
+        self.moved_at = time.monotonic()
+
+    def _read(self, now: dict[str, float]) -> None:
+        telling = {name: value for name, value in now.items() if NO_PROGRESS not in name}
+        if telling and telling != self._before:
+            self.moved()
+        self._before = telling
+        running = _first(now, RUNNING)
+        self.busy = None if running is None else int(running + (_first(now, WAITING) or 0))
+        self.kv_usage = usage = _first(now, KV_USAGE)
+        if usage is not None:
+            self.kv_usage_peak = max(usage, self.kv_usage_peak or 0.0)
+        self._first = self._first or now
+        self.preemptions = self._since(now, PREEMPTIONS)
+        self.prompt_tokens = self._since(now, PROMPT_TOKENS)
+
+    def _since(self, now: dict[str, float], names: Sequence[str]) -> int | None:
+        value = _first(now, names)
+        return None if value is None else int(value - (_first(self._first, names) or 0))
+
+
+def cache_size(text: str) -> int | None:
+    """Return how many tokens the KV cache holds, None where the metrics do not say.
+
+    vllm:cache_config_info: `kv_cache_size_tokens` from 0.26, blocks and their size before.
+    """
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
+
+    with suppress(ValueError):
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "vllm:cache_config_info":
+                    labels = sample.labels
+                    if labels.get("kv_cache_size_tokens", "").isdecimal():
+                        return int(labels["kv_cache_size_tokens"])
+                    with suppress(KeyError):
+                        return int(labels["num_gpu_blocks"]) * int(labels["block_size"])
+    return None
+
+
+def _samples(text: str) -> dict[str, float]:
+    """Return vLLM's own metrics by name, summed over labels."""
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
+
+    totals: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name.startswith("vllm:"):
+                totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+    return totals
+
+
+def _first(samples: dict[str, float], names: Sequence[str]) -> float | None:
+    return next((samples[name] for name in names if name in samples), None)
