@@ -225,6 +225,8 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     """
     facts, workload = now.facts, now.facts.workload
     wanted = facts.context
+    if workload.min_context >= wanted:
+        return f"you accept no fewer than {wanted:,} tokens"
     footprint = expect(facts, now.calibration, config)
     block = int(footprint.cache.block.low)
     stuck = [a for a in now.failures("serving") if _differs_in_length(a, config)]
@@ -261,8 +263,8 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
 def settled(facts: Facts, candidate: Candidate, served: int | None) -> Candidate:
     """Return what to deploy of a stable launch: with a number where vLLM chose the length.
 
-    It chose `served` tokens. The number leaves out what the KV cache varies by from launch to launch, so that it fits
-    again; where what was wanted fits, nothing was given up.
+    It chose `served` tokens. The number leaves out what the KV cache varies by from launch to
+    launch, so that it fits again; where what was wanted fits, nothing was given up.
     """
     config = candidate.config
     if config.text("max-model-len") != AUTO or served is None:
@@ -271,7 +273,7 @@ def settled(facts: Facts, candidate: Candidate, served: int | None) -> Candidate
     token, block = cache.token_bytes(), int(cache.block.low)
     noise = NOISE_BYTES[facts.devices[0].kind]
     spare = math.ceil(noise / token.low) if token.low else block
-    length = max(block, (served - spare) // block * block)
+    length = max(facts.length(config), (served - spare) // block * block)
     asked = [applied for applied in candidate.rungs if AUTO in applied.args.values()]
     rungs = [applied for applied in candidate.rungs if applied not in asked]
     if length >= facts.context:

@@ -29,7 +29,7 @@ kv-cache-memory-bytes load-format revision block-size distributed-executor-backe
 
 # The tiny model: 5 MiB of weights, 4 KiB of KV cache per token, 32 MiB for all of its 8192.
 CARD = {"lifetime": 60, "weights_gib": 0.005, "other_gib": 0.5, "kv_bytes_per_token": 4096}
-SMALL = ("--memory-limit", "536MiB", "--min-context", "1024")
+SMALL = ("--memory-limit", "536MiB", "--min-context", "1024", "--concurrency", "2")
 EAGER = ("--enforce-eager",)
 LARGE = ("--memory-limit", "700MiB")
 
@@ -235,6 +235,33 @@ def test_json_is_the_only_document_on_stdout_and_what_is_fixed_stays(place: Plac
         assert "--max-model-len 8192" in words
         assert "--kv-cache-dtype auto" in words
     assert report == place.report()
+
+
+def test_a_length_that_vllm_chose_itself_is_proven_in_one_launch_and_deployed_as_a_number(
+    place: Place,
+) -> None:
+    done = place.run(*SMALL[:4], "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    (trial,) = report["trials"]
+    assert trial["argv"][-2:] == ["--max-model-len", "auto"]
+    winner, served = report["winner"], trial["readings"]["max_model_len"]
+    assert 0.5 * served < winner["max_model_len"] < served < 8192
+    assert winner["argv"][-2:] == ["--max-model-len", str(winner["max_model_len"])]
+    assert winner["rungs"] == ["utilization", "shorter-context"]
+    checks = {check["name"]: check for check in winner["certificate"]["checks"]}
+    full = checks["full context"]
+    assert full["prompt_tokens"] + full["output_tokens"] == winner["max_model_len"]
+
+
+def test_a_length_that_vllm_chose_too_short_is_known_before_it_is_ready(place: Place) -> None:
+    done = place.run("--memory-limit", "536MiB", "--min-context", "7000", "--json")
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)["trials"]
+    assert [rung["name"] for rung in second["rungs"]] == ["utilization", "kv-cache-8bit"]
+    assert first["outcome"]["cause"] == "auto_fit_too_short"
+    assert first["outcome"]["limit"] < 7000
+    assert first["startup_seconds"] is None
 
 
 def test_the_last_launch_allowed_is_the_last(place: Place) -> None:

@@ -101,6 +101,8 @@ def card(gib: float) -> tuple[str, str]:
 
 
 SMALL = (*card(11), "--context", "8192")
+# To go on beside another program on the same GPU.
+BUSY = ("--allow-busy",)
 WHOLE_72B = ("--context", "32768")
 
 # The most important first. What needs more GPUs is started first (see run.py).
@@ -184,6 +186,7 @@ CASES = (
     Case(
         name="7b-tenant-60GiB",
         asks="7B, another program holds 60 GiB",
+        options=BUSY,
         tenant_gib=60,
         rungs=("utilization",),
         launches=1,
@@ -192,16 +195,18 @@ CASES = (
     Case(
         name="7b-tenant-mid-start",
         asks="7B, another program takes 60 GiB while it starts",
+        options=BUSY,
         tenant_gib=60,
         event="tenant arrives",
         at="launch 1",
         first=("environment",),
-        stable=None,
+        rungs=("utilization",),
         seconds=260,
     ),
     Case(
         name="7b-tenant-mid-probe",
         asks="7B, another program takes the rest of the card while it is probed",
+        options=BUSY,
         tenant_gib=-0.25,
         event="tenant arrives",
         at="probe: ",
@@ -225,7 +230,7 @@ CASES = (
     Case(
         name="7b-prompt-logprobs",
         asks="7B with 40 GiB left free, prompt_logprobs of the whole context",
-        options=("--probe-logprobs",),
+        options=(*BUSY, "--probe-logprobs"),
         needs="--probe-logprobs",
         tenant_gib=-40,
         stable=None,

@@ -127,7 +127,7 @@ def test_vllm_is_asked_for_the_length_where_nothing_measured_tells_it(tight: Fac
     assert "auto" not in flags(old, [])
 
 
-@pytest.mark.parametrize(("served", "length"), [(20_000, 19_744), (32_768, 32_512), (40, 16)])
+@pytest.mark.parametrize(("served", "length"), [(20_000, 19_744), (32_768, 32_512), (4_100, 4_096)])
 def test_a_length_that_vllm_chose_is_deployed_as_a_number_that_fits_again(
     tight: Facts, served: int, length: int
 ) -> None:
