@@ -101,6 +101,8 @@ def card(gib: float) -> tuple[str, str]:
 
 
 SMALL = (*card(11), "--context", "8192")
+# Real weights must speak, so every token must be one of the small tokenizer's.
+SPEAKS = {"vocab_size": 2048}
 # To go on beside another program on the same GPU.
 BUSY = ("--allow-busy",)
 WHOLE_72B = ("--context", "32768")
@@ -131,6 +133,7 @@ CASES = (
     Case(
         name="7b-11GiB-bitsandbytes",
         asks="7B on 11 GiB, online fp8 left out; real weights",
+        changes=SPEAKS,
         weights="bf16",
         options=(*SMALL, *skip("quantized-checkpoint", "fp8-weights", "cpu-offload")),
         rungs=("4bit-weights",),
@@ -139,6 +142,7 @@ CASES = (
     Case(
         name="7b-11GiB-awq",
         asks="7B on 11 GiB, an AWQ checkpoint beside it",
+        changes=SPEAKS,
         weights="hollow",
         sibling="awq",
         options=SMALL,
@@ -147,6 +151,7 @@ CASES = (
     Case(
         name="7b-11GiB-gptq",
         asks="7B on 11 GiB, a GPTQ checkpoint beside it",
+        changes=SPEAKS,
         weights="hollow",
         sibling="gptq",
         options=SMALL,
@@ -155,6 +160,7 @@ CASES = (
     Case(
         name="7b-11GiB-compressed-tensors",
         asks="7B on 11 GiB, a W4A16 checkpoint beside it",
+        changes=SPEAKS,
         weights="hollow",
         sibling="w4a16",
         options=SMALL,

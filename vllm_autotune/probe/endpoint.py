@@ -83,7 +83,8 @@ class Endpoint:
             headers=target.headers,
             trust_env=False,  # a proxy would swallow requests to 127.0.0.1
             timeout=httpx.Timeout(None, connect=10),
-            limits=httpx.Limits(max_connections=None),
+            # vLLM closes a connection that was idle for 5 s, perhaps as the next request is sent.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         ) as client:
             watch = Watch(partial(_metrics, client), free_bytes)
             await watch.sample()
