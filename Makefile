@@ -15,7 +15,7 @@ DEMO_MODEL := $(DEMO)/tiny-qwen2
 # About half of the 4096 tokens, 512 MiB of KV cache, fit into this beside what a vLLM worker takes
 # on the CPU: 1 GiB, give or take a tenth from machine to machine.
 DEMO_MEMORY ?= 1450MiB
-DEMO_ARGS ?= --min-context 512 -- --enforce-eager
+DEMO_ARGS ?= --min-context 512 --concurrency 2 -- --enforce-eager
 
 PYTEST := $(BIN)/python -m pytest
 LADDERS := default long-context low-latency
@@ -23,7 +23,7 @@ LADDERS := default long-context low-latency
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo test test-fast faults test-real test-gpu lint format build golden golden-report clean help
+.PHONY: demo test test-fast faults test-real test-gpu bench lint format build golden golden-report clean help
 
 demo: $(VENV)/.vllm $(DEMO_MODEL)/model.safetensors ## Tune a small model against a real vLLM, then show the report
 	@AUTOTUNE_CACHE_DIR=$(DEMO)/cache $(BIN)/autotune \
@@ -45,6 +45,10 @@ test-real: $(VENV)/.vllm ## Tests against a real vLLM, on the CPU if there is no
 
 test-gpu: $(VENV)/.vllm ## Ten minutes on one NVIDIA GPU; all cases: tests/gpu/run.py
 	$(PYTEST) tests/gpu
+
+bench: $(VENV)/.vllm ## Launches on a simulated grid, and seconds on a real vLLM on the CPU: a quarter of an hour
+	$(BIN)/python -m tests.bench.simulated results/bench/simulated.json
+	$(BIN)/python -m tests.bench.real results/bench/real-cpu.json
 
 lint: $(VENV)/.dev ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -254,14 +254,13 @@ def test_a_length_that_vllm_chose_itself_is_proven_in_one_launch_and_deployed_as
     assert full["prompt_tokens"] + full["output_tokens"] == winner["max_model_len"]
 
 
-def test_a_length_that_vllm_chose_too_short_is_known_before_it_is_ready(place: Place) -> None:
+def test_a_length_that_vllm_chose_too_short_is_no_answer(place: Place) -> None:
     done = place.run("--memory-limit", "536MiB", "--min-context", "7000", "--json")
     assert done.returncode == 0, done.stderr
     first, second = json.loads(done.stdout)["trials"]
     assert [rung["name"] for rung in second["rungs"]] == ["utilization", "kv-cache-8bit"]
     assert first["outcome"]["cause"] == "auto_fit_too_short"
     assert first["outcome"]["limit"] < 7000
-    assert first["startup_seconds"] is None
 
 
 def test_the_last_launch_allowed_is_the_last(place: Place) -> None:

@@ -14,18 +14,30 @@ from vllm_autotune.config import Workload
 from vllm_autotune.facts import Attempt, Candidate, Facts, calibrated, predict
 from vllm_autotune.memory.units import GIB
 from vllm_autotune.outcome import Environment, Readings
-from vllm_autotune.report import Trial, read_report
+from vllm_autotune.report import Report, Trial, read_report
 
 EXAMPLES = Path(__file__).parents[2] / "results" / "examples" / "h200"
-SHAPE = {"7b": "qwen2.5-7b", "72b": "qwen2.5-72b"}
+REPORTS = {path.parent.name: read_report(path) for path in EXAMPLES.glob("*/report.json")}
+
+
+def is_shape(report: Report) -> bool:
+    """Tell whether a model has no files, and each launch printed what it took."""
+    name = Path(report.model.path).name
+    loaded = all(trial.readings.weights_bytes for trial in report.trials)
+    plain = not any("/" in str(trial.env) for trial in report.trials)
+    weightless = "dummy" in report.fixed.values()
+    return (SHAPES / f"{name}.json").exists() and loaded and plain and weightless
+
+
+ANEW = sorted(name for name, report in REPORTS.items() if is_shape(report))
 
 
 def launched(example: str, folder: Path) -> tuple[Facts, list[Attempt], tuple[Trial, ...]]:
     """Return the facts and launches of a recorded walk, predicted anew."""
-    report = read_report(next((EXAMPLES / example).rglob("report.json")))
+    report = REPORTS[example]
     model = folder / "model"
     model.mkdir()
-    shape = SHAPE[example.partition("-")[0]]
+    shape = Path(report.model.path).name
     (model / "config.json").write_text((SHAPES / f"{shape}.json").read_text())
     facts = gather(
         read_checkpoint(str(model), weights_required=False),
@@ -56,11 +68,20 @@ def _args(trial: Trial) -> dict[str, str | bool]:
     return args
 
 
-EVERY = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
+@pytest.mark.parametrize("example", sorted(REPORTS))
+def test_what_was_predicted_then_was_measured_then(example: str) -> None:
+    """The overhead holds the 0.4 % by which the driver's total is above vLLM's."""
+    for trial in REPORTS[example].trials:
+        found = trial.accuracy
+        for against in (found and found.weights, found and found.kv_available):
+            if against:
+                spread = 0.01 * against.predicted.high
+                assert against.predicted.low - spread <= against.measured
+                assert against.measured <= against.predicted.high + spread
 
 
-@pytest.mark.parametrize("example", EVERY)
-def test_every_recorded_launch_was_predicted(example: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", ANEW)
+def test_every_recorded_launch_is_predicted(example: str, tmp_path: Path) -> None:
     facts, attempts, _ = launched(example, tmp_path)
     for attempt in attempts:
         found = accuracy(facts, attempt)
@@ -72,7 +93,7 @@ def test_every_recorded_launch_was_predicted(example: str, tmp_path: Path) -> No
             assert against.measured in against.predicted
 
 
-@pytest.mark.parametrize("example", EVERY)
+@pytest.mark.parametrize("example", ANEW)
 def test_a_walk_after_it_predicts_to_a_few_mib(example: str, tmp_path: Path) -> None:
     """A cold walk on the same kind of device, which only knows the pool."""
     facts, attempts, _ = launched(example, tmp_path)
