@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
 # 308 MiB of weights and 128 KiB of KV cache per token, 512 MiB for all 4096. A vLLM worker takes
-# 0.9 to 1.2 GiB with the weights, by the machine's state: 500 to 3000 tokens fit.
-SMALL = ("--memory-limit", "1300MiB", "--min-context", "128")
+# 0.9 to 1.2 GiB with the weights, by the machine's state: 500 to 3000 tokens fit, for two at once.
+SMALL = ("--memory-limit", "1300MiB", "--min-context", "128", "--concurrency", "2")
 OUTPUT = 16
 LARGE = ("--memory-limit", "2500MiB", "--max-launches", "1")
 
@@ -110,7 +110,7 @@ def test_a_refusal_by_vllm_leads_to_a_proven_answer(place: Place) -> None:
     assert stable["outcome"]["kind"] == "stable"
 
     winner = report["winner"]
-    assert outcome["limit"] / 2 < winner["max_model_len"] <= outcome["limit"]
+    assert outcome["limit"] / 4 < winner["max_model_len"] <= outcome["limit"]
     assert winner["kv_cache_tokens"] >= winner["max_model_len"]
     checks = {check["name"]: check for check in winner["certificate"]["checks"]}
     full = checks["full context"]
