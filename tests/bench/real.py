@@ -2,7 +2,7 @@
 
     python -m tests.bench.real OUT.json [VLLM_PYTHON]
 
-In all cells but the first vLLM itself refuses what it is asked at first. A bare start is the
+In all cells but the last vLLM itself refuses what it is asked at first. A bare start is the
 same command without autotune: until `/health` answers, or until it ends.
 """
 
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.tiny_model import make_tiny_model
+from vllm_autotune.device import detect
 from vllm_autotune.server import free_port
 
 AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
@@ -41,7 +42,6 @@ class Cell:
 
 
 CELLS = (
-    Cell("one sequence, shortened by vLLM", ("--memory-limit", "1450MiB", "--min-context", "128")),
     Cell(
         "two at once",
         ("--memory-limit", "1450MiB", "--min-context", "128", "--concurrency", "2"),
@@ -68,6 +68,7 @@ CELLS = (
             "3",
         ),
     ),
+    Cell("one sequence, shortened by vLLM", ("--memory-limit", "1450MiB", "--min-context", "128")),
 )
 
 
@@ -151,7 +152,7 @@ def row(cell: Cell, folder: Path, python: str) -> dict[str, Any]:
 
 def quick(folder: Path, python: str) -> dict[str, float]:
     """Time what starts no server: `--help`, and an answer from the cache."""
-    cell = CELLS[0]
+    cell = CELLS[-1]
     model = make_tiny_model(
         folder / f"tiny-{cell.layers}", layers=cell.layers, heads=cell.heads, context=4096
     )
@@ -172,18 +173,29 @@ def _median(work: Any) -> float:
 
 
 def main(out: Path, python: str) -> int:
-    """Run the cells; 0 if each is within its bounds."""
-    with tempfile.TemporaryDirectory() as name:
-        rows = []
-        for cell in CELLS:
-            rows.append(row(cell, Path(name), python))
-            print(json.dumps(rows[-1]), flush=True)
-        document = {"python": platform.python_version(), "cells": rows, **quick(Path(name), python)}
-    print(json.dumps({k: v for k, v in document.items() if k != "cells"}))
+    """Run the cells, and write the table after each; 0 if all are within their bounds."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document, indent=2) + "\n")
-    good = all(r["launches"] <= 2 and r["over_bare"] <= 1.3 for r in rows)
+    document: dict[str, Any] = {"machine": machine(), "cells": []}
+    with tempfile.TemporaryDirectory() as name:
+        for cell in CELLS:
+            document["cells"].append(row(cell, Path(name), python))
+            print(json.dumps(document["cells"][-1]), flush=True)
+            out.write_text(json.dumps(document, indent=2) + "\n")
+        document |= quick(Path(name), python)
+        out.write_text(json.dumps(document, indent=2) + "\n")
+    good = all(r["launches"] <= 2 and r["over_bare"] <= 1.3 for r in document["cells"])
     return 0 if good else 1
+
+
+def machine() -> dict[str, object]:
+    """Return what it ran on."""
+    (cpu,) = detect("cpu")
+    return {
+        "cpu": cpu.name,
+        "cores": os.cpu_count(),
+        "memory_gib": round(cpu.memory_bytes / 2**30, 1),
+        "python": platform.python_version(),
+    }
 
 
 if __name__ == "__main__":
