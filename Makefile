@@ -33,7 +33,7 @@ test: lint $(VENV)/.dev ## Everything CI runs: lint, unit, fake and real tests
 	$(PYTEST) tests/unit tests/fake -n 4
 	$(MAKE) --no-print-directory test-real
 
-test-fast: $(VENV)/.dev ## Unit and fake-server tests: under a minute, no vLLM needed
+test-fast: $(VENV)/.dev ## Unit and fake-server tests but the slow ones; no vLLM needed
 	$(PYTEST) tests/unit tests/fake -n 4 -m "not slow"
 
 faults: $(VENV)/.dev ## Strike a run in every phase with every fault; 200 server lives
