@@ -206,7 +206,7 @@ def _installed(python: str | None) -> tuple[str, Path, str | None]:
     origin, _, torch = answer.partition("\n")
     if not origin:
         raise NoEngine(f"no vLLM is installed for {python}", INSTALL_HINT)
-    return shutil.which(python) or python, Path(origin).parent, torch or None
+    return str(Path(shutil.which(python) or python).absolute()), Path(origin).parent, torch or None
 
 
 def _own_torch() -> str | None:

@@ -120,3 +120,14 @@ def test_another_interpreter_is_asked_where_its_vllm_is(
 
 def test_the_stand_in_of_the_other_tests_is_read_like_a_real_one(tmp_path: Path) -> None:
     assert engine(install(tmp_path)).flags == set(FLAGS)
+
+
+def test_a_server_can_be_started_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    install(tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.chdir(tmp_path)
+    assert locate("bin/python").command[0] == str(tmp_path / "bin" / "python")
