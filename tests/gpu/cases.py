@@ -219,6 +219,7 @@ CASES = (
         first=("out_of_memory",),
         phases=("serving",),
         rungs=("utilization",),
+        launches=3,
         seconds=300,
     ),
     Case(

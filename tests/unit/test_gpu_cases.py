@@ -74,8 +74,8 @@ def test_what_is_not_as_it_must_be_is_named(cases: Any) -> None:
         ("7b-as-it-is", 1),
         ("7b-16.8GiB-shorter-context", 3),  # as it is, utilization, shorter-context
         ("7b-16.8GiB-full-context", 5),  # and fewer-sequences, smaller-batches
-        ("7b-11GiB-fp8", 7),  # and kv-cache-8bit, fp8-weights; no-graphs is fixed
-        ("7b-11GiB-offload", 7),  # the user skipped quantization
+        ("7b-11GiB-fp8", 6),  # and kv-cache-8bit, fp8-weights; no-graphs is fixed
+        ("7b-11GiB-offload", 6),  # the user skipped quantization
     ],
 )
 def test_the_naive_ladder_launches_every_rung_that_applies(
