@@ -14,7 +14,7 @@ from .memory import Calibration, Interval, batch_defaults
 from .memory.units import GIB
 from .outcome import Hung, OutOfMemory
 
-# Until a launch has served: beyond its share one of 59 boots took so much more than estimated.
+# Until a launch has served: beyond its share two of 59 boots took more than estimated by more than this.
 MARGIN_BYTES = 0.25 * GIB
 # Phases in which memory outside the KV cache ran out: there the KV cache must leave more room.
 OUTSIDE_KV = ("graphs", "warmup", "serving")

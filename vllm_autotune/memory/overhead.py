@@ -65,7 +65,7 @@ def non_torch_bytes(device: Device, world: int) -> Interval:
     # A share of the driver's total is 0.4 % more than the same share of vLLM's (H200).
     total = 0.0045 * device.memory_bytes
     if world == 1:
-        return Interval(0.05 * GIB, 0.4 * GIB + total)  # 0.22 GiB in each of 55 boots (0.26, H200)
+        return Interval(0.05 * GIB, 0.4 * GIB + total)  # 0.22 to 0.23 in 59 boots (H200)
     # 0.06 on each of two; NCCL takes more where it has no NVLink
     return Interval(0, 1.2 * GIB + total)
 
@@ -83,7 +83,7 @@ def activation_bytes(
     """Return the peak of one profiling step: a full batch, then sampling for every sequence.
 
     Experts keep a workspace; beside it stand first the widest layer, then the logits. Measured
-    are 0.86 to 1.24 times this in 55 boots of 33 shapes, 512 to 8192 tokens, 64 to 1024
+    are 0.86 to 1.24 times this in 59 boots of 34 shapes, 512 to 8192 tokens, 64 to 1024
     sequences (0.26, H200; tests/unit/shapes/booted/0.26.0-h200.json).
     """
     step = step_bytes(checkpoint, config, tokens, seqs, vllm=vllm)
@@ -133,7 +133,7 @@ def beyond_share_bytes(
 
     That is its CUDA context, what the allocator keeps unused (a quarter of the activations), the
     logits in 32 bits and their softmax, which Model Runner V2 does not profile, and graphs that
-    are not taken out of the budget: within -0.6 and +0.4 GiB in 55 boots (0.26, H200).
+    are not taken out of the budget: within -0.6 and +0.4 GiB in 59 boots (0.26, H200).
     """
     if device.kind == "cpu":
         return 0.0
@@ -148,7 +148,7 @@ def graph_bytes(
 ) -> Interval:
     """Return the memory of captured graphs: 0.89 GiB for 28 layers in 51 sizes (vLLM 0.26).
 
-    The same formula is 1.0 to 2.0 times what four smaller models and runner V1 took.
+    It is 1.2 to 2.0 times what two smaller models, fewer sequences and runner V1 took.
     """
     if config.args.get("enforce-eager") is True or config.text("optimization-level") == "0":
         return Interval(0, 0)
