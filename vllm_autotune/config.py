@@ -160,11 +160,13 @@ STANDARD = Probe()
 class Workload:
     """What the server must bear: lengths in tokens, and how many full-length sequences at once.
 
-    `context` None means the model's own; `min_context` is the shortest the user accepts.
+    `context` None means the model's own; `min_context` is the shortest the user accepts. With
+    `exact`, what is proven is what is deployed, word for word: vLLM chooses no length.
     """
 
     context: int | None = None
     min_context: int = 4096
     concurrency: int = 1
     output_tokens: int = 16
+    exact: bool = False
     probe: Probe = STANDARD

@@ -12,6 +12,7 @@ from .engine import Engine
 from .ladder import Ladder
 from .memory import (
     ROUNDING,
+    Cache,
     Calibration,
     Footprint,
     Interval,
@@ -215,67 +216,80 @@ def calibrated(facts: Facts, history: Sequence[Attempt]) -> Calibration:
 
 def learned(facts: Facts, calibration: Calibration, attempt: Attempt) -> Calibration:
     """Return the calibration with what one launch measured."""
-    config = attempt.candidate.config
-    estimate = _placed(facts, attempt, expect(facts, Calibration(), config))
-    readings = precise(facts, attempt, estimate)
-    return calibration.learned(config, readings, reserved_then(facts, attempt), estimate)
+    outcome = attempt.outcome
+    limit = outcome.limit if isinstance(outcome, OutOfMemory) else None
+    return read(facts, calibration, attempt.candidate, attempt.readings, limit)
 
 
-def _placed(facts: Facts, attempt: Attempt, estimate: Footprint) -> Footprint:
-    """Return the estimate with a sequence's KV cache as this launch showed it."""
-    readings, outcome = attempt.readings, attempt.outcome
+def read(
+    facts: Facts,
+    calibration: Calibration,
+    candidate: Candidate,
+    readings: Readings,
+    limit: int | None = None,
+) -> Calibration:
+    """Return the calibration with what a launch has printed so far.
+
+    `limit` is the longest length that fits one sequence, in tokens, where vLLM said so.
+    """
+    config = candidate.config
+    estimate = expect(facts, Calibration(), config)
+    length = limit or readings.max_model_len or facts.length(config)
+    estimate = replace(estimate, cache=_placed(estimate.cache, readings, length, bool(limit)))
+    needed = estimate.kv_bytes(length)
+    readings = precise(readings, needed, estimate.weights, exactly=bool(limit))
+    return calibration.learned(
+        config, readings, reserved_then(facts, candidate, readings), estimate
+    )
+
+
+def _placed(cache: Cache, readings: Readings, length: int, exactly: bool) -> Cache:
+    """Return the cache with a sequence as this launch showed it.
+
+    A sequence of this length fits `exactly`, or as often as the concurrency says.
+    """
     kv_bytes, concurrency = readings.kv_bytes, readings.concurrency
     if not kv_bytes or kv_bytes < 0:
-        return estimate
-    if isinstance(outcome, OutOfMemory) and outcome.limit:
-        length, each = outcome.limit, Interval(kv_bytes - ROUNDING, kv_bytes + ROUNDING)
-    elif concurrency:
-        length = _served(facts, attempt)
-        # Both are printed with two decimals.
-        low, high = kv_bytes - ROUNDING, kv_bytes + ROUNDING
+        return cache
+    # Both are printed with two decimals.
+    low, high = kv_bytes - ROUNDING, kv_bytes + ROUNDING
+    if exactly:
+        return cache.placed(length, Interval(low, high))
+    if concurrency:
         each = Interval(low / (concurrency + 0.005), high / max(0.01, concurrency - 0.005))
-    else:
-        return estimate
-    return replace(estimate, cache=estimate.cache.placed(length, each))
+        return cache.placed(length, each)
+    return cache
 
 
-def reserved_then(facts: Facts, attempt: Attempt) -> int:
+def reserved_then(facts: Facts, candidate: Candidate, readings: Readings) -> int:
     """Return the bytes vLLM had on each device in an earlier launch.
 
     On a GPU that is what we computed for it: the driver's total is 0.4 % above the one that
     vLLM sees (H200), and the same error in both makes it cancel out. A CPU's total is one
     number, but may have grown since.
     """
-    total, share = attempt.readings.total_bytes, attempt.readings.utilization
+    total, share = readings.total_bytes, readings.utilization
     if facts.devices[0].kind == "cpu" and total and share:
         return int(total * share)
-    return attempt.candidate.predicted.reserved_bytes
+    return candidate.predicted.reserved_bytes
 
 
-def _served(facts: Facts, attempt: Attempt) -> int:
-    return attempt.readings.max_model_len or facts.length(attempt.candidate.config)
-
-
-def precise(facts: Facts, attempt: Attempt, estimate: Footprint) -> Readings:
+def precise(readings: Readings, needed: Interval, weights: Interval, *, exactly: bool) -> Readings:
     """Return the readings with what vLLM left out, or printed with two decimals only.
 
-    The estimated maximum length is exact to a block, and so are the KV bytes it stands for.
-    The CPU backend prints no weights: there their size on disk stands in, so that weights and
-    the rest still add up to what was measured.
+    `needed` is the KV cache of a sequence that fits `exactly`, or as often as the concurrency
+    says: it is exact to a block, and so is what it tells of the whole. The CPU backend prints
+    no weights: there their size on disk stands in, so that weights and the rest still add up to
+    what was measured.
     """
-    readings, outcome = attempt.readings, attempt.outcome
-    if isinstance(outcome, OutOfMemory) and outcome.limit:
-        kv_bytes = estimate.kv_bytes(outcome.limit)
-        if kv_bytes.known:
-            readings = replace(readings, kv_bytes=int(kv_bytes.middle))
-    elif readings.concurrency:
-        kv_bytes = estimate.kv_bytes(_served(facts, attempt))
-        if kv_bytes.known:
-            exact = int(kv_bytes.middle * readings.concurrency)
-            near = readings.kv_bytes is None or abs(exact - readings.kv_bytes) <= ROUNDING
-            readings = replace(readings, kv_bytes=exact) if near else readings
-    if readings.weights_bytes is None and readings.kv_bytes and estimate.weights.known:
-        readings = replace(readings, weights_bytes=int(estimate.weights.low))
+    if needed.known and exactly:
+        readings = replace(readings, kv_bytes=int(needed.middle))
+    elif needed.known and readings.concurrency:
+        exact = int(needed.middle * readings.concurrency)
+        near = readings.kv_bytes is None or abs(exact - readings.kv_bytes) <= ROUNDING
+        readings = replace(readings, kv_bytes=exact) if near else readings
+    if readings.weights_bytes is None and readings.kv_bytes and weights.known:
+        readings = replace(readings, weights_bytes=int(weights.low))
     return readings
 
 

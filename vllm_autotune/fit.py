@@ -6,15 +6,16 @@ why the rung changes nothing.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from .config import LaunchConfig, Value
-from .facts import AUTO, Attempt, Candidate, Facts, expect, predict
+from .config import LaunchConfig
+from .facts import AUTO, Attempt, Facts, expect, predict
 from .memory import Calibration, Interval, batch_defaults
 from .memory.units import GIB
 from .outcome import Hung, OutOfMemory
+from .settle import NOISE_BYTES, settled
 
-# Until a launch has served: beyond its share two of 59 boots took more than estimated by more than this.
+# Until a launch has served: two of 59 boots took more than estimated, and more than this.
 MARGIN_BYTES = 0.25 * GIB
 # Phases in which memory outside the KV cache ran out: there the KV cache must leave more room.
 OUTSIDE_KV = ("graphs", "warmup", "serving")
@@ -27,10 +28,6 @@ UTILIZATION_STEP = GIB // 2
 RETRY_SHARE = 0.4
 SEQUENCES = (64, 16, 4, 1)
 BATCHED_TOKENS = (2048, 512)
-
-# What the KV cache of one configuration varies by from launch to launch, doubled: 7 MiB between
-# two starts on an H200 (vLLM 0.26), 4 MiB on a CPU (0.32).
-NOISE_BYTES = {"cuda": 14 * 2**20, "cpu": 8 * 2**20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +228,7 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     block = int(footprint.cache.block.low)
     stuck = [a for a in now.failures("serving") if _differs_in_length(a, config)]
     prediction = predict(facts, now.calibration, config)
-    asks = facts.engine.fits_length and workload.concurrency == 1 and not stuck
+    asks = _asks(facts) and not stuck
     if prediction.fits == "unknown":
         limit = _printed_limit(now, config)
         length = int(limit * 0.98) if limit else wanted
@@ -248,7 +245,8 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         length = sure if room.low == room.high else perhaps
         asks = asks and not prediction.measured
     if stuck:
-        length = min(length, facts.length(stuck[-1].candidate.config) * 3 // 4)
+        longest = settled(facts, stuck[-1].candidate, stuck[-1].readings)
+        length = min(length, facts.length(longest.config) * 3 // 4)
     length = min(length, wanted) if length >= wanted else length // block * block
     if length == wanted and not asks:
         return "the whole context may fit"
@@ -260,33 +258,10 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     return config.replace({"max-model-len": AUTO if asks else length})
 
 
-def settled(facts: Facts, candidate: Candidate, served: int | None) -> Candidate:
-    """Return what to deploy of a stable launch: with a number where vLLM chose the length.
-
-    It chose `served` tokens. The number leaves out what the KV cache varies by from launch to
-    launch, so that it fits again; where what was wanted fits, nothing was given up.
-    """
-    config = candidate.config
-    if config.text("max-model-len") != AUTO or served is None:
-        return candidate
-    cache = expect(facts, Calibration(), config).cache
-    token, block = cache.token_bytes(), int(cache.block.low)
-    noise = NOISE_BYTES[facts.devices[0].kind]
-    spare = math.ceil(noise / token.low) if token.low else block
-    length = max(facts.length(config), (served - spare) // block * block)
-    asked = [applied for applied in candidate.rungs if AUTO in applied.args.values()]
-    rungs = [applied for applied in candidate.rungs if applied not in asked]
-    if length >= facts.context:
-        whole = facts.base().args.get("max-model-len")
-        return replace(
-            candidate, config=config.replace({"max-model-len": whole}), rungs=tuple(rungs)
-        )
-    number: dict[str, Value] = {"max-model-len": length}
-    rungs = [
-        replace(applied, args={**applied.args, **number}) if applied in asked else applied
-        for applied in candidate.rungs
-    ]
-    return replace(candidate, config=config.replace(number), rungs=tuple(rungs))
+def _asks(facts: Facts) -> bool:
+    """Tell whether vLLM may choose the length; it goes no further than the model's own."""
+    reaches = facts.context <= facts.checkpoint.default_context
+    return facts.engine.fits_length and reaches and not facts.workload.exact
 
 
 def _printed_limit(now: Situation, config: LaunchConfig) -> int | None:

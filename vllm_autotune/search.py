@@ -166,7 +166,8 @@ class _Walk:
 
     def asking(self, draft: Draft, rungs: Sequence[Rung], length: int) -> int:
         """Return one rung more where it makes vLLM itself say what length fits."""
-        if predict(self.facts, self.calibration, draft.config).fits == "yes":
+        asked = draft.config.text("max-model-len") == AUTO
+        if asked or predict(self.facts, self.calibration, draft.config).fits == "yes":
             return length
         for more in range(length + 1, len(rungs) + 1):
             further = self.draft(rungs[:more])

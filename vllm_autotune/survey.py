@@ -46,6 +46,7 @@ class Request:
     context: int | None = None
     min_context: int | None = None
     concurrency: int = 1
+    exact: bool = False
     probe: Probe = STANDARD
     gpus: str | None = None
     memory_limit: int | None = None
@@ -156,6 +157,7 @@ def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Valu
         context=context,
         min_context=shortest,
         concurrency=request.concurrency,
+        exact=request.exact,
         probe=request.probe,
     )
 

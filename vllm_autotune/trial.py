@@ -14,7 +14,6 @@ from .diagnose import LogReader
 from .effects import without_effect
 from .errors import BudgetSpent
 from .facts import AUTO, Candidate, Facts, command
-from .fit import settled
 from .host import HOST_MEMORY_LOW, Watchdog
 from .memory import format_bytes
 from .outcome import (
@@ -32,6 +31,7 @@ from .pooling import pools
 from .probe import Patience, Target, is_healthy, served_length
 from .report import Trial
 from .server import READY_GRACE, Server, free_port, oom_kills
+from .settle import servable, settled
 
 POLL_SECONDS = 0.2
 HEALTH_SECONDS = 1.0
@@ -241,11 +241,13 @@ class _Launch:
     def target(self, length: int) -> Target:
         config = self.candidate.config
         checkpoint = self.facts.checkpoints[config.model]
+        readings = replace(self.reader.readings, max_model_len=length)
+        deployed = settled(self.facts, self.candidate, readings)
         return Target(
             url=self.url,
             model=self.name,
             max_model_len=length,
-            deployed_len=self.facts.length(settled(self.facts, self.candidate, length).config),
+            deployed_len=self.facts.length(deployed.config),
             max_num_seqs=self.facts.sequences(config),
             max_num_batched_tokens=self.facts.batch_tokens(config),
             vocab_size=checkpoint.vocab_size,
@@ -290,15 +292,21 @@ class _Launch:
         vLLM starts with room for one sequence of the length it chose itself, or was given.
         """
         readings, config = self.reader.readings, self.candidate.config
-        length, least = readings.max_model_len, self.facts.length(config)
-        if config.text("max-model-len") == AUTO and length and length < least:
+        holds, wanted = readings.concurrency, self.facts.workload.concurrency
+        served, least = readings.max_model_len, self.facts.length(config)
+        if config.text("max-model-len") == AUTO:
+            if served is None or (wanted > 1 and holds is None):
+                return None
+            fits = served if wanted == 1 else servable(self.facts, self.candidate, readings)
+            if fits >= least:
+                return None
+            times = f" {wanted} times at once" if wanted > 1 else ""
             return OutOfMemory(
                 cause="auto_fit_too_short",
                 phase="kv_cache",
-                reason=f"at most {length:,} tokens fit, {least:,} are the least you accept",
-                limit=length,
+                reason=f"at most {fits:,} tokens fit{times}, {least:,} are the least you accept",
+                limit=served if wanted == 1 else None,
             )
-        holds, wanted = readings.concurrency, self.facts.workload.concurrency
         if wanted > 1 and holds is not None and holds < wanted:
             return OutOfMemory(
                 cause="too_few_at_once",

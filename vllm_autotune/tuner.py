@@ -13,7 +13,6 @@ from .device import Device
 from .diagnose import cures
 from .errors import BudgetSpent, CannotWrite, DeviceBusy
 from .facts import Attempt, Candidate, Facts, command
-from .fit import settled
 from .interruption import Interrupted
 from .journal import Run, unfinished
 from .lock import Waiting, locked
@@ -33,6 +32,7 @@ from .report import (
 )
 from .search import Skip, Step, next_step
 from .server import leftovers
+from .settle import settled
 from .store import Cache, cache_key
 from .trial import Limits, Progress, run_trial
 
@@ -271,7 +271,7 @@ class _Walk:
         self.trials.append(trial)
         self.history.append(attempt)
         if isinstance(trial.outcome, Stable):
-            deployed = settled(self.facts, candidate, trial.readings.max_model_len)
+            deployed = settled(self.facts, candidate, trial.readings)
             self.winner = _winner(self.facts, deployed, trial, trial.outcome.certificate)
 
     def measure(self, attempt: Attempt) -> None:

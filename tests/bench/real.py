@@ -2,8 +2,8 @@
 
     python -m tests.bench.real OUT.json [VLLM_PYTHON]
 
-In all cells but the last vLLM itself refuses what it is asked at first. A bare start is the
-same command without autotune: until `/health` answers, or until it ends.
+Where the command is to be exact, vLLM cannot choose the length, and what is asked of it first is
+refused. A bare start is the same command without autotune: until `/health` answers, or it ends.
 """
 
 import json
@@ -41,34 +41,18 @@ class Cell:
     heads: int = 16
 
 
+QUICK = ("--min-context", "128", "--probe", "quick")
 CELLS = (
+    Cell("two at once, exact", ("--memory-limit", "1450MiB", "--concurrency", "2", "--exact")),
+    Cell("four at once, exact", ("--memory-limit", "1600MiB", "--concurrency", "4", "--exact")),
+    Cell("one sequence, exact", ("--memory-limit", "1450MiB", "--exact")),
     Cell(
-        "two at once",
-        ("--memory-limit", "1450MiB", "--min-context", "128", "--concurrency", "2"),
-    ),
-    Cell(
-        "four at once",
-        ("--memory-limit", "1600MiB", "--min-context", "128", "--concurrency", "4"),
-    ),
-    Cell(
-        "two at once, a smaller model",
-        ("--memory-limit", "1000MiB", "--min-context", "128", "--concurrency", "2"),
+        "two at once, exact, a smaller model",
+        ("--memory-limit", "1000MiB", "--concurrency", "2", "--exact"),
         layers=16,
     ),
-    Cell(
-        "three at once, the whole context wanted",
-        (
-            "--memory-limit",
-            "1900MiB",
-            "--context",
-            "4096",
-            "--min-context",
-            "1024",
-            "--concurrency",
-            "3",
-        ),
-    ),
-    Cell("one sequence, shortened by vLLM", ("--memory-limit", "1450MiB", "--min-context", "128")),
+    Cell("four at once", ("--memory-limit", "1600MiB", "--concurrency", "4")),
+    Cell("one sequence", ("--memory-limit", "1450MiB")),
 )
 
 
@@ -78,7 +62,7 @@ def tuned(cell: Cell, model: Path, folder: Path, python: str) -> dict[str, Any]:
         [
             *(*AUTOTUNE, "--model", str(model), "--json", "--vllm-python", python),
             *("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")),
-            *(*cell.options, *EAGER),
+            *(*cell.options, *QUICK, *EAGER),
         ],
         stdout=subprocess.PIPE,
         check=False,

@@ -32,11 +32,11 @@ from tests.unit.memory_model import (
 )
 from vllm_autotune.config import LaunchConfig
 from vllm_autotune.draft import inapplicable
-from vllm_autotune.facts import Attempt, Facts
-from vllm_autotune.fit import settled
+from vllm_autotune.facts import Attempt, Candidate, Facts
 from vllm_autotune.ladder import Rung
 from vllm_autotune.outcome import Stable
 from vllm_autotune.search import plan
+from vllm_autotune.settle import settled
 
 # Without files, the arithmetic does not know their weights.
 ABSTAINS = ("jamba-mini", "mamba-2.8b", "qwen3-next-80b")
@@ -92,11 +92,12 @@ def walked(name: str, machine: Machine) -> Walked:
     close = True
     later = False
     if won:
-        config = deployed(machine.facts, history[-1])
+        winner = deployed(machine.facts, history[-1])
+        config = winner.config
         context = machine.facts.length(config)
         optimum = max(context, machine.best_length(config, any_share=False))
         close = within_noise(machine, config, context, optimum)
-        later = ended_late(machine, history[-1])
+        later = ended_late(machine, winner)
     launches, stable = naive(machine)
     return Walked(
         cell=name,
@@ -113,9 +114,9 @@ def walked(name: str, machine: Machine) -> Walked:
     )
 
 
-def deployed(facts: Facts, winner: Attempt) -> LaunchConfig:
-    """Return the winner's configuration with its length as a number."""
-    return settled(facts, winner.candidate, winner.readings.max_model_len).config
+def deployed(facts: Facts, winner: Attempt) -> Candidate:
+    """Return the winner with its length as a number."""
+    return settled(facts, winner.candidate, winner.readings)
 
 
 def within_noise(machine: Machine, config: LaunchConfig, context: int, optimum: int) -> bool:
@@ -125,10 +126,10 @@ def within_noise(machine: Machine, config: LaunchConfig, context: int, optimum: 
     return context >= 0.98 * optimum or room <= NOISE_BYTES
 
 
-def ended_late(machine: Machine, winner: Attempt) -> bool:
+def ended_late(machine: Machine, winner: Candidate) -> bool:
     """Tell whether the rungs before the winner's dearest one would have been enough."""
     rungs = machine.facts.ladder.rungs
-    names = {applied.name for applied in winner.candidate.rungs}
+    names = {applied.name for applied in winner.rungs}
     dearest = max((n for n, rung in enumerate(rungs) if rung.name in names), default=0)
     return dearest > 1 and machine.can_do_with(rungs[:dearest])
 

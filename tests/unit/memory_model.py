@@ -17,9 +17,9 @@ from vllm_autotune.config import LaunchConfig, Value, Workload
 from vllm_autotune.device import Device
 from vllm_autotune.draft import inapplicable
 from vllm_autotune.engine import Engine
-from vllm_autotune.facts import AUTO, Attempt, Candidate, Facts
+from vllm_autotune.facts import AUTO, Attempt, Candidate, Facts, predict
 from vllm_autotune.ladder import Ladder, Rung, find_ladder, read_ladder
-from vllm_autotune.memory import batch_defaults, footprint
+from vllm_autotune.memory import Calibration, batch_defaults, footprint
 from vllm_autotune.memory.interval import Interval
 from vllm_autotune.memory.overhead import (
     beyond_share_bytes,
@@ -37,6 +37,7 @@ from vllm_autotune.outcome import (
     Stable,
 )
 from vllm_autotune.search import Step, next_step
+from vllm_autotune.settle import servable
 
 GIB = 2**30
 SHAPES = Path(__file__).parent / "shapes"
@@ -356,10 +357,18 @@ class Machine:
             return failure, readings
         concurrency = round(kv / one, 2)
         readings = replace(readings, concurrency=concurrency)
+        enough = concurrency >= wanted
+        if readings.max_model_len and wanted > 1:
+            candidate = Candidate(
+                config=config, rungs=(), predicted=predict(facts, Calibration(), config)
+            )
+            fits = servable(facts, candidate, readings)
+            enough = fits >= facts.length(config)
+            assert not enough or self.kv_bytes(config, fits, wanted) <= kv, "it holds fewer"
         if requested + need.beyond / 2 > free:
             return _ran_out("graphs", "graphs", tried=2 * 2**20), readings
         readings = replace(readings, graph_bytes=_rounded(need.graphs))
-        if concurrency < wanted:
+        if not enough:
             return _ran_out("kv_cache", "few_at_once"), readings
         least = free - requested - need.beyond
         if least < 0:

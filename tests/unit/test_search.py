@@ -10,7 +10,6 @@ from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.config import Value, Workload
 from vllm_autotune.device import Device
 from vllm_autotune.facts import Attempt, Facts
-from vllm_autotune.fit import settled
 from vllm_autotune.outcome import (
     Certificate,
     Crashed,
@@ -24,6 +23,7 @@ from vllm_autotune.outcome import (
     Stable,
 )
 from vllm_autotune.search import next_step, plan
+from vllm_autotune.settle import settled
 
 SHAPES = Path(__file__).parent / "shapes"
 SMALL = cards("NVIDIA GeForce RTX 4090", 23.5, (8, 9), 1)
@@ -59,7 +59,7 @@ def tight(small: Facts) -> Facts:
     return replace(small, devices=cards("NVIDIA RTX 4000 SFF Ada", 18.0, (8, 9), 1))
 
 
-def attempt(facts: Facts, history: list[Attempt], outcome: Outcome, **numbers: int) -> None:
+def attempt(facts: Facts, history: list[Attempt], outcome: Outcome, **numbers: float) -> None:
     candidate = next_step(facts, history).candidate
     assert candidate
     readings = Readings(**numbers)  # type: ignore[arg-type]
@@ -122,7 +122,12 @@ def test_surroundings_that_changed_are_drafted_for_anew(large: Facts) -> None:
 def test_vllm_is_asked_for_the_length_where_nothing_measured_tells_it(tight: Facts) -> None:
     assert flags(tight, []).endswith("--max-model-len auto")
     several = replace(tight, workload=replace(tight.workload, concurrency=2))
-    assert "auto" not in flags(several, [])
+    assert flags(several, []).endswith("--max-model-len auto")
+    # vLLM goes no further than the model's own context by itself.
+    stretched = replace(tight, workload=replace(tight.workload, context=40_000))
+    assert "auto" not in flags(stretched, [])
+    exact = replace(tight, workload=replace(tight.workload, exact=True))
+    assert "auto" not in flags(exact, [])
     old = replace(tight, engine=replace(tight.engine, version="0.19.1"))
     assert "auto" not in flags(old, [])
 
@@ -134,9 +139,37 @@ def test_a_length_that_vllm_chose_is_deployed_as_a_number_that_fits_again(
     """14 MiB of KV cache are 256 tokens of a 7B."""
     history: list[Attempt] = []
     attempt(tight, history, STABLE, max_model_len=served)
-    found = settled(tight, history[0].candidate, history[0].readings.max_model_len)
+    found = settled(tight, history[0].candidate, history[0].readings)
     assert found.config.integer("max-model-len", 0) == length
     assert {"max-model-len": length} in [applied.args for applied in found.rungs]
+
+
+@pytest.mark.parametrize(
+    ("served", "often", "wanted", "length"),
+    [
+        (20_000, 1.0, 4, 4_928),  # the KV cache holds 20,000 tokens, 256 of them are left out
+        (32_768, 5.3, 4, 32_768),
+        (32_768, 5.3, 8, 21_648),
+    ],
+)
+def test_of_a_length_that_vllm_chose_each_of_several_at_once_has_its_share(
+    tight: Facts, served: int, often: float, wanted: int, length: int
+) -> None:
+    facts = replace(tight, workload=replace(tight.workload, concurrency=wanted))
+    history: list[Attempt] = []
+    attempt(facts, history, STABLE, max_model_len=served, concurrency=often)
+    found = settled(facts, history[0].candidate, history[0].readings)
+    assert facts.length(found.config) == length
+    assert ("shorter-context" in [applied.name for applied in found.rungs]) == (length < 32_768)
+
+
+def test_once_vllm_chooses_the_length_no_rung_more_is_taken(site: Path, shape: Checkpoint) -> None:
+    # Weights of 14.3 GiB and 0.9 GiB for eight sequences: with 8 bits they fit, with 4 surely.
+    card = cards("Tesla T4", 14.6, (7, 5), 1)
+    workload = Workload(context=8192, min_context=2048, concurrency=8)
+    taken = rungs(gather(shape, card, workload, engine(site)), [])
+    assert "fp8-weights" in taken
+    assert "4bit-weights" not in taken
 
 
 def test_a_wanted_length_that_vllm_exceeds_gives_nothing_up(tight: Facts) -> None:
@@ -145,7 +178,7 @@ def test_a_wanted_length_that_vllm_exceeds_gives_nothing_up(tight: Facts) -> Non
     history: list[Attempt] = []
     attempt(facts, history, STABLE, max_model_len=32_768)
     assert history[0].candidate.config.text("max-model-len") == "auto"
-    found = settled(facts, history[0].candidate, history[0].readings.max_model_len)
+    found = settled(facts, history[0].candidate, history[0].readings)
     assert found.config.integer("max-model-len", 0) == 30_000
     assert "shorter-context" not in [applied.name for applied in found.rungs]
 

@@ -264,7 +264,7 @@ def test_a_winner_is_really_stable(walked: Grid) -> None:
     for name, machine, history in walked:
         if won(history):
             quiet = replace_noise(machine)
-            assert quiet.stable(deployed(machine.facts, history[-1])), name
+            assert quiet.stable(deployed(machine.facts, history[-1]).config), name
 
 
 @pytest.mark.slow
@@ -280,14 +280,18 @@ def test_nothing_is_lost_for_which_a_rung_would_have_been_enough(walked: Grid) -
     A rung counts as possible with its values at their extremes, which the walk does not always
     try: a few cells may end one or two rungs later, fewer give up.
     """
-    later = [name for name, machine, h in walked if won(h) and ended_late(machine, h[-1])]
+    later = [
+        name
+        for name, machine, history in walked
+        if won(history) and ended_late(machine, deployed(machine.facts, history[-1]))
+    ]
     given_up = [
         name
         for name, machine, history in walked
         if not won(history) and machine.can_do_with(machine.facts.ladder.rungs)
     ]
     assert len(given_up) <= len(walked) * 0.01, given_up
-    assert len(later) <= len(walked) * 0.06, later
+    assert len(later) <= len(walked) * 0.05, later
 
 
 @pytest.mark.slow
@@ -297,7 +301,7 @@ def test_a_shortened_context_is_the_longest_that_fits(walked: Grid) -> None:
     for name, machine, history in walked:
         if not won(history):
             continue
-        config = deployed(machine.facts, history[-1])
+        config = deployed(machine.facts, history[-1]).config
         context = machine.facts.length(config)
         if context >= machine.facts.context:
             continue
@@ -306,7 +310,7 @@ def test_a_shortened_context_is_the_longest_that_fits(walked: Grid) -> None:
         if not within_noise(machine, config, context, optimum):
             short.append(f"{name}: {context} of {optimum}")
     assert shortened > 20
-    assert len(short) <= len(walked) * 0.02, short
+    assert len(short) <= len(walked) * 0.005, short
 
 
 @pytest.mark.slow

@@ -170,6 +170,11 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="Full-length sequences that must fit at once.",
         ),
+        click.option(
+            "--exact",
+            is_flag=True,
+            help="Prove the very command that is deployed: leave no length to vLLM.",
+        ),
         click.option("--gpus", help="GPUs to use, by index or UUID: 0,1.  [all visible]"),
         click.option(
             "--memory-limit",

@@ -7,12 +7,14 @@ from .calibration import ROUNDING, Calibration
 from .estimate import block_size, footprint
 from .footprint import Footprint
 from .interval import Interval
+from .kv import Cache
 from .overhead import batch_defaults
 from .pool import Measurement, Pool
 from .units import format_bytes, parse_bytes
 
 __all__ = [
     "ROUNDING",
+    "Cache",
     "Calibration",
     "Footprint",
     "Interval",

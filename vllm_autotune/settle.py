@@ -1,0 +1,59 @@
+"""The length to deploy of a launch whose length vLLM chose itself (`--max-model-len auto`).
+
+vLLM chooses what one sequence may have; the number deployed leaves room for as many as are asked
+for, and for what the KV cache varies by.
+"""
+
+from dataclasses import replace
+
+from .config import Value
+from .facts import AUTO, Candidate, Facts, expect, read
+from .memory import Calibration, Interval
+from .outcome import Readings
+
+# What the KV cache of one configuration varies by from launch to launch, doubled: 7 MiB between
+# two starts on an H200 (vLLM 0.26), 4 MiB on a CPU (0.32).
+NOISE_BYTES = {"cuda": 14 * 2**20, "cpu": 8 * 2**20}
+
+
+def servable(facts: Facts, candidate: Candidate, readings: Readings) -> int:
+    """Return the tokens that each of the sequences asked for may have at once, in whole blocks."""
+    config, wanted = candidate.config, facts.workload.concurrency
+    served = readings.max_model_len or facts.length(config)
+    cut = served < facts.checkpoint.default_context  # then one sequence fits, and no block more
+    often = 1.0 if cut else max(1.0, (readings.concurrency or 1.0) - 0.005)
+    (boot,) = read(facts, Calibration(), candidate, readings, served if cut else None).boots
+    cache = expect(facts, Calibration(), config).cache
+    block = int(cache.block.low)
+    if cache.groups is None:
+        return int(served * min(1.0, often / wanted) - block) // block * block
+    found = []
+    for end in (boot.position.low, boot.position.high):
+        placed = replace(cache, position=Interval.exactly(end))
+        room = often * placed.bytes(served) - NOISE_BYTES[facts.devices[0].kind]
+        found.append(placed.longest(room, wanted, block, served).low)
+    return int(min(found))
+
+
+def settled(facts: Facts, candidate: Candidate, readings: Readings) -> Candidate:
+    """Return what to deploy of a stable launch: with a number where vLLM chose the length.
+
+    Where what was wanted fits, nothing was given up.
+    """
+    config = candidate.config
+    if config.text("max-model-len") != AUTO or readings.max_model_len is None:
+        return candidate
+    length = max(facts.length(config), servable(facts, candidate, readings))
+    asked = [applied for applied in candidate.rungs if AUTO in applied.args.values()]
+    rungs = [applied for applied in candidate.rungs if applied not in asked]
+    if length >= facts.context:
+        whole = facts.base().args.get("max-model-len")
+        return replace(
+            candidate, config=config.replace({"max-model-len": whole}), rungs=tuple(rungs)
+        )
+    number: dict[str, Value] = {"max-model-len": length}
+    rungs = [
+        replace(applied, args={**applied.args, **number}) if applied in asked else applied
+        for applied in candidate.rungs
+    ]
+    return replace(candidate, config=config.replace(number), rungs=tuple(rungs))
