@@ -16,8 +16,8 @@ from .report import Report, Trial, read_report
 from .server import leftovers
 from .survey import Request, survey
 from .trial import Limits, run_trial
-from .tuner import Audience
 from .veto import veto
+from .walk import Audience
 
 LAUNCH_SECONDS = 1800.0
 

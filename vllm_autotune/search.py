@@ -50,18 +50,18 @@ def next_step(facts: Facts, history: Sequence[Attempt]) -> Step:
     withdrawn = _withdrawn(facts, history)
     if withdrawn is None:
         return Step(candidate=None, reason=_unanswered(history[-1].outcome))
-    return _Walk(facts, history, withdrawn).step()
+    return _Search(facts, history, withdrawn).step()
 
 
 def plan(facts: Facts) -> Iterator[tuple[Rung, Candidate | None, str]]:
     """Yield for each rung the candidate of the ladder up to it, or why it is not taken."""
-    walk = _Walk(facts, (), {})
+    search = _Search(facts, (), {})
     for length, rung in enumerate(facts.ladder.rungs, 1):
-        draft = walk.draft(facts.ladder.rungs[:length])
+        draft = search.draft(facts.ladder.rungs[:length])
         if rung.name in draft.reasons:
             yield rung, None, draft.reasons[rung.name]
         else:
-            candidate = walk.candidate(draft)
+            candidate = search.candidate(draft)
             yield rung, candidate, _prospect(candidate.predicted)
 
 
@@ -99,7 +99,7 @@ def _unanswered(outcome: object) -> str:
     return f"no rung of the ladder cures this: {outcome.reason}"
 
 
-class _Walk:
+class _Search:
     """One step of the walk."""
 
     def __init__(self, facts: Facts, history: Sequence[Attempt], withdrawn: dict[str, str]) -> None:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import device
+from .baseline import Baseline, not_returned
 from .certificate import certify
 from .config import LaunchConfig
 from .diagnose import LogReader
 from .effects import without_effect
 from .errors import BudgetSpent
-from .facts import AUTO, Candidate, Facts, command
+from .facts import Candidate, Facts, command
 from .host import HOST_MEMORY_LOW, Watchdog
-from .memory import format_bytes
 from .outcome import (
     Certificate,
     Crashed,
@@ -31,15 +31,13 @@ from .pooling import pools
 from .probe import Patience, Target, is_healthy, served_length
 from .report import Trial
 from .server import READY_GRACE, Server, free_port, oom_kills
-from .settle import servable, settled
+from .settle import settled
+from .shortfall import too_little_headroom, too_small
 
 POLL_SECONDS = 0.2
 HEALTH_SECONDS = 1.0
 # How long the log of a dying engine may take to say why.
 LAST_WORDS_SECONDS = 4.0
-# The driver gives memory back a moment after the process is gone; some of it stays in caches.
-RETURN_SECONDS = 30.0
-RETURN_TOLERANCE = 200 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +101,7 @@ class _Launch:
         self.item = ""
 
     def run(self) -> Trial:
-        free_before = [device.free_bytes(d) for d in self.devices]
+        baseline = Baseline.of(self.devices)
         self.began = time.monotonic()
         startup = probing = None
         env = {**device.visible_environment(list(self.devices)), **self.candidate.config.env}
@@ -118,11 +116,11 @@ class _Launch:
                 probing = time.monotonic() - self.began - startup
             stopping = time.monotonic()
             gone = server.stop()
-        missing = self.missing_bytes(free_before) if gone else 0
+        missing = baseline.missing_bytes() if gone else 0
         returned = gone and not missing
         # Whoever took the memory that a request ran out of may hold it still.
         if not returned and not (gone and isinstance(outcome, OutOfMemory)):
-            outcome = _not_returned(gone, missing)
+            outcome = not_returned(missing) if gone else _unkillable()
         return Trial(
             number=self.number,
             fingerprint=self.candidate.config.fingerprint(),
@@ -181,6 +179,9 @@ class _Launch:
                 break
         return code
 
+    def too_small(self) -> OutOfMemory | None:
+        return too_small(self.facts, self.candidate, self.reader.readings)
+
     def tick(self, seconds: float, doing: str = "") -> None:
         """Show progress, and stop when the time is over."""
         if self.limits.until is not None and time.monotonic() > self.limits.until:
@@ -218,7 +219,9 @@ class _Launch:
         )
         if isinstance(result, Certificate):
             self.read(server)
-            return self.reader.terminal() or self._headroom(result) or Stable(certificate=result)
+            on_cpu = self.devices[0].kind == "cpu"
+            lacking = None if on_cpu else too_little_headroom(self.facts, result)
+            return self.reader.terminal() or lacking or Stable(certificate=result)
         if result.cause == HOST_MEMORY_LOW:
             server.kill()
             return result
@@ -286,75 +289,9 @@ class _Launch:
     def verdict(self, code: int | None) -> FailedOutcome | None:
         return self.reader.verdict(exit_code=code, host_oom_kills=oom_kills() - self.kills)
 
-    def too_small(self) -> OutOfMemory | None:
-        """Return what the KV cache lacks of what is wanted, as soon as vLLM has said its size.
 
-        vLLM starts with room for one sequence of the length it chose itself, or was given.
-        """
-        readings, config = self.reader.readings, self.candidate.config
-        holds, wanted = readings.concurrency, self.facts.workload.concurrency
-        served, least = readings.max_model_len, self.facts.length(config)
-        if config.text("max-model-len") == AUTO:
-            if served is None or (wanted > 1 and holds is None):
-                return None
-            fits = served if wanted == 1 else servable(self.facts, self.candidate, readings)
-            if fits >= least:
-                return None
-            times = f" {wanted} times at once" if wanted > 1 else ""
-            return OutOfMemory(
-                cause="auto_fit_too_short",
-                phase="kv_cache",
-                reason=f"at most {fits:,} tokens fit{times}, {least:,} are the least you accept",
-                limit=served if wanted == 1 else None,
-            )
-        if wanted > 1 and holds is not None and holds < wanted:
-            return OutOfMemory(
-                cause="too_few_at_once",
-                phase="kv_cache",
-                reason=f"the KV cache holds {holds:.2f} full-length sequences at once, "
-                f"{wanted} are asked for",
-            )
-        return None
-
-    def _headroom(self, certificate: Certificate) -> OutOfMemory | None:
-        least, wanted = certificate.least_free_bytes, self.facts.headroom_bytes
-        if self.devices[0].kind == "cpu" or least is None or least >= wanted:
-            return None
-        return OutOfMemory(
-            cause="too_little_headroom",
-            phase="serving",
-            reason=f"only {least / 2**20:.0f} MiB stayed free under load, "
-            f"{wanted / 2**20:.0f} MiB are to stay free",
-            shortfall_bytes=wanted - least,
-        )
-
-    def missing_bytes(self, before: list[int]) -> int:
-        """Wait until each GPU has as much free memory as before; return what still lacks.
-
-        A CPU's memory is everyone's; there the end of the processes is the proof.
-        """
-        deadline = time.monotonic() + RETURN_SECONDS
-        while True:
-            missing = [
-                then - device.free_bytes(d)
-                for d, then in zip(self.devices, before, strict=True)
-                if d.kind != "cpu"
-            ]
-            most = max(missing, default=0)
-            if most <= RETURN_TOLERANCE:
-                return 0
-            if time.monotonic() > deadline:
-                return most
-            time.sleep(POLL_SECONDS)
-
-
-def _not_returned(gone: bool, missing: int) -> Environment:
-    reason = (
-        f"the server's processes ended, but {format_bytes(missing)} did not come back: "
-        "another program took them, or the driver holds them"
-        if gone
-        else "a process of the server could not be killed"
-    )
+def _unkillable() -> Environment:
+    reason = "a process of the server could not be killed"
     return Environment(cause="memory_not_returned", phase="serving", reason=reason)
 
 

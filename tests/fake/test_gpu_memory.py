@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from vllm_autotune import trial, tuner
+from vllm_autotune import baseline, walk
 from vllm_autotune.config import Workload
 from vllm_autotune.facts import Candidate, Facts
 from vllm_autotune.outcome import Environment, Stable
 from vllm_autotune.report import Report, Trial
 from vllm_autotune.trial import Progress
-from vllm_autotune.tuner import Options, tune
+from vllm_autotune.tuner import tune
+from vllm_autotune.walk import Options
 
 from .conftest import CONTEXT, Bench, environment
 from .nvml import CARD, TOTAL, FakeNvml
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("nothing_open")
 def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     nvml = FakeNvml()
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    monkeypatch.setattr(trial, "RETURN_SECONDS", 1.0)
+    monkeypatch.setattr(baseline, "RETURN_SECONDS", 1.0)
     return nvml
 
 
@@ -83,7 +84,7 @@ def test_a_trial_that_another_tenant_spoiled_is_made_again_once(
     card: Bench, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tenant comes in the first launch and stays; the second launch sees no change."""
-    monkeypatch.setitem(tuner.__dict__, "BUSY_BYTES", 2**40)
+    monkeypatch.setitem(walk.__dict__, "BUSY_BYTES", 2**40)
     for name, value in environment(SCRIPT).items():
         monkeypatch.setenv(name, value)
 

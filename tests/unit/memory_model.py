@@ -37,7 +37,7 @@ from vllm_autotune.outcome import (
     Stable,
 )
 from vllm_autotune.search import Step, next_step
-from vllm_autotune.settle import servable
+from vllm_autotune.shortfall import too_small
 
 GIB = 2**30
 SHAPES = Path(__file__).parent / "shapes"
@@ -340,7 +340,7 @@ class Machine:
         )
         if kv <= 0:
             return _ran_out("kv_cache", "no_kv", shortfall=int(-kv)), readings
-        length, wanted = facts.length(config), facts.workload.concurrency
+        length = facts.length(config)
         if config.text("max-model-len") == AUTO:
             served = min(self.longest(config, kv), checkpoint.default_context)
             if served < length:
@@ -357,19 +357,12 @@ class Machine:
             return failure, readings
         concurrency = round(kv / one, 2)
         readings = replace(readings, concurrency=concurrency)
-        enough = concurrency >= wanted
-        if readings.max_model_len and wanted > 1:
-            candidate = Candidate(
-                config=config, rungs=(), predicted=predict(facts, Calibration(), config)
-            )
-            fits = servable(facts, candidate, readings)
-            enough = fits >= facts.length(config)
-            assert not enough or self.kv_bytes(config, fits, wanted) <= kv, "it holds fewer"
+        small = too_small(facts, self.candidate(config), readings)
+        if small is not None:
+            return small, readings
         if requested + need.beyond / 2 > free:
             return _ran_out("graphs", "graphs", tried=2 * 2**20), readings
         readings = replace(readings, graph_bytes=_rounded(need.graphs))
-        if not enough:
-            return _ran_out("kv_cache", "few_at_once"), readings
         least = free - requested - need.beyond
         if least < 0:
             return _ran_out("serving", "request", tried=256 * 2**20), readings
@@ -377,6 +370,10 @@ class Machine:
             short = int(facts.headroom_bytes - least)
             return _ran_out("serving", "headroom", shortfall=short), readings
         return Stable(certificate=Certificate(checks=(), seconds=1.0)), readings
+
+    def candidate(self, config: LaunchConfig) -> Candidate:
+        predicted = predict(self.facts, Calibration(), config)
+        return Candidate(config=config, rungs=(), predicted=predicted)
 
     def walk(self, most: int = 40) -> tuple[list[Attempt], Step]:
         """Walk to the end, or give up after `most` launches."""

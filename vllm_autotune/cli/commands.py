@@ -3,7 +3,6 @@
 import errno
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,9 @@ import click
 from .. import __version__
 from ..errors import BadUsage
 from ..interruption import interruptible
+from .given import QUICK_EFFORT, USUAL_EFFORT, options_of, probe_of, request_of, tuned
 from .options import (
-    QUICK_EFFORT,
     SETTINGS,
-    USUAL_EFFORT,
-    EffortName,
     cache_option,
     card_options,
     json_option,
@@ -27,8 +24,6 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..config import Probe
-    from ..facts import Facts
     from ..report import Report
     from ..survey import Request
 
@@ -88,16 +83,16 @@ def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
     from ..console import let_go  # noqa: PLC0415
     from ..report import to_json  # noqa: PLC0415
 
-    how = _how(what)
+    options = options_of(what)
     if dry_run:
-        _plan(_request(what), as_json, how["cache_dir"])
+        _plan(request_of(what), as_json, options.cache)
         return
     if what["device"] is not None or what["capability"] is not None:
         raise BadUsage(
             "--device and --capability describe a GPU that is not here: nothing can start on it",
             "plan for it with autotune plan, or rehearse its size on this one: --memory-limit",
         )
-    report, path, _, code = _tuned(_request(what), how)
+    report, path, _, code = tuned(request_of(what), options)
     try:
         if as_json:
             click.echo(to_json(report))
@@ -121,9 +116,9 @@ def serve(**what: Any) -> None:
     """
     from ..deploy import become_server, serving_words  # noqa: PLC0415
 
-    how = _how(what)
-    request = _request(what)
-    report, path, facts, code = _tuned(request, how)
+    options = options_of(what)
+    request = request_of(what)
+    report, path, facts, code = tuned(request, options)
     if report.winner is None:
         _print(report, path)
         sys.exit(code)
@@ -141,7 +136,7 @@ def plan(as_json: bool, cache_dir: Path | None, **what: Any) -> None:
     With --device the GPU need not be here, and vLLM need not be installed. Exit code 0: there
     is something worth a launch, 1: nothing can fit.
     """
-    _plan(_request(what), as_json, cache_dir)
+    _plan(request_of(what), as_json, cache_dir)
 
 
 @cli.command()
@@ -212,7 +207,7 @@ def check(
     from ..remote import probe_running  # noqa: PLC0415
     from ..report import find_report, outcome_line, trial_line  # noqa: PLC0415
 
-    probe = _probe(what, QUICK_EFFORT if url else USUAL_EFFORT)
+    probe = probe_of(what, QUICK_EFFORT if url else USUAL_EFFORT)
     outcome: Outcome
     with Screen() as screen, interruptible():
         if url:
@@ -270,7 +265,7 @@ def cache_key(**what: Any) -> None:
     from ..store import cache_key  # noqa: PLC0415
     from ..survey import survey  # noqa: PLC0415
 
-    click.echo(cache_key(survey(_request(what))))
+    click.echo(cache_key(survey(request_of(what))))
 
 
 @cache.command("clear", context_settings=SETTINGS)
@@ -289,45 +284,6 @@ def schema(document: str) -> None:
 
     described = plan if document == "plan" else report
     click.echo(json.dumps(described.schema(), indent=2))
-
-
-def _how(what: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of the tuning out of those of the request."""
-    names = ("results_dir", "cache_dir", "refresh", "resume", "wait", "allow_busy")
-    budgets = ("max_launches", "time_budget", "launch_timeout", "port_range")
-    return {name: what.pop(name) for name in (*names, *budgets)}
-
-
-def _tuned(request: "Request", how: dict[str, Any]) -> "tuple[Report, Path | None, Facts, int]":
-    """Tune; return the report, where it lies, the facts, and the exit code."""
-    from ..console import Screen  # noqa: PLC0415
-    from ..report import EXIT_CODES  # noqa: PLC0415
-    from ..store import default_cache, make_folder  # noqa: PLC0415
-    from ..survey import describe, survey  # noqa: PLC0415
-    from ..tuner import Options, tune  # noqa: PLC0415
-
-    budget = how["time_budget"]
-    options = Options(
-        results=how["results_dir"],
-        cache=how["cache_dir"] or default_cache(),
-        refresh=how["refresh"],
-        max_launches=how["max_launches"],
-        launch_seconds=how["launch_timeout"],
-        until=time.monotonic() + budget if budget else None,
-        ports=how["port_range"],
-        wait=how["wait"] or 0.0,
-        resume=how["resume"],
-        allow_busy=how["allow_busy"],
-    )
-    with Screen() as screen, interruptible() as signals:
-        facts = survey(request)
-        make_folder(options.results)
-        screen.note(describe(facts))
-        report, path = tune(facts, options, screen)
-    code = EXIT_CODES[report.status]
-    if report.status == "interrupted" and signals:
-        code = 128 + signals[0]
-    return report, path, facts, code
 
 
 def _print(report: "Report", path: Path | None) -> None:
@@ -356,33 +312,3 @@ def _plan(request: "Request", as_json: bool, cache_dir: Path | None) -> None:
         print_plan(plan, describe(facts))
     if plan.first is None:
         sys.exit(1)
-
-
-def _request(what: dict[str, Any]) -> "Request":
-    from ..config import STANDARD  # noqa: PLC0415
-    from ..ladder import find_ladder, read_ladder  # noqa: PLC0415
-    from ..survey import Request  # noqa: PLC0415
-
-    ladder = read_ladder(find_ladder(what.pop("ladder"))).without(what.pop("skip"))
-    probe = _probe(what) or STANDARD
-    return Request(ladder=ladder, probe=probe, **what)
-
-
-def _probe(what: dict[str, Any], usual: tuple[EffortName, float] = USUAL_EFFORT) -> "Probe | None":
-    """Take the options of the probe out of the others; return what they say, None if nothing."""
-    from ..certificate import fingerprint  # noqa: PLC0415
-    from ..config import Probe  # noqa: PLC0415
-
-    names = ("probe", "probe_logprobs", "probe_image", "probe_file")
-    effort, logprobs, image, file = (what.pop(name) for name in names)
-    if not (effort or logprobs or image or file):
-        return None
-    kind, minutes = effort or usual
-    return Probe(
-        effort=kind,
-        soak_minutes=minutes,
-        logprobs=logprobs,
-        image=image,
-        file=str(file.resolve()) if file else None,
-        digest=fingerprint(str(file)) if file else None,
-    )

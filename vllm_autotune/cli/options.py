@@ -15,8 +15,6 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 FOREVER = 1e9
 SOAK_MINUTES = 10
 EffortName = Literal["quick", "standard", "soak"]
-QUICK_EFFORT: tuple[EffortName, float] = ("quick", 0.0)
-USUAL_EFFORT: tuple[EffortName, float] = ("standard", 0.0)
 
 
 class Tokens(click.ParamType[int]):

@@ -10,7 +10,7 @@ from rich.text import Text
 from ..memory import Interval, format_bytes
 from ..memory.units import GIB
 from ..plan import Fits, Plan, Proposal
-from . import clean
+from .wording import clean
 
 VERDICTS: dict[Fits, tuple[str, str]] = {
     "yes": ("fits", "green"),

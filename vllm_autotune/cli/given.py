@@ -1,0 +1,90 @@
+"""What was asked for on the command line: a request, a probe, and how to tune."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..interruption import interruptible
+from .options import EffortName
+
+if TYPE_CHECKING:
+    from ..config import Probe
+    from ..facts import Facts
+    from ..report import Report
+    from ..survey import Request
+    from ..walk import Options
+
+QUICK_EFFORT: tuple[EffortName, float] = ("quick", 0.0)
+USUAL_EFFORT: tuple[EffortName, float] = ("standard", 0.0)
+
+
+def request_of(what: dict[str, Any]) -> "Request":
+    """Return what the options left say of the model, the devices and the workload."""
+    from ..config import STANDARD  # noqa: PLC0415
+    from ..ladder import find_ladder, read_ladder  # noqa: PLC0415
+    from ..survey import Request  # noqa: PLC0415
+
+    ladder = read_ladder(find_ladder(what.pop("ladder"))).without(what.pop("skip"))
+    probe = probe_of(what) or STANDARD
+    return Request(ladder=ladder, probe=probe, **what)
+
+
+def probe_of(
+    what: dict[str, Any], usual: tuple[EffortName, float] = USUAL_EFFORT
+) -> "Probe | None":
+    """Take the options of the probe out of the others; return what they say, None if nothing."""
+    from ..certificate import fingerprint  # noqa: PLC0415
+    from ..config import Probe  # noqa: PLC0415
+
+    names = ("probe", "probe_logprobs", "probe_image", "probe_file")
+    effort, logprobs, image, file = (what.pop(name) for name in names)
+    if not (effort or logprobs or image or file):
+        return None
+    kind, minutes = effort or usual
+    return Probe(
+        effort=kind,
+        soak_minutes=minutes,
+        logprobs=logprobs,
+        image=image,
+        file=str(file.resolve()) if file else None,
+        digest=fingerprint(str(file)) if file else None,
+    )
+
+
+def options_of(what: dict[str, Any]) -> "Options":
+    """Take how to tune out of the options of the request; the time budget begins to run."""
+    from ..store import default_cache  # noqa: PLC0415
+    from ..walk import Options  # noqa: PLC0415
+
+    budget = what.pop("time_budget")
+    return Options(
+        results=what.pop("results_dir"),
+        cache=what.pop("cache_dir") or default_cache(),
+        refresh=what.pop("refresh"),
+        max_launches=what.pop("max_launches"),
+        launch_seconds=what.pop("launch_timeout"),
+        until=time.monotonic() + budget if budget else None,
+        ports=what.pop("port_range"),
+        wait=what.pop("wait") or 0.0,
+        resume=what.pop("resume"),
+        allow_busy=what.pop("allow_busy"),
+    )
+
+
+def tuned(request: "Request", options: "Options") -> "tuple[Report, Path | None, Facts, int]":
+    """Tune; return the report, where it lies, the facts, and the exit code."""
+    from ..console import Screen  # noqa: PLC0415
+    from ..report import EXIT_CODES  # noqa: PLC0415
+    from ..store import make_folder  # noqa: PLC0415
+    from ..survey import describe, survey  # noqa: PLC0415
+    from ..tuner import tune  # noqa: PLC0415
+
+    with Screen() as screen, interruptible() as signals:
+        facts = survey(request)
+        make_folder(options.results)
+        screen.note(describe(facts))
+        report, path = tune(facts, options, screen)
+    code = EXIT_CODES[report.status]
+    if report.status == "interrupted" and signals:
+        code = 128 + signals[0]
+    return report, path, facts, code

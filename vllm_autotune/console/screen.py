@@ -1,0 +1,124 @@
+"""A tuning, followed on stderr: one live line on a terminal, a line per phase elsewhere."""
+
+import os
+import sys
+from typing import IO, Self, TextIO, cast
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.text import Text
+
+from ..errors import Refusal
+from ..facts import Candidate
+from ..memory import format_bytes
+from ..report import Trial
+from ..trial import Progress
+from .wording import PHASE_NAMES, clean, sentence
+
+COLOURS = {"stable": "green", "environment": "yellow"}
+
+
+class _Stderr:
+    """Our stderr for as long as somebody holds its other end; nothing after that.
+
+    A terminal that was closed or a pipe into `head` must not end a run, nor leave a server.
+    """
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr  # rich puts something else there while a line is live
+
+    @property
+    def encoding(self) -> str:
+        return self._stream.encoding
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            let_go(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            let_go(self._stream)
+
+
+def let_go(stream: TextIO) -> None:
+    """Send what is still to be written to a stream nowhere: after EPIPE or EIO nobody reads."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+class Screen:
+    """Follows a tuning on stderr: one live line on a terminal, a line per phase elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(file=cast("IO[str]", _Stderr()), highlight=False, soft_wrap=True)
+        self.live: Live | None = None
+        self.shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._settle()
+
+    def note(self, text: str) -> None:
+        """Print a remark."""
+        self.console.print(escape(clean(text)), style="yellow")
+
+    def begin(self, number: int, candidate: Candidate) -> None:
+        """Print what a launch tries."""
+        rungs = ", ".join(applied.name for applied in candidate.rungs) or "as it is"
+        flags = " ".join(candidate.config.flags())
+        self.console.print(f"[bold]launch {number}[/]  {escape(rungs)}  [dim]{escape(flags)}[/]")
+        self.shown = ""
+
+    def progress(self, progress: Progress) -> None:
+        """Show how far a launch is."""
+        phase = PHASE_NAMES[progress.phase]
+        if progress.line.startswith("probe: "):
+            phase = progress.line
+        if not self.console.is_terminal:
+            if phase != self.shown:
+                self.shown = phase
+                self.console.print(f"  {progress.seconds:5.0f} s  {phase}")
+            return
+        free = f"{format_bytes(progress.free_bytes)} free" if progress.free_bytes else ""
+        line = Text(f"{progress.seconds:4.0f} s  {phase}  {free}  ", no_wrap=True)
+        line.append(clean(progress.line)[:200] if phase != progress.line else "", style="dim")
+        line.overflow = "ellipsis"
+        if self.live is None:
+            self.live = Live(console=self.console, transient=True, refresh_per_second=8)
+            self.live.start()
+        self.live.update(Spinner("dots", line))
+
+    def end(self, trial: Trial) -> None:
+        """Print what became of a launch."""
+        self._settle()
+        style = COLOURS.get(trial.outcome.kind, "red")
+        text = escape(clean(sentence(trial.outcome)))
+        self.console.print(f"          [{style}]{text}[/]")
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Print why a run cannot go on."""
+        self._settle()
+        self.console.print(f"[bold red]autotune:[/] {escape(clean(refusal.message))}")
+        if refusal.hint:
+            self.console.print(f"\nhint: {escape(clean(refusal.hint))}")
+
+    def _settle(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None

@@ -1,0 +1,59 @@
+"""The share of the devices: all that is free, less what a launch takes beyond its share."""
+
+import math
+
+from ..config import LaunchConfig
+from ..facts import expect
+from ..memory import Calibration
+from ..memory.units import GIB
+from ..outcome import OutOfMemory
+from ..settle import NOISE_BYTES
+from .situation import OUTSIDE_KV, Situation
+
+# Until a launch has served: two of 59 boots took more than this beyond the estimate.
+MARGIN_BYTES = 0.25 * GIB
+# How often the utilization is lowered, and how much more than ran out is left: three times as much
+# each time nothing says what was lacking.
+UTILIZATION_STEPS = 4
+UTILIZATION_STEP = GIB // 2
+
+
+def most_utilization(now: Situation, config: LaunchConfig) -> float:
+    """Return the largest share of the devices that may be used, rounded down to 1/10000."""
+    facts, beyond = now.facts, _beyond_share(now, config)
+    shares = [
+        min(facts.budget(d), d.free_bytes - facts.headroom_bytes - beyond) / d.shared_out
+        for d in facts.used(config)
+    ]
+    return math.floor(min(shares) * 10_000) / 10_000
+
+
+def _beyond_share(now: Situation, config: LaunchConfig) -> float:
+    """Return what a launch takes beyond the share it is given: as estimated, or as it turned out.
+
+    What an earlier launch took more than estimated is added, before that a margin.
+    """
+    facts, more, step = now.facts, 0.0, UTILIZATION_STEP
+    for attempt in now.failures(*OUTSIDE_KV):
+        failed, outcome = attempt.candidate.config, attempt.outcome
+        if not isinstance(outcome, OutOfMemory):
+            continue
+        free = min(d.free_bytes for d in facts.used(failed))
+        left = free - attempt.candidate.predicted.reserved_bytes
+        if outcome.shortfall_bytes is None:  # it took more than all that was left
+            took = left + max(step, 2 * (attempt.readings.tried_bytes or 0))
+            step *= 3
+        else:  # so much was lacking of the headroom
+            took = left + outcome.shortfall_bytes - facts.headroom_bytes + 2 * NOISE_BYTES["cuda"]
+        more = max(more, took - expect(facts, Calibration(), failed).beyond_share)
+    return expect(facts, Calibration(), config).beyond_share + (more or MARGIN_BYTES)
+
+
+def fit_utilization(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Take all that is free, less what is taken beyond that share."""
+    if len(now.failures(*OUTSIDE_KV)) > UTILIZATION_STEPS:
+        return f"it was lowered {UTILIZATION_STEPS} times"
+    most = most_utilization(now, config)
+    if most <= 0:
+        return "no memory is left for it"
+    return config.replace({"gpu-memory-utilization": most})
