@@ -6,23 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.memory_model import cards, engine, gather, install
 from tests.unit.test_report import make_report
-from vllm_autotune.checkpoint import read_checkpoint
-from vllm_autotune.config import Value, Workload
+from vllm_autotune.config import Value
 from vllm_autotune.facts import Facts
 from vllm_autotune.recall import here, still_valid
 from vllm_autotune.report import Report
-
-
-@pytest.fixture
-def facts(tmp_path: Path, tiny_model: Path) -> Facts:
-    return gather(
-        read_checkpoint(str(tiny_model)),
-        cards("NVIDIA L4", 22.5, (8, 9), 2),
-        Workload(min_context=1024),
-        engine(install(tmp_path / "site")),
-    )
 
 
 def recalled(

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.memory_model import cards, engine, gather, install
 from tests.unit.test_report import STABLE, make_report, trial
-from vllm_autotune.checkpoint import read_checkpoint
-from vllm_autotune.config import Probe, Workload
+from vllm_autotune.config import Probe
 from vllm_autotune.errors import CannotWrite
 from vllm_autotune.facts import Facts
 from vllm_autotune.journal import Run
@@ -28,16 +26,6 @@ from vllm_autotune.store import (
 
 ROOT = Path(__file__).parents[2]
 KEY = "nvidia-l4-23g-x1/model@local/0123456789abcdef"
-
-
-@pytest.fixture
-def facts(tmp_path: Path, tiny_model: Path) -> Facts:
-    return gather(
-        read_checkpoint(str(tiny_model)),
-        cards("NVIDIA L4", 22.5, (8, 9), 2),
-        Workload(min_context=1024),
-        engine(install(tmp_path / "site")),
-    )
 
 
 def devices(facts: Facts, **changed: Any) -> Facts:

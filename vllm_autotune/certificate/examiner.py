@@ -107,7 +107,7 @@ class Examiner:
             self.speeds.append(speed)
         tokens = sum(reply.prompt_tokens + reply.output_tokens for reply in replies)
         self.tokens_per_second = max(self.tokens_per_second, tokens / seconds)
-        self.endpoint.learn(1 / speed.prefill_tokens_per_second, speed.inter_token_seconds)
+        self.endpoint.tempo.learn(1 / speed.prefill_tokens_per_second, speed.inter_token_seconds)
 
     def asks(self, load: Load, *, stream: bool = True) -> list[Ask]:
         """Return unique prompts of the lengths of a load."""

@@ -14,14 +14,12 @@ from .layers import Layers, count_kv_heads, layer_plan, number
 from .parameters import UNGATED, count_experts, count_parameters, expert_width, plain_width
 from .remote import read_remote
 from .shape import (
-    HEADS,
-    HIDDEN,
-    LAYERS,
     derive_context,
     method_of,
     quantization_of,
     read_config,
     require,
+    sizes_of,
     text_part,
 )
 from .tensors import HEAD, Files, Format, Weights, find_weights, tally
@@ -151,40 +149,27 @@ def _describe(
     architectures = config.get("architectures") or [""]
     quantization = quantization_of(config, part)
     model_type = str(part.get("model_type") or "")
-    layers, hidden = number(part, *LAYERS), number(part, *HIDDEN)
-    heads = number(part, *HEADS)
-    head_dim = number(part, "head_dim", "hidden_size_per_head", "attention_head_dim")
-    head_dim = head_dim or (hidden // heads if heads else 0)
-    vocab = number(part, "vocab_size")
+    sizes = sizes_of(part)
     context, default_context = derive_context(part)
     tied = _tied(config, part, files)
     dtype = str(part.get("dtype") or part.get("torch_dtype") or "").removeprefix("torch.")
-    plan = layer_plan(part, model_type, layers=layers, heads=heads, head_dim=head_dim)
-    weights = _weights(files, layers, tied, DTYPES.get(dtype, 2), vocab * hidden)
+    plan = layer_plan(part, model_type, sizes)
+    table = sizes.vocab * sizes.hidden
+    weights = _weights(files, sizes.layers, tied, DTYPES.get(dtype, 2), table)
     if weights is None and plan and not any(group.kind == "state" for group in plan):
-        weights = count_parameters(
-            part,
-            model_type,
-            layers=layers,
-            hidden=hidden,
-            heads=heads,
-            head_dim=head_dim,
-            vocab=vocab,
-            tied=tied,
-            quantization=quantization,
-        )
+        weights = count_parameters(part, model_type, sizes, tied=tied, quantization=quantization)
     return Checkpoint(
         path=str(folder),
         revision=revision,
         architecture=str(architectures[0] if isinstance(architectures, list) else architectures),
         model_type=model_type,
-        layers=layers,
-        hidden_size=hidden,
-        intermediate_size=plain_width(part, layers, 4 * hidden),
-        heads=heads,
-        kv_heads=count_kv_heads(part, model_type, heads),
-        head_dim=head_dim,
-        vocab_size=vocab,
+        layers=sizes.layers,
+        hidden_size=sizes.hidden,
+        intermediate_size=plain_width(part, sizes.layers, 4 * sizes.hidden),
+        heads=sizes.heads,
+        kv_heads=count_kv_heads(part, model_type, sizes.heads),
+        head_dim=sizes.head_dim,
+        vocab_size=sizes.vocab,
         context=context,
         default_context=default_context,
         dtype=dtype or "bfloat16",
@@ -258,7 +243,7 @@ def find_siblings(folder: Path, config: Mapping[str, Any]) -> tuple[Sibling, ...
         except (BadModel, OSError):
             continue  # half a download is no alternative
         if files.format in {"safetensors", "bin"}:
-            weights = _weights(files, number(theirs, *LAYERS), _tied(other, theirs, files), 2, 0)
+            weights = _weights(files, sizes_of(theirs).layers, _tied(other, theirs, files), 2, 0)
             found.append(
                 Sibling(
                     model=model,
@@ -271,8 +256,6 @@ def find_siblings(folder: Path, config: Mapping[str, Any]) -> tuple[Sibling, ...
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two configurations describe the same model but for its precision."""
-    numbers = (HIDDEN, LAYERS, HEADS, ("vocab_size",))
     words = ("model_type", "architectures")
-    return all(one.get(word) == other.get(word) for word in words) and all(
-        number(one, *names) == number(other, *names) for names in numbers
-    )
+    alike = all(one.get(word) == other.get(word) for word in words)
+    return alike and sizes_of(one) == sizes_of(other)

@@ -208,17 +208,28 @@ def _state(config: Mapping[str, Any], model_type: str, hidden: int) -> State | N
     return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """The numbers that every transformer has: of layers, heads and tokens, and two widths."""
+
+    layers: int
+    hidden: int
+    heads: int
+    head_dim: int
+    vocab: int
+
+
 def layer_plan(
-    config: Mapping[str, Any], model_type: str, *, layers: int, heads: int, head_dim: int
+    config: Mapping[str, Any], model_type: str, sizes: Sizes
 ) -> tuple[Layers, ...] | None:
     """Return the groups of layers that keep the same thing, None where the model is not known."""
-    kinds = layer_kinds(config, model_type, layers)
+    kinds = layer_kinds(config, model_type, sizes.layers)
     if kinds is None:
         return None
     counts = Counter(kinds[: len(kinds) - number(config, "num_kv_shared_layers")])
     if model_type == "falcon_h1":
-        counts["state"] = layers  # attention and Mamba side by side in every layer
-    kv_heads = count_kv_heads(config, model_type, heads)
+        counts["state"] = sizes.layers  # attention and Mamba side by side in every layer
+    kv_heads = count_kv_heads(config, model_type, sizes.heads)
     plan = []
     for kind, count in counts.items():
         if kind == "state":
@@ -235,7 +246,7 @@ def layer_plan(
                 Layers(kind=kind, count=count, kv_heads=1, head_dim=latent, extra_bytes=extra)
             )
         elif kind != "none":
-            plan.append(_attention(config, kind, count, kv_heads, head_dim))
+            plan.append(_attention(config, kind, count, kv_heads, sizes.head_dim))
     return tuple(plan)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .layers import MLA, count_kv_heads, number
+from .layers import MLA, Sizes, count_kv_heads, number
 from .tensors import Weights
 
 # One up and one down projection instead of a gated pair.
@@ -23,12 +23,8 @@ BITS = {"awq": 4, "gptq": 4, "auto_awq": 4, "auto_gptq": 4, "bitsandbytes": 4, "
 def count_parameters(
     config: Mapping[str, Any],
     model_type: str,
+    sizes: Sizes,
     *,
-    layers: int,
-    hidden: int,
-    heads: int,
-    head_dim: int,
-    vocab: int,
     tied: bool,
     quantization: Mapping[str, Any],
 ) -> Weights | None:
@@ -37,6 +33,7 @@ def count_parameters(
     In 16-bit floats but for what `quantization` packs. Only for models whose every layer is
     attention and a (mixture of) multi-layer perceptron.
     """
+    layers, hidden, heads = sizes.layers, sizes.hidden, sizes.heads
     intermediate = number(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
     intermediate = intermediate or (4 * hidden if model_type in UNGATED else 0)
     if not intermediate or number(config, *UNCOUNTED):
@@ -45,12 +42,12 @@ def count_parameters(
         attention = _latent_attention(config, hidden, heads)
     else:
         kv_heads = count_kv_heads(config, model_type, heads)
-        attention = 2 * hidden * head_dim * (heads + kv_heads)
+        attention = 2 * hidden * sizes.head_dim * (heads + kv_heads)
     matrices = 2 if model_type in UNGATED else 3
     sparse = _sparse_layers(config, layers)
     mixture = matrices * hidden * _mixture_width(config)
     dense = matrices * hidden * (number(config, "intermediate_size_mlp") or intermediate)
-    embedding = vocab * hidden * (1 if tied else 2)
+    embedding = sizes.vocab * hidden * (1 if tied else 2)
     if model_type in POSITIONED:
         embedding += hidden * number(config, "n_positions", "max_position_embeddings")
     experts = sparse * mixture + (layers - sparse) * dense

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadModel
-from .layers import number
+from .layers import Sizes, number
 from .tensors import unreadable
 
 # Fields by every name they go by in vLLM's model_arch_config_convertor.py.
@@ -145,3 +145,16 @@ def require(text: Mapping[str, Any], folder: Path) -> None:
             f"{folder / 'config.json'} lacks {', '.join(missing)}.",
             "It must be the config.json of a language model, as transformers writes it.",
         )
+
+
+def sizes_of(part: Mapping[str, Any]) -> Sizes:
+    """Return the sizes of a text model, 0 for what its configuration leaves out."""
+    hidden, heads = number(part, *HIDDEN), number(part, *HEADS)
+    head_dim = number(part, "head_dim", "hidden_size_per_head", "attention_head_dim")
+    return Sizes(
+        layers=number(part, *LAYERS),
+        hidden=hidden,
+        heads=heads,
+        head_dim=head_dim or (hidden // heads if heads else 0),
+        vocab=number(part, "vocab_size"),
+    )

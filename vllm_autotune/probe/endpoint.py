@@ -17,6 +17,7 @@ import httpx
 from ..outcome import Crashed, FailedOutcome, Hung
 from .reply import Answer, Expected, Reply, degraded, embedded, parsed, refused
 from .target import Patience, Target
+from .tempo import Tempo
 from .watch import Watch
 
 T = TypeVar("T")
@@ -55,8 +56,7 @@ async def _metrics(client: httpx.AsyncClient) -> str:
 class Endpoint:
     """A server under test: requests go through it, the watch looks on.
 
-    `diagnosis` says why the server is failing, as soon as anyone knows. `reading` and `writing`
-    are seconds per token, as measured so far.
+    `diagnosis` says why the server is failing, as soon as anyone knows.
     """
 
     target: Target
@@ -64,8 +64,7 @@ class Endpoint:
     watch: Watch
     patience: Patience
     diagnosis: Callable[[], FailedOutcome | None]
-    reading: float | None = None
-    writing: float = 0.0
+    tempo: Tempo = field(default_factory=Tempo)
     pooling: str = POOLING[0]
 
     @classmethod
@@ -252,9 +251,9 @@ class Endpoint:
         """Wait as long as the server's counters move, and no longer than the tokens may take."""
         began = time.monotonic()
         self.watch.moved()
-        whole = step = self._expected(read, written)
+        whole = step = self.tempo.expected(read, written)
         if self.watch.has_counters:
-            step = self._expected(min(read, self.target.max_num_batched_tokens or read), 1)
+            step = self.tempo.expected(min(read, self.target.max_num_batched_tokens or read), 1)
         still_seconds, whole_seconds = self.patience.still(step), self.patience.whole(whole)
         task = asyncio.ensure_future(work)
         try:
@@ -283,17 +282,6 @@ class Endpoint:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-    def _expected(self, read: int, written: int) -> float | None:
-        """Return the seconds that tokens should take by the speed measured so far."""
-        if self.reading is None:
-            return None
-        return read * self.reading + written * self.writing
-
-    def learn(self, reading: float, writing: float | None) -> None:
-        """Take the measure of what was just answered, in seconds per token."""
-        self.reading = min(reading, self.reading or reading)
-        self.writing = max(writing or 0.0, self.writing)
 
     def _discreet(self, result: T) -> T:
         """Take the key out of what a server says about it."""
