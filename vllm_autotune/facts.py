@@ -150,8 +150,7 @@ class Prediction:
     @property
     def likely(self) -> bool:
         """Tell whether the KV cache fits, unless the estimate errs to one side by half."""
-        middle = (self.kv_available.low + self.kv_available.high) / 2
-        return self.fits == "unknown" or middle >= self.kv_needed.high
+        return self.fits == "unknown" or self.kv_available.middle >= self.kv_needed.high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,13 @@ from .outcome import Readings
 NOISE_BYTES = {"cuda": 14 * 2**20, "cpu": 8 * 2**20}
 
 
-def servable(facts: Facts, candidate: Candidate, readings: Readings) -> int:
-    """Return the tokens that each of the sequences asked for may have at once, in whole blocks."""
+def servable(
+    facts: Facts, candidate: Candidate, readings: Readings, spare_bytes: float = 0.0
+) -> int:
+    """Return the tokens that each of the sequences asked for may have at once, in whole blocks.
+
+    So many bytes of the KV cache are left out.
+    """
     config, wanted = candidate.config, facts.workload.concurrency
     served = readings.max_model_len or facts.length(config)
     cut = served < facts.checkpoint.default_context  # then one sequence fits, and no block more
@@ -26,11 +31,12 @@ def servable(facts: Facts, candidate: Candidate, readings: Readings) -> int:
     cache = expect(facts, Calibration(), config).cache
     block = int(cache.block.low)
     if cache.groups is None:
-        return int(served * min(1.0, often / wanted) - block) // block * block
+        spared = block if spare_bytes else 0
+        return int(served * min(1.0, often / wanted) - spared) // block * block
     found = []
     for end in (boot.position.low, boot.position.high):
         placed = replace(cache, position=Interval.exactly(end))
-        room = often * placed.bytes(served) - NOISE_BYTES[facts.devices[0].kind]
+        room = often * placed.bytes(served) - spare_bytes
         found.append(placed.longest(room, wanted, block, served).low)
     return int(min(found))
 
@@ -43,7 +49,8 @@ def settled(facts: Facts, candidate: Candidate, readings: Readings) -> Candidate
     config = candidate.config
     if config.text("max-model-len") != AUTO or readings.max_model_len is None:
         return candidate
-    length = max(facts.length(config), servable(facts, candidate, readings))
+    noise = NOISE_BYTES[facts.devices[0].kind]
+    length = max(facts.length(config), servable(facts, candidate, readings, noise))
     asked = [applied for applied in candidate.rungs if AUTO in applied.args.values()]
     rungs = [applied for applied in candidate.rungs if applied not in asked]
     if length >= facts.context:

@@ -16,7 +16,7 @@ def too_small(facts: Facts, candidate: Candidate, readings: Readings) -> OutOfMe
     if config.text("max-model-len") == AUTO:
         if served is None or (wanted > 1 and holds is None):
             return None
-        fits = served if wanted == 1 else servable(facts, candidate, readings)
+        fits = servable(facts, candidate, readings) if wanted > 1 else served
         if fits >= least:
             return None
         times = f" {wanted} times at once" if wanted > 1 else ""

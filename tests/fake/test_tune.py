@@ -29,7 +29,7 @@ kv-cache-memory-bytes load-format revision block-size distributed-executor-backe
 
 # The tiny model: 5 MiB of weights, 4 KiB of KV cache per token, 32 MiB for all of its 8192.
 CARD = {"lifetime": 60, "weights_gib": 0.005, "other_gib": 0.5, "kv_bytes_per_token": 4096}
-SMALL = ("--memory-limit", "536MiB", "--min-context", "1024", "--concurrency", "2")
+SMALL = ("--memory-limit", "536MiB", "--min-context", "1024", "--concurrency", "2", "--exact")
 EAGER = ("--enforce-eager",)
 LARGE = ("--memory-limit", "700MiB")
 
@@ -254,6 +254,20 @@ def test_a_length_that_vllm_chose_itself_is_proven_in_one_launch_and_deployed_as
     assert full["prompt_tokens"] + full["output_tokens"] == winner["max_model_len"]
 
 
+def test_a_length_that_vllm_chose_is_shared_by_all_that_run_at_once(place: Place) -> None:
+    done = place.run(*SMALL[:4], "--concurrency", "3", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    (trial,) = report["trials"]
+    winner, readings = report["winner"], trial["readings"]
+    assert winner["argv"][-2:] == ["--max-model-len", str(winner["max_model_len"])]
+    assert 0.5 < 3 * winner["max_model_len"] / readings["kv_tokens"] <= 1
+    checks = {check["name"]: check for check in winner["certificate"]["checks"]}
+    together = checks["long prompts at once"]
+    assert together["requests"] >= 3
+    assert together["prompt_tokens"] + together["output_tokens"] >= 3 * winner["max_model_len"]
+
+
 def test_a_length_that_vllm_chose_too_short_is_no_answer(place: Place) -> None:
     done = place.run("--memory-limit", "536MiB", "--min-context", "7000", "--json")
     assert done.returncode == 0, done.stderr
@@ -372,11 +386,12 @@ def test_what_a_walk_measured_spares_the_next_one_a_launch(place: Place, tmp_pat
     model.mkdir()
     (model / "config.json").write_text(json.dumps(shape))
     place = Place(place.folder, model)
-    options = ("--memory-limit", "1440MiB", "--min-context", "512", "--concurrency", "2", "--json")
+    sizes = ("--memory-limit", "1440MiB", "--min-context", "512", "--concurrency", "2")
     card: dict[str, object] = {"weights_gib": 0.63, "kv_bytes_per_token": 2**17}
     fixed = ("--enforce-eager", "--load-format", "dummy")
     first, again = (
-        place.run(*options, *more, fixed=fixed, **card) for more in ((), ("--refresh",))
+        place.run(*sizes, "--exact", "--json", *more, fixed=fixed, **card)
+        for more in ((), ("--refresh",))
     )
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
     before, after = json.loads(first.stdout), json.loads(again.stdout)

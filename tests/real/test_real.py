@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
 # 308 MiB of weights and 128 KiB of KV cache per token, 512 MiB for all 4096. A vLLM worker takes
 # 0.9 to 1.2 GiB with the weights, by the machine's state: 500 to 3000 tokens fit, for two at once.
-SMALL = ("--memory-limit", "1300MiB", "--min-context", "128", "--concurrency", "2")
+SMALL = ("--memory-limit", "1300MiB", "--min-context", "128", "--concurrency", "2", "--exact")
 OUTPUT = 16
 LARGE = ("--memory-limit", "2500MiB", "--max-launches", "1")
 

@@ -84,9 +84,8 @@ class Pool:
                 found.append((measurement, measured / expected))
         if not cold.known or cold.high == 0:
             return cold
-        middle = (cold.low + cold.high) / 2
         models = [measurement for measurement, _ in found]
-        return _narrowed(cold, [ratio * middle for _, ratio in found], _margin(models))
+        return _narrowed(cold, [ratio * cold.middle for _, ratio in found], _margin(models))
 
     def _booted(self, footprint: Footprint, config: LaunchConfig) -> Footprint:
         """Narrow to boots of the same weights, and of the same step as well."""
