@@ -25,7 +25,8 @@ def servable(
     """
     config, wanted = candidate.config, facts.workload.concurrency
     served = readings.max_model_len or facts.length(config)
-    cut = served < facts.checkpoint.default_context  # then one sequence fits, and no block more
+    own = facts.checkpoints[config.model].default_context
+    cut = served < own  # then one sequence fits, and no block more
     often = 1.0 if cut else max(1.0, (readings.concurrency or 1.0) - 0.005)
     (boot,) = read(facts, Calibration(), candidate, readings, served if cut else None).boots
     cache = expect(facts, Calibration(), config).cache

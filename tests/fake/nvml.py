@@ -1,42 +1,33 @@
-"""A stand-in for NVIDIA's library: one card, whose free memory the test sets."""
+"""The stand-in for NVIDIA's library (`fake_nvml`), as a test holds it: cards to take memory of."""
 
-from types import ModuleType, SimpleNamespace
+import os
+from dataclasses import dataclass
+from pathlib import Path
 
-from vllm_autotune.device import Device
+from tests.conftest import load_module
 
-TOTAL = 24 * 2**30
-
-
-class FakeNvml(ModuleType):
-    """Put it into sys.modules as `pynvml`; `free` is what is free on the card, in bytes."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self) -> None:
-        super().__init__("pynvml")
-        self.free = TOTAL
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        """Do nothing."""
-
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        """Do nothing."""
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
-        return uuid
-
-    def nvmlDeviceGetMemoryInfo(self, _: str) -> SimpleNamespace:  # noqa: N802
-        return SimpleNamespace(total=TOTAL, free=self.free)
+LIBRARY = Path(__file__).with_name("fake_nvml")
+pynvml = load_module("fake_pynvml", LIBRARY / "pynvml.py")
 
 
-CARD = Device(
-    kind="cuda",
-    index=0,
-    name="NVIDIA L4",
-    uuid="GPU-0",
-    memory_bytes=TOTAL,
-    free_bytes=TOTAL,
-    capability=(8, 9),
-    driver="570",
-)
+@dataclass(frozen=True)
+class Cards:
+    """The H200s that a folder stands for."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path, count: int = 1) -> "Cards":
+        """Return cards that nobody uses."""
+        folder.mkdir()
+        (folder / "count").write_text(str(count))
+        return cls(folder)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return what makes a process see them, given the library on its path."""
+        return {"FAKE_NVML": str(self.folder)}
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes of the first card, in the place of any held before."""
+        (self.folder / f"0-{os.getpid()}").write_text(str(size))

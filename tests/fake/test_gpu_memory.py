@@ -9,6 +9,7 @@ import pytest
 
 from vllm_autotune import baseline, walk
 from vllm_autotune.config import Workload
+from vllm_autotune.device import Device
 from vllm_autotune.facts import Candidate, Facts
 from vllm_autotune.outcome import Environment, Stable
 from vllm_autotune.report import Report, Trial
@@ -17,25 +18,38 @@ from vllm_autotune.tuner import tune
 from vllm_autotune.walk import Options
 
 from .conftest import CONTEXT, Bench, environment
-from .nvml import CARD, TOTAL, FakeNvml
+from .nvml import Cards, pynvml
 
-SCRIPT = {"device": "cuda", "total_gib": 24, "weights_gib": 0.01, "kv_bytes_per_token": 4096}
+SCRIPT = {"device": "cuda", "total_gib": 140.4, "weights_gib": 0.01, "kv_bytes_per_token": 4096}
+H200 = Device(
+    kind="cuda",
+    index=0,
+    name="NVIDIA H200",
+    uuid="GPU-0",
+    memory_bytes=pynvml.TOTAL,
+    free_bytes=pynvml.TOTAL - pynvml.IDLE,
+    capability=(9, 0),
+    driver="580",
+)
 
 pytestmark = pytest.mark.usefixtures("nothing_open")
 
 
 @pytest.fixture
-def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
-    nvml = FakeNvml()
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+def cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cards:
+    cards = Cards.make(tmp_path / "nvml")
+    for name, value in cards.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "pynvml", pynvml)
     monkeypatch.setattr(baseline, "RETURN_SECONDS", 1.0)
-    return nvml
+    return cards
 
 
 @pytest.fixture
-def card(bench: Bench, nvml: FakeNvml) -> Bench:
+def card(bench: Bench, cards: Cards) -> Bench:
+    assert cards.folder.exists()
     engine = replace(bench.facts.engine, platform="cuda")
-    return replace(bench, facts=replace(bench.facts, devices=(CARD,), engine=engine))
+    return replace(bench, facts=replace(bench.facts, devices=(H200,), engine=engine))
 
 
 class Listener:
@@ -69,10 +83,10 @@ def test_a_card_whose_memory_comes_back_is_stable(card: Bench) -> None:
 
 
 def test_memory_that_does_not_come_back_is_the_surroundings_fault(
-    card: Bench, nvml: FakeNvml
+    card: Bench, cards: Cards
 ) -> None:
     def take(_: Progress) -> None:
-        nvml.free = TOTAL - 3 * 2**30
+        cards.take(3 * 2**30)
 
     outcome = card.trial(SCRIPT, show=take).outcome
     assert isinstance(outcome, Environment)
@@ -81,15 +95,15 @@ def test_memory_that_does_not_come_back_is_the_surroundings_fault(
 
 
 def test_a_trial_that_another_tenant_spoiled_is_made_again_once(
-    card: Bench, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+    card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tenant comes in the first launch and stays; the second launch sees no change."""
-    monkeypatch.setitem(walk.__dict__, "BUSY_BYTES", 2**40)
+    monkeypatch.setattr(walk, "BUSY_BYTES", 2**40)
     for name, value in environment(SCRIPT).items():
         monkeypatch.setenv(name, value)
 
     def take() -> None:
-        nvml.free = TOTAL - 3 * 2**30
+        cards.take(3 * 2**30)
 
     listener = Listener(take)
     report = tuned(card.facts, card.folder, listener)
@@ -98,15 +112,16 @@ def test_a_trial_that_another_tenant_spoiled_is_made_again_once(
 
 
 def test_a_card_that_others_use_is_refused_unless_it_is_allowed(
-    card: Bench, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+    card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment(SCRIPT).items():
         monkeypatch.setenv(name, value)
-    nvml.free = TOTAL - 4 * 2**30
-    busy = replace(card.facts, devices=(replace(CARD, free_bytes=nvml.free),))
+    cards.take(4 * 2**30)
+    free = H200.free_bytes - 4 * 2**30
+    busy = replace(card.facts, devices=(replace(H200, free_bytes=free),))
     report = tuned(busy, card.folder, Listener())
     assert (report.status, report.launches) == ("environment", 0)
-    assert "others use NVIDIA L4 (GPU-0): 4.0 GiB of 24.0 GiB are taken" in report.reason
+    assert "others use NVIDIA H200 (GPU-0): 4.6 GiB of 140.4 GiB are taken" in report.reason
     assert "--allow-busy" in report.hint
     allowed = tuned(busy, card.folder, Listener(), allow_busy=True, resume=True)
     assert allowed.status == "stable"

@@ -13,9 +13,9 @@ import pytest
 from tests.unit.memory_model import FLAGS, install
 
 from .conftest import COMMAND
+from .nvml import LIBRARY, Cards
 
 ROOT = Path(__file__).parents[2]
-NVML = Path(__file__).with_name("fake_nvml")
 
 # A 7B on vLLM 0.26, as measured on an H200.
 MODEL = {
@@ -57,16 +57,14 @@ class Bench:
 
     def run(self, *cases: str, gpus: int = 2, **script: Any) -> dict[str, dict[str, Any]]:
         """Run cases there; return their rows by name."""
-        nvml = self.folder / "nvml"
-        nvml.mkdir()
-        (nvml / "count").write_text(str(gpus))
+        cards = Cards.make(self.folder / "nvml", gpus)
         site = self.folder / "site"
         install(site, (*FLAGS, "load-format"))
-        places = (NVML, site, ROOT / "tests" / "gpu", ROOT)
+        places = (LIBRARY, site, ROOT / "tests" / "gpu", ROOT)
         environ = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, places)),
-            "FAKE_NVML": str(nvml),
+            **cards.environment,
             "FAKE_VLLM": json.dumps({**MODEL, **script}),
             "AUTOTUNE_VLLM_COMMAND": " ".join(COMMAND),
             "TMPDIR": os.environ.get("TMPDIR", "/tmp"),
