@@ -8,15 +8,21 @@ from .faults import FAULTS, PHASES, cells, strike
 from .test_tune import make_place
 
 SOME = (
-    ("starting", "port stolen"),
-    ("loading", "SIGKILL of autotune"),
-    ("loading", "disk full"),
-    ("loading", "clock jumps"),
-    ("ready", "stray child"),
-    ("probing", "SIGKILL of the engine"),
-    ("stopping", "SIGTERM"),
-    ("report", "SIGKILL of autotune"),
     ("report", "SIGINT"),
+    ("stopping", "SIGTERM"),
+    ("ready", "SIGHUP"),
+    ("loading", "SIGKILL of autotune"),
+    ("report", "SIGKILL of autotune"),
+    ("starting", "SIGKILL of the server"),
+    ("probing", "SIGKILL of the engine"),
+    ("probing", "ignores SIGTERM"),
+    ("loading", "worker called setsid"),
+    ("ready", "stray child"),
+    ("loading", "disk full"),
+    ("stopping", "results removed"),
+    ("starting", "port stolen"),
+    ("probing", "memory not returned"),
+    ("loading", "clock jumps"),
 )
 
 
@@ -34,3 +40,4 @@ def test_every_cell_is_run_or_said_to_make_no_sense() -> None:
     assert not run & left_out
     assert run | left_out == {(phase, fault) for phase in PHASES for fault in FAULTS}
     assert set(SOME) <= run
+    assert ({phase for phase, _ in SOME}, {name for _, name in SOME}) == (set(PHASES), set(FAULTS))
