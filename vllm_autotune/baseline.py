@@ -31,14 +31,14 @@ class Baseline:
     def missing_bytes(self) -> int:
         """Wait until each GPU has as much free memory as before; return what still lacks.
 
-        A CPU's memory is everyone's; there the end of the processes is the proof.
+        The host's memory is everyone's; there the end of the processes is the proof.
         """
         deadline = time.monotonic() + RETURN_SECONDS
         while True:
             missing = [
                 then - device.free_bytes(d)
                 for d, then in zip(self.devices, self.free_bytes, strict=True)
-                if d.kind != "cpu"
+                if not d.on_host
             ]
             most = max(missing, default=0)
             if most <= RETURN_TOLERANCE:

@@ -22,7 +22,8 @@ class Device:
     `memory_bytes` tells its type. `share_bytes` is what vLLM's utilization is a share of, where
     that is another number: the memory of one NUMA node. `free_bytes` is what was free when it
     was detected; `limit_bytes` is the most the user lets us use. `capability` is NVIDIA's
-    compute capability, (8, 9) for 8.9. An `imagined` one is not here: it can be planned for.
+    compute capability, (8, 9) for 8.9. A `unified` one has no memory but the host's (GB10). An
+    `imagined` one is not here: it can be planned for.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -36,7 +37,13 @@ class Device:
     capability: tuple[int, int] | None = None
     driver: str | None = None
     mig: bool = False
+    unified: bool = False
     imagined: bool = False
+
+    @property
+    def on_host(self) -> bool:
+        """Return whether its memory is everyone's on this host."""
+        return self.kind == "cpu" or self.unified
 
     @property
     def shared_out(self) -> int:
@@ -86,15 +93,20 @@ def host_free_bytes() -> int:
 
 def host_memory_bytes() -> int:
     """Return the memory of the host, or what our cgroup may use of it."""
-    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit, _ = _cgroup_memory()
-    return host if limit is None else min(host, limit)
+    return _physical_bytes() if limit is None else min(_physical_bytes(), limit)
+
+
+def _physical_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_bytes(device: Device) -> int:
     """Return the memory that is free on `device` now."""
     if device.kind == "cpu":
         return _cpu().free_bytes
+    if device.unified:
+        return host_free_bytes()
     with _nvml() as nvml:
         handle = nvml.nvmlDeviceGetHandleByUUID(device.uuid)
         return int(nvml.nvmlDeviceGetMemoryInfo(handle).free)
@@ -148,7 +160,7 @@ def _nvidia() -> list[Device]:
             card = nvml.nvmlDeviceGetHandleByIndex(index)
             slices = list(_mig_slices(nvml, card))
             for handle in slices or [card]:
-                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+                total, free, unified = _memory(nvml, handle)
                 capability = None
                 with suppress(nvml.NVMLError):
                     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(card)
@@ -159,14 +171,28 @@ def _nvidia() -> list[Device]:
                         index=index,
                         name=str(nvml.nvmlDeviceGetName(handle)),
                         uuid=str(nvml.nvmlDeviceGetUUID(handle)),
-                        memory_bytes=int(memory.total),
-                        free_bytes=int(memory.free),
+                        memory_bytes=total,
+                        free_bytes=free,
                         capability=capability,
                         driver=driver,
                         mig=bool(slices),
+                        unified=unified,
                     )
                 )
         return found
+
+
+def _memory(nvml: Any, handle: Any) -> tuple[int, int, bool]:
+    """Return total and free bytes of a GPU, and whether they are the host's.
+
+    NVML has no numbers for a GPU without memory of its own (GB10, driver 580). vLLM takes what
+    the host has available as free there (utils/mem_utils.py, 0.32).
+    """
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError_NotSupported:
+        return _physical_bytes(), host_free_bytes(), True
+    return int(memory.total), int(memory.free), False
 
 
 def _mig_slices(nvml: Any, card: Any) -> Iterator[Any]:

@@ -20,16 +20,16 @@ OFFLOADS = ("cpu-offload-gb", "swap-space", "kv-offloading-size", "cpu-offload-p
 class Watchdog:
     """Says when a trial must stop for the host's sake.
 
-    `blames` tells whether the candidate is what fills it: on a CPU, or when it offloads.
+    `blames` tells whether the candidate is what fills it: on the host itself, or by offloading.
     """
 
     floor_bytes: int
     blames: bool
 
     @classmethod
-    def over(cls, config: LaunchConfig, kind: str) -> "Watchdog":
-        """Return the one for a configuration on a kind of device."""
-        blames = kind == "cpu" or any(config.number(flag) for flag in OFFLOADS)
+    def over(cls, config: LaunchConfig, *, on_host: bool) -> "Watchdog":
+        """Return the one for a configuration, on a device that may have the host's memory."""
+        blames = on_host or any(config.number(flag) for flag in OFFLOADS)
         return cls(
             floor_bytes=int(min(MOST, max(LEAST, SHARE * host_memory_bytes()))), blames=blames
         )

@@ -26,8 +26,10 @@ SERVING = frozenset(
 # The shortest context worth serving when the user names none.
 MIN_CONTEXT = 4096
 
-# What must stay free: room for kernels and libraries that vLLM loads after it has profiled.
-HEADROOM = {"cuda": 256 * 2**20, "cpu": 2**30}
+# What must stay free: room for kernels and libraries that vLLM loads after it has profiled; on the
+# host, room for everyone.
+HEADROOM_BYTES = 256 * 2**20
+HOST_HEADROOM_BYTES = 2**30
 
 # On a CPU the whole KV cache is touched at start-up: take what this many sequences need.
 CPU_SEQUENCES = 8
@@ -85,6 +87,7 @@ def survey(request: Request) -> Facts:
     if checkpoint.quantization is None:
         for sibling in checkpoint.siblings:
             checkpoints[sibling.model] = read_checkpoint(sibling.model)
+    usual = HOST_HEADROOM_BYTES if devices[0].on_host else HEADROOM_BYTES
     facts = Facts(
         model=request.model,
         checkpoints=checkpoints,
@@ -93,9 +96,7 @@ def survey(request: Request) -> Facts:
         workload=workload,
         ladder=request.ladder,
         fixed=fixed,
-        headroom_bytes=(
-            HEADROOM[engine.platform] if request.headroom is None else request.headroom
-        ),
+        headroom_bytes=usual if request.headroom is None else request.headroom,
         host_free_bytes=host_free_bytes(),
         withheld=withheld,
     )

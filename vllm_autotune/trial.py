@@ -96,7 +96,7 @@ class _Launch:
         self.devices = self.facts.used(self.candidate.config)
         self.reader = LogReader()
         self.kills = oom_kills()
-        self.watchdog = Watchdog.over(self.candidate.config, self.devices[0].kind)
+        self.watchdog = Watchdog.over(self.candidate.config, on_host=self.devices[0].on_host)
         self.began = time.monotonic()
         self.item = ""
 

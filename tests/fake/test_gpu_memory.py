@@ -9,7 +9,7 @@ import pytest
 
 from vllm_autotune import baseline, walk
 from vllm_autotune.config import Workload
-from vllm_autotune.device import Device
+from vllm_autotune.device import Device, detect, host_free_bytes
 from vllm_autotune.facts import Candidate, Facts
 from vllm_autotune.outcome import Environment, Stable
 from vllm_autotune.report import Report, Trial
@@ -125,3 +125,21 @@ def test_a_card_that_others_use_is_refused_unless_it_is_allowed(
     assert "--allow-busy" in report.hint
     allowed = tuned(busy, card.folder, Listener(), allow_busy=True, resume=True)
     assert allowed.status == "stable"
+
+
+def test_a_gpu_that_has_no_memory_but_the_hosts_is_tuned_in_it(
+    card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML has no numbers for a GB10; what others use of the host's memory makes it not busy."""
+    (cards.folder / "unified").touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (found,) = detect("cuda")
+    assert found.unified
+    assert found.free_bytes < found.memory_bytes
+    assert abs(found.free_bytes - host_free_bytes()) < 2**30
+    total = found.memory_bytes / 2**30
+    for name, value in environment({**SCRIPT, "total_gib": total}).items():
+        monkeypatch.setenv(name, value)
+    held = replace(found, limit_bytes=8 * 2**30)
+    report = tuned(replace(card.facts, devices=(held,)), card.folder, Listener())
+    assert report.status == "stable", report.reason

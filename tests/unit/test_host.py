@@ -30,24 +30,24 @@ def test_files_that_the_kernel_keeps_in_memory_count_as_free(cgroup: Path) -> No
 
 
 def test_a_host_with_room_raises_no_alarm(cgroup: Path) -> None:
-    assert Watchdog.over(LaunchConfig("m"), "cpu").alarm("load") is None
+    assert Watchdog.over(LaunchConfig("m"), on_host=True).alarm("load") is None
 
 
 @pytest.mark.parametrize(
-    ("kind", "args", "blamed"),
+    ("on_host", "args", "blamed"),
     [
-        ("cpu", {}, True),
-        ("cuda", {}, False),
-        ("cuda", {"cpu-offload-gb": 0}, False),
-        ("cuda", {"cpu-offload-gb": 4.5}, True),
-        ("cuda", {"kv-offloading-size": "8"}, True),
+        (True, {}, True),
+        (False, {}, False),
+        (False, {"cpu-offload-gb": 0}, False),
+        (False, {"cpu-offload-gb": 4.5}, True),
+        (False, {"kv-offloading-size": "8"}, True),
     ],
 )
 def test_only_a_candidate_that_fills_the_host_is_blamed(
-    cgroup: Path, kind: str, args: dict[str, Value], blamed: bool
+    cgroup: Path, on_host: bool, args: dict[str, Value], blamed: bool
 ) -> None:
     (cgroup / "memory.stat").write_text("anon 0\n")
-    watchdog = Watchdog.over(LaunchConfig("m", args), kind)
+    watchdog = Watchdog.over(LaunchConfig("m", args), on_host=on_host)
     assert watchdog.floor_bytes == LEAST
     alarm = watchdog.alarm("load")
     assert isinstance(alarm, OutOfMemory if blamed else Environment)
@@ -59,5 +59,5 @@ def test_only_a_candidate_that_fills_the_host_is_blamed(
 
 def test_a_candidate_that_has_loaded_nothing_yet_is_not_blamed(cgroup: Path) -> None:
     (cgroup / "memory.stat").write_text("anon 0\n")
-    alarm = Watchdog.over(LaunchConfig("m"), "cpu").alarm("config")
+    alarm = Watchdog.over(LaunchConfig("m"), on_host=True).alarm("config")
     assert isinstance(alarm, Environment)

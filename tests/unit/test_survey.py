@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.memory_model import default_ladder, install
 from vllm_autotune.errors import BadUsage
-from vllm_autotune.survey import HEADROOM, Request, describe, survey
+from vllm_autotune.survey import HOST_HEADROOM_BYTES, Request, describe, survey
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def test_without_wishes_half_the_context_up_to_4096_is_accepted(tiny_model: Path
     facts = survey(request_for(tiny_model))
     assert (facts.context, facts.workload.min_context) == (8192, 4096)
     assert facts.base().flags() == []
-    assert facts.headroom_bytes == HEADROOM["cpu"]
+    assert facts.headroom_bytes == HOST_HEADROOM_BYTES
 
 
 def test_a_context_that_was_asked_for_is_not_shortened(tiny_model: Path) -> None:

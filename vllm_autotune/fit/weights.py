@@ -27,6 +27,8 @@ def fit_checkpoint(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
 
 def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     """Put as many whole GiB of the weights into host memory as the KV cache lacks."""
+    if now.facts.devices[0].unified:
+        return "the GPU has no memory but the host's"
     original, weights = config, predict(now.facts, now.calibration, config).weights.high
     # Pinned host copies took 1.9 times the offloaded bytes (vLLM issue 56410).
     most = min(now.facts.host_free_bytes / 1.9, weights)

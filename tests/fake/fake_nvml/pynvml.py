@@ -1,7 +1,7 @@
 """A stand-in for NVIDIA's library: H200s whose memory other programs take by writing a file.
 
 FAKE_NVML is a folder; `<index>-<pid>` in it holds the bytes that a living process has on that GPU,
-and `count` how many GPUs there are.
+`count` how many GPUs there are, and `unified` says that they have no memory but the host's.
 """
 
 import os
@@ -15,6 +15,10 @@ IDLE = 650 * 2**20
 
 class NVMLError(Exception):
     """What the library raises."""
+
+
+class NVMLError_NotSupported(NVMLError):  # noqa: N801
+    """What it raises for what a card does not have."""
 
 
 def _folder() -> Path:
@@ -56,6 +60,8 @@ def nvmlDeviceGetHandleByUUID(uuid: str) -> int:  # noqa: N802
 
 
 def nvmlDeviceGetMemoryInfo(index: int) -> SimpleNamespace:  # noqa: N802
+    if (_folder() / "unified").exists():
+        raise NVMLError_NotSupported("Not Supported")
     used = IDLE + sum(_taken(index).values())
     return SimpleNamespace(total=TOTAL, used=used, free=TOTAL - used)
 
@@ -65,7 +71,7 @@ def nvmlDeviceGetComputeRunningProcesses(index: int) -> list[SimpleNamespace]:  
 
 
 def nvmlDeviceGetMigMode(index: int) -> tuple[int, int]:  # noqa: N802
-    raise NVMLError("not supported")
+    raise NVMLError_NotSupported("Not Supported")
 
 
 def nvmlDeviceGetCudaComputeCapability(index: int) -> tuple[int, int]:  # noqa: N802
