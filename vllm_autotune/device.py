@@ -141,15 +141,15 @@ def _nvml() -> Iterator[Any]:
 
     try:
         pynvml.nvmlInit()
+        try:
+            yield pynvml
+        finally:
+            pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
         raise NoDevice(
             f"no NVIDIA driver answers ({error})",
             "check `nvidia-smi`; for a CPU, install the CPU build of vLLM",
         ) from error
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _nvidia() -> list[Device]:

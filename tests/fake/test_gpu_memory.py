@@ -9,7 +9,8 @@ import pytest
 
 from vllm_autotune import baseline, walk
 from vllm_autotune.config import Workload
-from vllm_autotune.device import Device, detect, host_free_bytes
+from vllm_autotune.device import Device, detect, free_bytes, host_free_bytes
+from vllm_autotune.errors import NoDevice
 from vllm_autotune.facts import Candidate, Facts
 from vllm_autotune.outcome import Environment, Stable
 from vllm_autotune.report import Report, Trial
@@ -143,3 +144,9 @@ def test_a_gpu_that_has_no_memory_but_the_hosts_is_tuned_in_it(
     held = replace(found, limit_bytes=8 * 2**30)
     report = tuned(replace(card.facts, devices=(held,)), card.folder, Listener())
     assert report.status == "stable", report.reason
+
+
+def test_a_gpu_that_is_lost_is_no_traceback(cards: Cards) -> None:
+    (cards.folder / "lost").touch()
+    with pytest.raises(NoDevice, match=r"no NVIDIA driver answers \(GPU is lost\)"):
+        free_bytes(H200)

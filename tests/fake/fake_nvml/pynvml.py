@@ -1,7 +1,8 @@
 """A stand-in for NVIDIA's library: H200s whose memory other programs take by writing a file.
 
 FAKE_NVML is a folder; `<index>-<pid>` in it holds the bytes that a living process has on that GPU,
-`count` how many GPUs there are, and `unified` says that they have no memory but the host's.
+`count` how many GPUs there are, `unified` says that they have no memory but the host's, and `lost`
+that they do not answer any more.
 """
 
 import os
@@ -60,6 +61,8 @@ def nvmlDeviceGetHandleByUUID(uuid: str) -> int:  # noqa: N802
 
 
 def nvmlDeviceGetMemoryInfo(index: int) -> SimpleNamespace:  # noqa: N802
+    if (_folder() / "lost").exists():
+        raise NVMLError("GPU is lost")
     if (_folder() / "unified").exists():
         raise NVMLError_NotSupported("Not Supported")
     used = IDLE + sum(_taken(index).values())
