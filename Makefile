@@ -38,15 +38,15 @@ test-fast: $(VENV)/.dev ## Unit and fake-server tests but the slow ones; no vLLM
 
 faults: $(VENV)/.dev ## Strike a run in every phase with every fault; 200 server lives
 	$(BIN)/python -m tests.fake.faults
-	AUTOTUNE_TEST_LIVES=200 $(PYTEST) tests/fake/test_server.py -k random_ends -n 2
+	$(PYTEST) tests/fake/test_server.py -k random_ends -n 2
 
 test-real: $(VENV)/.vllm ## Tests against a real vLLM, on the CPU if there is no GPU
 	$(PYTEST) tests/real
 
-test-gpu: $(VENV)/.vllm ## Ten minutes on one NVIDIA GPU; all cases: tests/gpu/run.py
+test-gpu: $(VENV)/.vllm ## Cases on one NVIDIA GPU of 80 GiB or more; all of them: tests/gpu/run.py
 	$(PYTEST) tests/gpu
 
-bench: $(VENV)/.vllm ## Launches on a simulated grid, and seconds on a real vLLM on the CPU: a quarter of an hour
+bench: $(VENV)/.vllm ## Launches on a simulated grid, and seconds on a real vLLM on the CPU: half an hour and more
 	$(BIN)/python -m tests.bench.simulated results/bench/simulated.json
 	$(BIN)/python -m tests.bench.real results/bench/real-cpu.json
 
