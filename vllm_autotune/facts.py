@@ -215,35 +215,21 @@ def calibrated(facts: Facts, history: Sequence[Attempt]) -> Calibration:
 
 def learned(facts: Facts, calibration: Calibration, attempt: Attempt) -> Calibration:
     """Return the calibration with what one launch measured."""
-    outcome = attempt.outcome
-    limit = outcome.limit if isinstance(outcome, OutOfMemory) else None
-    return read(facts, calibration, attempt.candidate, attempt.readings, limit)
-
-
-def read(
-    facts: Facts,
-    calibration: Calibration,
-    candidate: Candidate,
-    readings: Readings,
-    limit: int | None = None,
-) -> Calibration:
-    """Return the calibration with what a launch has printed so far.
-
-    `limit` is the longest length that fits one sequence, in tokens, where vLLM said so.
-    """
+    candidate, outcome, readings = attempt.candidate, attempt.outcome, attempt.readings
     config = candidate.config
     estimate = expect(facts, Calibration(), config)
+    limit = outcome.limit if isinstance(outcome, OutOfMemory) else None
     length = limit or readings.max_model_len or facts.length(config)
-    estimate = replace(estimate, cache=_placed(estimate.cache, readings, length, bool(limit)))
+    cache = placed(estimate.cache, readings, length, exactly=bool(limit))
+    estimate = replace(estimate, cache=cache)
     needed = estimate.kv_bytes(length)
     readings = precise(readings, needed, estimate.weights, exactly=bool(limit))
-    return calibration.learned(
-        config, readings, reserved_then(facts, candidate, readings), estimate
-    )
+    reserved = reserved_then(facts, candidate, readings)
+    return calibration.learned(config, readings, reserved, estimate)
 
 
-def _placed(cache: Cache, readings: Readings, length: int, exactly: bool) -> Cache:
-    """Return the cache with a sequence as this launch showed it.
+def placed(cache: Cache, readings: Readings, length: int, *, exactly: bool) -> Cache:
+    """Return the cache with a sequence as a launch showed it.
 
     A sequence of this length fits `exactly`, or as often as the concurrency says.
     """

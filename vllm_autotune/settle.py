@@ -6,8 +6,8 @@ for, and for what the KV cache varies by.
 
 from dataclasses import replace
 
-from .config import Value
-from .facts import AUTO, Candidate, Facts, expect, read
+from .config import LaunchConfig, Value
+from .facts import AUTO, Candidate, Facts, expect, placed
 from .memory import Calibration, Interval
 from .outcome import Readings
 
@@ -17,28 +17,27 @@ NOISE_BYTES = {"cuda": 14 * 2**20, "cpu": 8 * 2**20}
 
 
 def servable(
-    facts: Facts, candidate: Candidate, readings: Readings, spare_bytes: float = 0.0
+    facts: Facts, config: LaunchConfig, readings: Readings, spare_bytes: float = 0.0
 ) -> int:
     """Return the tokens that each of the sequences asked for may have at once, in whole blocks.
 
     So many bytes of the KV cache are left out.
     """
-    config, wanted = candidate.config, facts.workload.concurrency
     served = readings.max_model_len or facts.length(config)
-    own = facts.checkpoints[config.model].default_context
-    cut = served < own  # then one sequence fits, and no block more
+    # A length that vLLM cut fits one sequence, and no block more.
+    cut = served < facts.checkpoints[config.model].default_context
     often = 1.0 if cut else max(1.0, (readings.concurrency or 1.0) - 0.005)
-    (boot,) = read(facts, Calibration(), candidate, readings, served if cut else None).boots
-    cache = expect(facts, Calibration(), config).cache
+    wanted = facts.workload.concurrency
+    cache = placed(expect(facts, Calibration(), config).cache, readings, served, exactly=cut)
     block = int(cache.block.low)
     if cache.groups is None:
         spared = block if spare_bytes else 0
         return int(served * min(1.0, often / wanted) - spared) // block * block
     found = []
-    for end in (boot.position.low, boot.position.high):
-        placed = replace(cache, position=Interval.exactly(end))
-        room = often * placed.bytes(served) - spare_bytes
-        found.append(placed.longest(room, wanted, block, served).low)
+    for end in (cache.position.low, cache.position.high):
+        there = replace(cache, position=Interval.exactly(end))
+        room = often * there.bytes(served) - spare_bytes
+        found.append(there.longest(room, wanted, block, served).low)
     return int(min(found))
 
 
@@ -51,7 +50,7 @@ def settled(facts: Facts, candidate: Candidate, readings: Readings) -> Candidate
     if config.text("max-model-len") != AUTO or readings.max_model_len is None:
         return candidate
     noise = NOISE_BYTES[facts.devices[0].kind]
-    length = max(facts.length(config), servable(facts, candidate, readings, noise))
+    length = max(facts.length(config), servable(facts, config, readings, noise))
     asked = [applied for applied in candidate.rungs if AUTO in applied.args.values()]
     rungs = [applied for applied in candidate.rungs if applied not in asked]
     if length >= facts.context:

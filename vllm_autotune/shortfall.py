@@ -1,22 +1,22 @@
 """What a server that starts and answers lacks of what is wanted."""
 
-from .facts import AUTO, Candidate, Facts
+from .config import LaunchConfig
+from .facts import AUTO, Facts
 from .outcome import Certificate, OutOfMemory, Readings
 from .settle import servable
 
 
-def too_small(facts: Facts, candidate: Candidate, readings: Readings) -> OutOfMemory | None:
+def too_small(facts: Facts, config: LaunchConfig, readings: Readings) -> OutOfMemory | None:
     """Return what the KV cache lacks of what is wanted, as soon as vLLM has said its size.
 
     vLLM starts with room for one sequence of the length it chose itself, or was given.
     """
-    config = candidate.config
     holds, wanted = readings.concurrency, facts.workload.concurrency
     served, least = readings.max_model_len, facts.length(config)
     if config.text("max-model-len") == AUTO:
         if served is None or (wanted > 1 and holds is None):
             return None
-        fits = servable(facts, candidate, readings) if wanted > 1 else served
+        fits = servable(facts, config, readings) if wanted > 1 else served
         if fits >= least:
             return None
         times = f" {wanted} times at once" if wanted > 1 else ""

@@ -180,7 +180,7 @@ class _Launch:
         return code
 
     def too_small(self) -> OutOfMemory | None:
-        return too_small(self.facts, self.candidate, self.reader.readings)
+        return too_small(self.facts, self.candidate.config, self.reader.readings)
 
     def tick(self, seconds: float, doing: str = "") -> None:
         """Show progress, and stop when the time is over."""

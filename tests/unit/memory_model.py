@@ -17,9 +17,9 @@ from vllm_autotune.config import LaunchConfig, Value, Workload
 from vllm_autotune.device import Device
 from vllm_autotune.draft import inapplicable
 from vllm_autotune.engine import Engine
-from vllm_autotune.facts import AUTO, Attempt, Candidate, Facts, predict
+from vllm_autotune.facts import AUTO, Attempt, Candidate, Facts
 from vllm_autotune.ladder import Ladder, Rung, find_ladder, read_ladder
-from vllm_autotune.memory import Calibration, batch_defaults, footprint
+from vllm_autotune.memory import batch_defaults, footprint
 from vllm_autotune.memory.interval import Interval
 from vllm_autotune.memory.overhead import (
     beyond_share_bytes,
@@ -357,7 +357,7 @@ class Machine:
             return failure, readings
         concurrency = round(kv / one, 2)
         readings = replace(readings, concurrency=concurrency)
-        small = too_small(facts, self.candidate(config), readings)
+        small = too_small(facts, config, readings)
         if small is not None:
             return small, readings
         if requested + need.beyond / 2 > free:
@@ -370,10 +370,6 @@ class Machine:
             short = int(facts.headroom_bytes - least)
             return _ran_out("serving", "headroom", shortfall=short), readings
         return Stable(certificate=Certificate(checks=(), seconds=1.0)), readings
-
-    def candidate(self, config: LaunchConfig) -> Candidate:
-        predicted = predict(self.facts, Calibration(), config)
-        return Candidate(config=config, rungs=(), predicted=predicted)
 
     def walk(self, most: int = 40) -> tuple[list[Attempt], Step]:
         """Walk to the end, or give up after `most` launches."""
