@@ -16,9 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.pace import SOON
+
 TESTS = Path(__file__).parent
 OWNER = str(os.getpid())
-GRACE_SECONDS = 5.0
 
 # Every process that a test starts inherits this, whoever adopts it later. vLLM's children rename
 # themselves, which wipes their environment as others see it, unless SPT_NOENV is set.
@@ -88,7 +89,7 @@ def nothing_left() -> Iterator[None]:
     """
     before = our_processes()
     yield
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + SOON
     left = our_processes() - before
     while left and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -101,7 +102,7 @@ def nothing_left() -> Iterator[None]:
             process.kill()
         except psutil.Error:
             continue
-    psutil.wait_procs(left, timeout=5)
+    psutil.wait_procs(left, timeout=SOON)
     pytest.fail(f"the test left processes behind:\n{description}")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.pace import LATEST
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.config import LaunchConfig, Value, Workload
 from vllm_autotune.device import detect
@@ -90,7 +91,7 @@ class Bench:
         config = LaunchConfig(self.facts.model, args, environment(script))
         predicted = predict(self.facts, Calibration(), config)
         candidate = Candidate(config=config, rungs=(), predicted=predicted)
-        limits = {"launch_seconds": 20.0, "patience": PATIENCE, **limits}
+        limits = {"launch_seconds": LATEST, "patience": PATIENCE, **limits}
         log = self.folder / "trial-01.log"
         return run_trial(self.facts, candidate, 1, log, Limits(**limits), show)
 
@@ -105,7 +106,7 @@ class Bench:
         script = {"budget_gib": BUDGET_GIB, **script}
         with Server(argv, environment(script), self.folder / "server.log", name) as server:
             url = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + LATEST
             while not is_healthy(url):
                 assert server.exit_code is None, (self.folder / "server.log").read_text()
                 assert time.monotonic() < deadline

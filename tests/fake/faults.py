@@ -31,8 +31,8 @@ import psutil
 from tests.conftest import TESTS, load_module
 from tests.fake.nvml import LIBRARY, Cards
 from tests.fake.test_tune import SMALL, Place, make_place
+from tests.pace import LATEST, SOON
 
-GONE_SECONDS = 8.0
 SETTLE_SECONDS = 0.5
 # Shared memory is noted five times a second; a model takes longer to load than this one.
 LOADING = {"load": 0.5}
@@ -147,7 +147,7 @@ class Cell:
 
     def left(self) -> list[str]:
         """Return what is left that should not be, after a while."""
-        deadline = time.monotonic() + GONE_SECONDS
+        deadline = time.monotonic() + SOON
         while True:
             left = [f"process {p.pid} {' '.join(p.cmdline())[:60]}" for p in self.processes()]
             left += [f"segment {p.name}" for p in Path("/dev/shm").glob(f"psm_{self.name}*")]
@@ -276,7 +276,7 @@ def strike(place: Place, phase_name: str, fault_name: str) -> Verdict:
         cell.pid = process.pid
         reach(cell, phase, process, 1 if fault.on_gpu else phase.count)
         fault.strike(cell)
-        _, said = process.communicate(timeout=90)
+        _, said = process.communicate(timeout=LATEST)
         bad = [] if process.returncode in fault.codes else [f"exit code {process.returncode}"]
         if "Traceback" in said:
             bad.append("a traceback is shown")
@@ -293,7 +293,7 @@ def strike(place: Place, phase_name: str, fault_name: str) -> Verdict:
 def reach(cell: Cell, phase: Phase, process: subprocess.Popen[str], count: int) -> None:
     """Wait until the run is in the phase."""
     if cell.phase == "report":
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + LATEST
         while not cell.pause.exists():
             assert process.poll() is None
             assert time.monotonic() < deadline

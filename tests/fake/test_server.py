@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.pace import LATEST, SOON
 from vllm_autotune.errors import CannotWrite, NoEngine, NoPort
 from vllm_autotune.probe import is_healthy
 from vllm_autotune.server import Server, free_port, leftovers
@@ -24,13 +25,13 @@ from .conftest import COMMAND, environment
 pytestmark = pytest.mark.usefixtures("nothing_open", "scratch")
 
 
-def server(folder: Path, port: int = 0, grace: float = 15.0, **script: object) -> Server:
+def server(folder: Path, port: int = 0, grace: float = LATEST, **script: object) -> Server:
     argv = [*COMMAND, "--model", "m", "--port", str(port or free_port()), "--enforce-eager"]
     name = f"{os.getpid()}-{random.randbytes(4).hex()}"
     return Server(argv, environment(script), folder / "server.log", name, grace)
 
 
-def wait_for(text: str, running: Server, seconds: float = 10) -> str:
+def wait_for(text: str, running: Server, seconds: float = LATEST) -> str:
     """Read the log until it holds `text`, and return what was read."""
     read, deadline = "", time.monotonic() + seconds
     while text not in read:
@@ -65,7 +66,7 @@ def test_a_good_server_ends_when_it_is_told_to(tmp_path: Path, scratch: Path) ->
         assert len(tree(scratch)) == 3
         began = time.monotonic()
         assert running.stop()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < SOON
     assert "Application shutdown complete." in (tmp_path / "server.log").read_text()
 
 
@@ -81,7 +82,7 @@ def test_a_worker_that_left_the_session_is_found(tmp_path: Path, scratch: Path) 
         wait_for(READY, running)
         began = time.monotonic()
         assert running.stop()
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < SOON
     assert not tree(scratch)
 
 
@@ -90,7 +91,7 @@ def test_an_engine_whose_parent_was_killed_is_found(tmp_path: Path, scratch: Pat
         wait_for(READY, running)
         parent = min(tree(scratch), key=lambda p: p.pid)
         parent.kill()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + LATEST
         while running.exit_code is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -115,7 +116,7 @@ def test_stopping_twice_is_stopping_once(tmp_path: Path) -> None:
 def test_a_flood_of_log_is_read_in_bounded_pieces(tmp_path: Path) -> None:
     with server(tmp_path, mode="flood", flood_mib=24) as running:
         read, largest = 0, 0
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LATEST
         while read < 23 * 2**20:
             text = running.new_text()
             read, largest = read + len(text), max(largest, len(text))
@@ -186,7 +187,7 @@ def test_the_marker_is_found_where_the_root_was_never_known(tmp_path: Path, scra
     stray = subprocess.Popen(["sleep", "60"], env=variables)
     try:
         assert lost.stop()
-        assert stray.wait(2) == -signal.SIGKILL
+        assert stray.wait(SOON) == -signal.SIGKILL
     finally:
         stray.kill()
 
@@ -278,7 +279,7 @@ def test_what_an_autotune_left_that_died_with_its_guardian_is_found_and_removed(
     abandoned = subprocess.Popen(
         [sys.executable, "-c", ABANDONS, str(tmp_path / "log"), *argv], env=variables
     )
-    assert abandoned.wait(20) == -signal.SIGKILL
+    assert abandoned.wait(LATEST) == -signal.SIGKILL
     assert len(tree(scratch)) == 4
     assert len(segments()) == 1
     with server(tmp_path) as running:

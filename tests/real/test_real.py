@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.pace import LATEST, SOON
 from vllm_autotune.engine import locate
 from vllm_autotune.probe import is_healthy, served_length
 from vllm_autotune.server import Server, free_port
@@ -67,7 +68,7 @@ class Place:
 
     def wait_for(self, words: str, process: subprocess.Popen[str]) -> None:
         """Wait until a server's log holds `words`."""
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 2 * LATEST
         while not any(words in p.read_text() for p in self.results.rglob("trial-*.log")):
             assert process.poll() is None, process.stderr and process.stderr.read()
             assert time.monotonic() < deadline
@@ -132,11 +133,10 @@ def test_a_refusal_by_vllm_leads_to_a_proven_answer(place: Place) -> None:
 
     began = time.monotonic()
     again = place.run(*SMALL, "--json")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < SOON
     assert again.returncode == 0, again.stderr
     recalled = json.loads(again.stdout)
     assert recalled["launches"] == 0
-    assert recalled["elapsed_seconds"] < 1
     assert recalled["winner"] == winner
 
 
@@ -148,7 +148,7 @@ def by_hand(argv: list[str], env: dict[str, str], place: Place) -> Iterator[str]
     words = ["nice", "-n", "5", *argv, "--host", "127.0.0.1", "--port", str(port)]
     trial = f"{os.getpid()}-by-hand"
     with Server(words, env, place.folder / "by-hand.log", trial, 15.0) as server:
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 2 * LATEST
         while not is_healthy(url):
             assert server.exit_code is None, (place.folder / "by-hand.log").read_text()
             assert time.monotonic() < deadline
@@ -213,13 +213,13 @@ def test_a_killed_engine_is_diagnosed_within_seconds(place: Place) -> None:
         engine.kill()
         killed = time.monotonic()
         while not list(place.results.rglob("journal.jsonl")):
-            assert time.monotonic() - killed < 30
+            assert time.monotonic() - killed < LATEST
             time.sleep(0.05)
         written = time.monotonic() - killed
-        process.communicate(timeout=60)
+        process.communicate(timeout=LATEST)
     assert process.returncode in (1, 4)
     (trial,) = place.report()["trials"]
-    assert written - trial["stop_seconds"] < 5  # the rest of the server is stopped after that
+    assert written - trial["stop_seconds"] < SOON  # the rest of the server is stopped after that
     outcome = trial["outcome"]
     assert (outcome["kind"], outcome["phase"]) == ("crashed", "serving")
     assert outcome["cause"] in ("engine_died", "killed")
@@ -239,8 +239,8 @@ def test_ctrl_c_while_vllm_loads_leaves_no_process(place: Place) -> None:
         place.wait_for("Initializing a V1 LLM engine", process)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-        assert time.monotonic() - began < 5
+        _, said = process.communicate(timeout=LATEST)
+        assert time.monotonic() - began < SOON
     assert process.returncode == 130, said
     assert place.report()["status"] == "interrupted"
 
@@ -257,7 +257,7 @@ def test_sigkill_of_autotune_while_vllm_loads_leaves_no_process(place: Place) ->
         _, alive = psutil.wait_procs([*tree, engine], timeout=5)
         assert not alive
         print(f"\ngone {time.monotonic() - killed:.1f} s after SIGKILL of autotune")
-        process.communicate(timeout=60)
+        process.communicate(timeout=LATEST)
 
 
 def test_an_unknown_flag_is_rejected_in_vllms_own_words(place: Place) -> None:

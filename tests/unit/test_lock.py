@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pace import LATEST, SOON
 from vllm_autotune.device import Device
 from vllm_autotune.errors import DeviceBusy
 from vllm_autotune.lock import Waiting, locked
@@ -74,7 +75,7 @@ def test_who_waits_says_for_whom_and_goes_on_when_the_other_ends(tmp_path: Path)
             said.append(text)
             os.kill(pid, signal.SIGKILL)
 
-        with locked(CARDS, "m", Waiting(seconds=20, say=end_it)):
+        with locked(CARDS, "m", Waiting(seconds=LATEST, say=end_it)):
             pass
     assert len(said) == 1
     assert f"waiting: another autotune (pid {pid}" in said[0]
@@ -85,7 +86,7 @@ def test_waiting_has_an_end(tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(DeviceBusy), locked(CARDS, "m", Waiting(seconds=0.6)):
             pass
-        assert 0.5 < time.monotonic() - began < 5
+        assert 0.5 < time.monotonic() - began < SOON
 
 
 def test_a_dead_holder_is_not_named_and_its_sign_is_taken_away(tmp_path: Path) -> None:

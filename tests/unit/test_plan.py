@@ -225,18 +225,24 @@ def without_mark(drawn: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("model", ["qwen2.5-72b"], indirect=True)
 def test_a_plan_is_quick(model: Path) -> None:
-    """Computing time, which a busy machine does not stretch; best of three."""
-    words = ("plan", "--model", str(model), "--device", "4 x 4090", *DUMMY)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, "-c", CODE, *words], env=environment, capture_output=True, check=True
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 1, f"best of three: {min(seconds):.2f} s"
+    """In computing time, by the pace of a machine whose `--help` takes 0.1 to 0.2 s."""
+    plan = ("plan", "--model", str(model), "--device", "4 x 4090", *DUMMY)
+    runs = [(computing_seconds(*plan), computing_seconds("--help")) for _ in range(3)]
+    fastest, pace = (min(seconds) for seconds in zip(*runs, strict=True))
+    assert fastest < 12 * pace, runs
+
+
+def computing_seconds(*words: str) -> float:
+    """Run the command line in a process of its own, and return what it took of the processor."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-c", CODE, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def document(ended: Ended) -> dict[str, Any]:

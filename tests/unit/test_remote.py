@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.pace import LATEST
 from tests.unit.test_checkpoint import SMALL, WEIGHTS, make
 from vllm_autotune.checkpoint import read_checkpoint
 
@@ -111,7 +112,7 @@ def plan(hub_address: str, home: Path, *words: str, **env: str) -> tuple[int, st
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=LATEST,
     )
     return done.returncode, done.stdout, " ".join(done.stderr.split())
 
