@@ -283,6 +283,25 @@ def test_a_token_costs_exactly_this_much(
     assert estimate(shapes[shape], args).cache.token_bytes() == Interval.exactly(expected)
 
 
+@pytest.mark.parametrize(
+    ("shape", "capability", "most"),
+    [
+        ("deepseek-v2-lite", (8, 6), 16),
+        ("deepseek-v2-lite", (12, 0), 16),
+        ("deepseek-v2-lite", (9, 0), 128),
+        ("deepseek-v2-lite", (10, 0), 128),
+        ("deepseek-v2-lite", None, 128),
+        ("qwen2.5-7b", (9, 0), 16),
+    ],
+)
+def test_only_mla_where_it_has_several_backends_may_have_larger_blocks(
+    shapes: dict[str, Checkpoint], shape: str, capability: tuple[int, int] | None, most: int
+) -> None:
+    gpu = replace(device(), capability=capability)
+    cache = footprint(shapes[shape], LaunchConfig("m"), gpu).cache
+    assert cache.block == Interval(16, most)
+
+
 def test_a_sliding_window_bounds_what_a_sequence_keeps(shapes: dict[str, Checkpoint]) -> None:
     mistral = estimate(shapes["mistral-7b-v0.1"], {"max-num-batched-tokens": 2048})
     short, long = mistral.kv_bytes(1024), mistral.kv_bytes(32768)

@@ -110,14 +110,20 @@ def block_size(device: Device, config: LaunchConfig) -> int:
 
 
 def _block(checkpoint: Checkpoint, config: LaunchConfig, device: Device) -> Interval:
+    """Return the tokens of a block, which the attention backend has a say in.
+
+    All take 16 but some for MLA: up to 128 on Hopper (9.x) and the B200 (10.x), and for sparse MLA
+    anywhere (`get_supported_kernel_block_sizes`, v1/attention/backends/mla, 0.26 and 0.32).
+    """
     size = block_size(device, config)
-    mla = any(layers.kind == "mla" for layers in checkpoint.plan or ())
+    latent = [layers for layers in checkpoint.plan or () if layers.kind == "mla"]
+    if not latent:
+        return Interval.exactly(size)
     if device.kind == "cpu":
-        return Interval.exactly(16 if mla else size)
-    if mla:
-        return Interval(size, max(size, 128))  # each MLA backend wants its own
-    # Every other backend takes 16 (get_preferred_block_size, v1/attention/backend.py, 0.26).
-    return Interval.exactly(size)
+        return Interval.exactly(16)
+    several = device.capability is None or device.capability[0] in (9, 10)
+    sparse = any(layers.extra_bytes for layers in latent)
+    return Interval(size, max(size, 128) if several or sparse else size)
 
 
 def _all_tokens(checkpoint: Checkpoint, config: LaunchConfig, vllm: Version | None) -> Interval:
