@@ -36,27 +36,30 @@ from vllm_autotune.facts import Attempt, Candidate, Facts
 from vllm_autotune.ladder import Rung
 from vllm_autotune.outcome import Stable
 from vllm_autotune.search import plan
-from vllm_autotune.settle import settled
+from vllm_autotune.settle import NOISE_BYTES, settled
 
 # Without files, the arithmetic does not know their weights.
 ABSTAINS = ("jamba-mini", "mamba-2.8b", "qwen3-next-80b")
 MOST = 60
 # What one length may be from the optimum for a bisection to end.
 CLOSE = 0.02
-# What a KV cache varies by from launch to launch, as it is left out and as it is drawn.
-NOISE_BYTES = 24 * 2**20
+# Of the longest context that leaves the margin, what a winner must have.
+ENOUGH = 0.98
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walked:
-    """One cell: how autotune and the two baselines fared in it."""
+    """One cell: how autotune and the two baselines fared in it.
+
+    `optimum` is the longest stable context, `deployable` the longest that leaves the margin.
+    """
 
     cell: str
     launches: int
     stable: bool
     context: int | None
     optimum: int | None
-    within_noise: bool
+    deployable: int | None
     later_rung: bool
     wrongly_ruled_out: tuple[str, ...]
     naive: int
@@ -88,15 +91,14 @@ def walked(name: str, machine: Machine) -> Walked:
     """Walk one cell, and compare."""
     history, _ = machine.walk()
     won = bool(history) and isinstance(history[-1].outcome, Stable)
-    context = optimum = None
-    close = True
+    context = optimum = deployable = None
     later = False
     if won:
         winner = deployed(machine.facts, history[-1])
         config = winner.config
         context = machine.facts.length(config)
         optimum = max(context, machine.best_length(config, any_share=False))
-        close = within_noise(machine, config, context, optimum)
+        deployable = longest_deployable(machine, config)
         later = ended_late(machine, winner)
     launches, stable = naive(machine)
     return Walked(
@@ -105,7 +107,7 @@ def walked(name: str, machine: Machine) -> Walked:
         stable=won,
         context=context,
         optimum=optimum,
-        within_noise=close,
+        deployable=deployable,
         later_rung=later,
         wrongly_ruled_out=wrongly_ruled_out(machine),
         naive=launches,
@@ -119,11 +121,9 @@ def deployed(facts: Facts, winner: Attempt) -> Candidate:
     return settled(facts, winner.candidate, winner.readings)
 
 
-def within_noise(machine: Machine, config: LaunchConfig, context: int, optimum: int) -> bool:
-    """Tell whether the winner has 98 % of the optimum, or all but what a KV cache varies by."""
-    wanted = machine.facts.workload.concurrency
-    room = machine.kv_bytes(config, optimum, wanted) - machine.kv_bytes(config, context, wanted)
-    return context >= 0.98 * optimum or room <= NOISE_BYTES
+def longest_deployable(machine: Machine, config: LaunchConfig) -> int:
+    """Return the longest context that leaves what the KV cache varies by from start to start."""
+    return machine.best_length(config, any_share=False, spare_bytes=NOISE_BYTES["cuda"])
 
 
 def ended_late(machine: Machine, winner: Candidate) -> bool:
@@ -252,8 +252,10 @@ def figures(cells: Sequence[Walked]) -> dict[str, object]:
         "context_over_optimum": {
             "median": sorted(ratios)[len(ratios) // 2],
             "least": round(min(ratios), 4),
-            "below_98_percent": sum(ratio < 0.98 for ratio in ratios),
-            "below_98_percent_by_more_than_noise": sum(not cell.within_noise for cell in launched),
+            "below_98_percent": sum(ratio < ENOUGH for ratio in ratios),
+            "below_98_percent_of_what_leaves_the_margin": sum(
+                (cell.context or 0) < ENOUGH * (cell.deployable or 0) for cell in shortened
+            ),
         },
         "ended_at_a_later_rung": sum(cell.later_rung for cell in launched),
         "wrongly_ruled_out": sum(bool(cell.wrongly_ruled_out) for cell in cells),

@@ -331,7 +331,7 @@ class Machine:
             return _ran_out("profile", "step"), readings
         kv = requested - need.overhead
         if self.noise:
-            kv += self.noise.uniform(-7, 7) * 2**20
+            kv += self.noise.uniform(-3.5, 3.5) * 2**20  # 7 MiB between two starts on an H200
         readings = replace(
             readings,
             kv_bytes=_rounded(kv),
@@ -432,10 +432,13 @@ class Machine:
         most = min(facts.budget(d) / d.shared_out for d in facts.used(config))
         yield from (math.floor((most - n * 0.0025) * 10_000) / 10_000 for n in range(160))
 
-    def best_length(self, config: LaunchConfig, any_share: bool = True) -> int:
+    def best_length(
+        self, config: LaunchConfig, *, any_share: bool = True, spare_bytes: int = 0
+    ) -> int:
         """Return the longest stable context of a configuration, at any utilization or at its own.
 
-        No utilization is worth trying after the first stable one: less memory is less context.
+        So many bytes of the KV cache are left out. No utilization is worth trying after the first
+        stable one: less memory is less context.
         """
         facts, need, free = self.facts, self.needs(config), self.physical()
         if need.weights + need.non_torch + need.activations > free:
@@ -445,7 +448,8 @@ class Machine:
             kv = math.ceil(facts.devices[0].memory_bytes * share) - need.overhead
             used = math.ceil(facts.devices[0].memory_bytes * share) + need.beyond
             if kv > 0 and free - used >= facts.headroom_bytes:
-                return min(self.longest(config, kv, facts.workload.concurrency), facts.context)
+                longest = self.longest(config, kv - spare_bytes, facts.workload.concurrency)
+                return min(longest, facts.context)
         return 0
 
 
