@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ OWNER = str(os.getpid())
 # themselves, which wipes their environment as others see it, unless SPT_NOENV is set.
 os.environ["AUTOTUNE_OWNER"] = OWNER
 os.environ["SPT_NOENV"] = "1"
+# Whatever started the tests (nohup): what they start heeds a closed terminal.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def is_ours(process: psutil.Process) -> bool:

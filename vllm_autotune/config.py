@@ -11,15 +11,36 @@ from .errors import BadUsage
 
 Value = str | int | float | bool | tuple[str, ...]
 
-# vLLM's own short spellings (vllm/engine/arg_utils.py 0.6.6 to 0.33).
+# vLLM's own short spellings (engine/arg_utils.py and entrypoints/**/cli_args.py, 0.6.6 to 0.33).
 SHORT = {
-    "-tp": "tensor-parallel-size",
-    "-pp": "pipeline-parallel-size",
-    "-dp": "data-parallel-size",
-    "-q": "quantization",
-    "-O": "optimization-level",
+    "-ac": "attention-config",
+    "-asc": "api-server-count",
     "-cc": "compilation-config",
+    "-dc": "diffusion-config",
+    "-dcp": "decode-context-parallel-size",
+    "-dp": "data-parallel-size",
+    "-dpa": "data-parallel-address",
+    "-dpb": "data-parallel-backend",
+    "-dpe": "data-parallel-external-lb",
+    "-dph": "data-parallel-hybrid-lb",
+    "-dpl": "data-parallel-size-local",
+    "-dpm": "data-parallel-multi-port-external-lb",
+    "-dpn": "data-parallel-rank",
+    "-dpp": "data-parallel-rpc-port",
+    "-dpr": "data-parallel-start-rank",
+    "-ep": "enable-expert-parallel",
+    "-n": "nnodes",
+    "-O": "optimization-level",
+    "-pcp": "prefill-context-parallel-size",
+    "-pp": "pipeline-parallel-size",
+    "-q": "quantization",
+    "-r": "node-rank",
+    "-sc": "speculative-config",
+    "-tp": "tensor-parallel-size",
 }
+ALIASES = {"device-memory-utilization": "gpu-memory-utilization"}
+# The value of --max-model-len with which vLLM serves the longest context that fits.
+AUTO = "auto"
 
 SUFFIXES = {
     "": 1,
@@ -36,7 +57,7 @@ SUFFIXES = {
 
 def parse_number(text: str) -> float | None:
     """Read a number as vLLM does: `8k` is 8000 and `8K` is 8192; None if it is none."""
-    match = re.fullmatch(r"(-?[0-9]+(?:\.[0-9]+)?)([kKmMgGtT]?)", text.strip())
+    match = re.fullmatch(r"(-?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([kKmMgGtT]?)", text.strip())
     return float(match[1]) * SUFFIXES[match[2]] if match else None
 
 
@@ -44,7 +65,8 @@ def parse_arguments(words: Iterable[str]) -> dict[str, Value]:
     """Turn vLLM's command-line words into a mapping from flag name to value.
 
     Names lose their dashes in front and get dashes inside (`--max_model_len` is
-    `max-model-len`). A flag without a value is True; one with several is a tuple.
+    `max-model-len`). A flag without a value is True, and False if it was `--no-` so; one with
+    several values is a tuple.
 
     Raises BadUsage for a word that belongs to no flag.
     """
@@ -53,6 +75,8 @@ def parse_arguments(words: Iterable[str]) -> dict[str, Value]:
     for word in words:
         if re.match(r"--?[A-Za-z]", word):
             flag, equals, value = word.partition("=")
+            if level := re.match(r"-O=?([^.=].*)", word):
+                flag, equals, value = "-O", "=", level[1]
             short, dot, rest = flag.partition(".")
             name = SHORT.get(short, short.lstrip("-").replace("_", "-")) + dot + rest
             args[name] = value if equals else True
@@ -68,7 +92,16 @@ def parse_arguments(words: Iterable[str]) -> dict[str, Value]:
             else:
                 many = before if isinstance(before, tuple) else (str(before),)
                 args[name] = (*many, word)
-    return args
+    return dict(_canonical(name, value) for name, value in args.items())
+
+
+def _canonical(name: str, value: Value) -> tuple[str, Value]:
+    name = ALIASES.get(name, name)
+    if value is True and name.startswith("no-"):
+        return name.removeprefix("no-"), False
+    if name == "max-model-len" and str(value).lower() in (AUTO, "-1"):
+        return name, AUTO
+    return name, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +155,10 @@ class LaunchConfig:
         """Return the command-line words for the flags alone, in canonical order."""
         words: list[str] = []
         for name, value in self.args.items():
-            if value is False:
-                continue
-            words.append(f"--{name}")
+            words.append(f"--{name}" if value is not False else f"--no-{name}")
             if isinstance(value, tuple):
                 words.extend(value)
-            elif value is not True:
+            elif not isinstance(value, bool):
                 words.append(str(value))
         return words
 

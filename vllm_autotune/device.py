@@ -79,7 +79,8 @@ def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Devi
             "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; in a container, start it with the GPUs",
         )
     if wanted is not None:
-        return [_find(name, devices, "--gpus") for name in wanted.split(",")]
+        found = [_find(name, devices, "--gpus") for name in wanted.split(",")]
+        return list(dict.fromkeys(found))
     return sorted(devices, key=lambda d: -d.free_bytes)
 
 
@@ -215,7 +216,7 @@ def _visible(devices: list[Device], variable: str | None) -> list[Device]:
         if name == "-1":
             break  # CUDA stops at the first name it does not know
         visible.append(_find(name, devices, "CUDA_VISIBLE_DEVICES"))
-    return visible
+    return list(dict.fromkeys(visible))
 
 
 def _find(name: str, devices: list[Device], source: str) -> Device:

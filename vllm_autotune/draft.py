@@ -124,6 +124,7 @@ def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
             when.min_gpus is not None and len(facts.devices) < when.min_gpus,
             f"it needs {when.min_gpus} GPUs, there is {len(facts.devices)}",
         ),
+        (when.min_gpus is not None and device.mig, "a server sees one MIG slice, however many"),
     )
     reason = next((reason for holds, reason in checks if holds), None)
     return reason or _incapable(rung, checkpoint, facts)

@@ -1,5 +1,6 @@
 """Did a flag do what it was set for? vLLM ignores some without a word."""
 
+from .config import AUTO
 from .facts import Candidate, Facts, expect
 from .memory import Calibration, format_bytes
 from .outcome import Degraded, Readings
@@ -17,14 +18,20 @@ def without_effect(facts: Facts, candidate: Candidate, readings: Readings) -> De
     What vLLM does not print (a CPU build prints no weights) cannot be checked and is believed.
     """
     config, weights = candidate.config, readings.weights_bytes
+    asked = config.integer("max-model-len", facts.workload.min_context)
+    served = readings.max_model_len
+    if config.text("max-model-len") != AUTO and served is not None and served < asked:
+        return _ignored("max-model-len", f"{served:,} tokens are served, {asked:,} are asked for")
     offload = config.integer("cpu-offload-gb", 0) * 2**30
-    full = facts.checkpoints[config.model].weight_bytes
+    checkpoint = facts.checkpoints[config.model]
+    full = checkpoint.weight_bytes
+    online = "quantization" in config.args and checkpoint.quantization is None
     parts = len(facts.used(config))
     if not full or not weights or parts > 1:
         return None
     if offload and not readings.offloaded_bytes and weights > full - offload / 2:
         return _ignored("cpu-offload-gb", f"the weights still take {format_bytes(weights)}")
-    if "quantization" in config.args and not offload and weights > UNCHANGED * full:
+    if online and not offload and weights > UNCHANGED * full:
         return _ignored("quantization", f"the weights still take {format_bytes(weights)}")
     dtype = config.text("kv-cache-dtype") or ""
     if dtype.startswith("fp8") and readings.kv_bytes and readings.kv_tokens:

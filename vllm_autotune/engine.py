@@ -141,6 +141,13 @@ class Engine:
         """Tell whether this vLLM has the flag; what could not be read is believed to be there."""
         return not self.flags or flag.partition(".")[0].removeprefix("no-") in self.flags
 
+    def spelled_out(self, flag: str) -> str:
+        """Return the whole name of a flag that was shortened, as argparse finds it."""
+        head, dot, rest = flag.partition(".")
+        longer = [name for name in self.flags if name.startswith(head)]
+        known = head in self.flags or len(longer) != 1
+        return flag if known else longer[0] + dot + rest
+
     def _text(self, file: str) -> str:
         try:
             return (self.package / file).read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .checkpoint import Checkpoint
-from .config import LaunchConfig, Value, Workload
+from .config import AUTO, LaunchConfig, Value, Workload
 from .device import Device
 from .engine import Engine
 from .ladder import Ladder
@@ -25,18 +25,19 @@ from .outcome import Outcome, OutOfMemory, Readings
 
 MEASURED_BYTES = 64 * 2**20
 UNKNOWN = Interval.unknown()
+# The ways to use several devices, each by so many as its flag says.
+PARALLEL = ("tensor", "pipeline", "data", "prefill-context")
 # From one start to the next of the same server: 7 MiB of 1.4 GiB on an H200, 10 MiB of 0.67 GiB
 # on a CPU in seven boots.
 POOL_VARIES = {"cuda": 0.01, "cpu": 0.02}
-# The value of --max-model-len with which vLLM serves the longest context that fits.
-AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """Everything known before the first launch.
 
-    `fixed` are the user's own vLLM arguments, never changed. `checkpoints` maps what vLLM may
+    `fixed` are the user's own vLLM arguments, never changed, and `env` the variables of vLLM that
+    were set already. `checkpoints` maps what vLLM may
     be given as a model (the user's, and quantized siblings) to what it is. `headroom_bytes`
     must stay free on each device, `host_free_bytes` is what weights may be offloaded into.
     `measured` is what earlier walks measured on devices of this kind with this vLLM, `withheld`
@@ -52,6 +53,7 @@ class Facts:
     fixed: Mapping[str, Value]
     headroom_bytes: int
     host_free_bytes: int = 0
+    env: Mapping[str, str] = field(default_factory=dict)
     measured: tuple[Measurement, ...] = ()
     withheld: Mapping[str, Value] = field(default_factory=dict)
 
@@ -68,7 +70,7 @@ class Facts:
 
     def base(self) -> LaunchConfig:
         """Return the model as it is, with the user's arguments and wanted context."""
-        config = LaunchConfig(self.model, self.fixed)
+        config = LaunchConfig(self.model, self.fixed, self.env)
         if self.workload.context and "max-model-len" not in self.fixed:
             config = config.replace({"max-model-len": self.workload.context})
         return config
@@ -81,13 +83,16 @@ class Facts:
 
     def sequences(self, config: LaunchConfig) -> int:
         """Return how many sequences a configuration runs at once."""
-        default = batch_defaults(self.used(config)[0], self.engine.release)[1]
-        return config.integer("max-num-seqs", default)
+        default = self._batch_defaults(config)[1]
+        return min(config.integer("max-num-seqs", default), self.batch_tokens(config))
 
     def batch_tokens(self, config: LaunchConfig) -> int:
         """Return the tokens a configuration computes in one step at most."""
-        default = batch_defaults(self.used(config)[0], self.engine.release)[0]
-        return config.integer("max-num-batched-tokens", default)
+        return config.integer("max-num-batched-tokens", self._batch_defaults(config)[0])
+
+    def _batch_defaults(self, config: LaunchConfig) -> tuple[int, int]:
+        split = len(self.used(config))
+        return batch_defaults(self.devices[0], self.engine.release, world=split)
 
     def budget(self, device: Device) -> int:
         """Return the bytes of `device` that may be used at most."""
@@ -102,14 +107,16 @@ class Facts:
 
     def used(self, config: LaunchConfig) -> tuple[Device, ...]:
         """Return the devices a configuration runs on."""
-        count = config.integer("tensor-parallel-size", 1) * config.integer(
-            "pipeline-parallel-size", 1
-        )
-        return self.devices[: max(1, count)]
+        return self.devices[: max(1, self.world(config))]
+
+    def world(self, config: LaunchConfig) -> int:
+        """Return how many devices a configuration asks for, be they here or not."""
+        return math.prod(config.integer(f"{way}-parallel-size", 1) for way in PARALLEL)
 
     def reserved(self, config: LaunchConfig) -> int:
         """Return the bytes vLLM takes for itself on each device, by its utilization."""
-        share = config.number("gpu-memory-utilization") or self.engine.default_utilization
+        share = config.number("gpu-memory-utilization")
+        share = self.engine.default_utilization if share is None else share
         return math.ceil(min(d.shared_out for d in self.used(config)) * share)
 
 

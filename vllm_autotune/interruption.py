@@ -36,12 +36,18 @@ def interruptible() -> Iterator[list[int]]:
                 signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
 
-    before = {each: signal.signal(each, stop) for each in SIGNALS}
+    before = {each: signal.signal(each, stop) for each in _heeded()}
     try:
         yield caught
     finally:
         for each, handler in before.items():
             signal.signal(each, signal.SIG_IGN if caught else handler)
+
+
+def _heeded() -> list[signal.Signals]:
+    """Return the signals that end us: not SIGHUP where `nohup` has it ignored."""
+    survives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [each for each in SIGNALS if each != signal.SIGHUP or not survives]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -58,7 +64,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             caught.append(number)
             loop.call_soon_threadsafe(task.cancel)
 
-        before = {each: signal.signal(each, cancel) for each in SIGNALS}
+        before = {each: signal.signal(each, cancel) for each in _heeded()}
         try:
             return await task
         finally:

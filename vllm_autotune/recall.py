@@ -21,12 +21,18 @@ def still_valid(report: Report, facts: Facts) -> str | None:
     vetoed = veto(_chosen(winner, facts.fixed), winner.env)
     if vetoed is not None:
         return f"it sets {vetoed[0]}: {vetoed[1]}"
-    if _model(report, winner, facts) is None:
+    if model_here(report, winner, facts) is None:
         return f"its model {winner.model} is not here"
     needed, was = winner.valid_for.needed_bytes, winner.valid_for.budget_bytes
-    budget = min(facts.budget(d) for d in facts.devices[: winner.valid_for.count])
-    if budget < needed:
-        return f"it needs {needed / 2**30:.1f} GiB, {budget / 2**30:.1f} GiB may be used now"
+    used = facts.devices[: winner.valid_for.count]
+    free = min(d.free_bytes for d in used) - facts.headroom_bytes // 2
+    if free < needed:
+        return f"it needs {needed / 2**30:.1f} GiB, {max(0, free) / 2**30:.1f} GiB may be used now"
+    config = LaunchConfig(winner.model, winner.args)
+    offloaded = config.integer("cpu-offload-gb", 0) * len(used) * 2**30
+    if offloaded > facts.host_free_bytes:
+        return f"it offloads {offloaded / 2**30:.0f} GiB, the host has less free now"
+    budget = min(facts.budget(d) for d in used)
     if winner.gives_up and budget > was * MORE_MEMORY:
         return "more memory is free now than when it was found: a better one may fit"
     return None
@@ -39,7 +45,7 @@ def here(report: Report, facts: Facts) -> Report:
     """
     winner = report.winner
     assert winner is not None
-    model = _model(report, winner, facts)
+    model = model_here(report, winner, facts)
     assert model is not None
     config = LaunchConfig(model, winner.args, winner.env)
     return replace(report, winner=replace(winner, model=model, argv=tuple(command(facts, config))))
@@ -50,8 +56,11 @@ def _chosen(winner: Winner, fixed: Mapping[str, Value]) -> dict[str, Value]:
     return {name: value for name, value in winner.args.items() if fixed.get(name) != value}
 
 
-def _model(report: Report, winner: Winner, facts: Facts) -> str | None:
-    """Return what the winner's model is called here: its key says that the weights are the same."""
+def model_here(report: Report, winner: Winner, facts: Facts) -> str | None:
+    """Return what the winner's model is called here, None if it is not.
+
+    Its key says that the weights are the same.
+    """
     if winner.model in facts.checkpoints:
         return winner.model
     if winner.model == report.model.path:

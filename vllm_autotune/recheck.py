@@ -12,6 +12,7 @@ from .facts import Candidate, Facts, predict
 from .ladder import find_ladder, read_ladder
 from .lock import locked
 from .memory import Calibration
+from .recall import model_here
 from .report import Report, Trial, read_report
 from .server import leftovers
 from .survey import Request, survey
@@ -84,5 +85,8 @@ def _candidate(report: Report, facts: Facts) -> Candidate:
             f"the winner runs on {winner.valid_for.count} devices, here are {len(facts.devices)}",
             "check it on the machine it is for, or tune again here",
         )
-    config = LaunchConfig(winner.model, winner.args, winner.env)
+    model = model_here(report, winner, facts)
+    if model is None:
+        raise BadReport(f"the winner's model {winner.model} is not here", "tune again here")
+    config = LaunchConfig(model, winner.args, winner.env)
     return Candidate(config=config, rungs=(), predicted=predict(facts, Calibration(), config))

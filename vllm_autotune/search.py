@@ -9,9 +9,9 @@ same facts and history always give the same step; no clock, no I/O.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .config import LaunchConfig, Value
+from .config import AUTO, LaunchConfig, Value
 from .draft import Draft, build
-from .facts import AUTO, Applied, Attempt, Candidate, Facts, Prediction, calibrated, predict
+from .facts import Applied, Attempt, Candidate, Facts, Prediction, calibrated, predict
 from .ladder import Rung
 from .memory import format_bytes
 from .outcome import Environment, FailedOutcome, Hung, OutOfMemory, Phase, Rejected, Stable

@@ -6,8 +6,8 @@ for, and for what the KV cache varies by.
 
 from dataclasses import replace
 
-from .config import LaunchConfig, Value
-from .facts import AUTO, Candidate, Facts, expect, placed
+from .config import AUTO, LaunchConfig, Value
+from .facts import Candidate, Facts, expect, placed
 from .memory import Calibration, Interval
 from .outcome import Readings
 

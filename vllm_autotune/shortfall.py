@@ -1,7 +1,7 @@
 """What a server that starts and answers lacks of what is wanted."""
 
-from .config import LaunchConfig
-from .facts import AUTO, Facts
+from .config import AUTO, LaunchConfig
+from .facts import Facts
 from .outcome import Certificate, OutOfMemory, Readings
 from .settle import servable
 

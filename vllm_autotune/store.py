@@ -45,6 +45,7 @@ def cache_key(facts: Facts) -> str:
         "weights": {name: c.digest for name, c in facts.checkpoints.items()},
         "workload": asdict(facts.workload),
         "fixed": dict(facts.fixed),
+        "env": dict(facts.env),
         "ladder": [facts.ladder.text, [rung.name for rung in facts.ladder.rungs]],
         "headroom": facts.headroom_bytes,
         "engine": [engine.version, engine.torch],

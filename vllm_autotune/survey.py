@@ -1,5 +1,6 @@
 """Look at the engine, the devices and the model, and gather the facts of a run."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from .errors import BadUsage, NoEngine
 from .facts import Facts, expect
 from .ladder import Ladder
 from .memory import Calibration, format_bytes
+from .server import HYGIENE
+from .veto import veto
 
 # Arguments of serving that a trial sets itself, or that have no place in a report.
 SERVING = frozenset(
@@ -73,15 +76,15 @@ def survey(request: Request) -> Facts:
     if Path(request.model).exists():  # what is deployed starts from any folder
         request = replace(request, model=str(Path(request.model).resolve()))
     arguments = parse_arguments(request.fixed)
-    given = {name: value for name, value in arguments.items() if name not in SERVING}
+    dummy = arguments.get("load-format") == "dummy"
+    checkpoint = read_checkpoint(request.model, request.revision, weights_required=not dummy)
+    engine = _engine(request)
+    given = _given(arguments, engine)
     withheld = {name: value for name, value in given.items() if is_credential(name, value)}
     fixed = {name: value for name, value in given.items() if name not in withheld}
     if request.revision and "revision" not in fixed:
         fixed["revision"] = request.revision
-    dummy = fixed.get("load-format") == "dummy"
-    checkpoint = read_checkpoint(request.model, request.revision, weights_required=not dummy)
     workload = _workload(request, checkpoint, fixed)
-    engine = _engine(request)
     devices = _devices(request, engine)
     checkpoints = {request.model: checkpoint}
     if checkpoint.quantization is None:
@@ -98,10 +101,32 @@ def survey(request: Request) -> Facts:
         fixed=fixed,
         headroom_bytes=usual if request.headroom is None else request.headroom,
         host_free_bytes=host_free_bytes(),
+        env=_environment(),
         withheld=withheld,
     )
     free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed
     return _frugal(facts) if engine.platform == "cpu" and free_choice else facts
+
+
+def _given(arguments: Mapping[str, Value], engine: Engine) -> dict[str, Value]:
+    """Return the user's arguments that are part of what is tuned."""
+    if "config" in arguments:
+        raise BadUsage(
+            f"--config {arguments['config']}: what such a file sets is not seen here",
+            "write its lines as arguments: -- --dtype half --trust-remote-code",
+        )
+    given = {engine.spelled_out(name): value for name, value in arguments.items()}
+    return {name: value for name, value in given.items() if name not in SERVING}
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that vLLM would heed, without what is of this machine or a secret."""
+    found = {n: v for n, v in os.environ.items() if n.startswith("VLLM_") and n not in HYGIENE}
+    return {
+        name: value
+        for name, value in found.items()
+        if not is_credential(name, value) and veto({}, {name: value}) is None
+    }
 
 
 def _engine(request: Request) -> Engine:

@@ -245,12 +245,12 @@ class _Launch:
         config = self.candidate.config
         checkpoint = self.facts.checkpoints[config.model]
         readings = replace(self.reader.readings, max_model_len=length)
-        deployed = settled(self.facts, self.candidate, readings)
+        deployed = settled(self.facts, self.candidate, readings).config
         return Target(
             url=self.url,
             model=self.name,
             max_model_len=length,
-            deployed_len=self.facts.length(deployed.config),
+            deployed_len=None if deployed == config else self.facts.length(deployed),
             max_num_seqs=self.facts.sequences(config),
             max_num_batched_tokens=self.facts.batch_tokens(config),
             vocab_size=checkpoint.vocab_size,

@@ -155,8 +155,7 @@ class Walk:
         self.trials.append(trial)
         self.history.append(attempt)
         if isinstance(trial.outcome, Stable):
-            deployed = settled(self.facts, candidate, trial.readings)
-            self.winner = _winner(self.facts, deployed, trial, trial.outcome.certificate)
+            self.winner = _winner(self.facts, candidate, trial, trial.outcome.certificate)
 
     def _measure(self, attempt: Attempt) -> None:
         """Keep for later walks what a launch measured; nothing depends on it."""
@@ -215,17 +214,22 @@ def _refuse_busy(devices: Sequence[Device]) -> None:
 
 
 def _winner(facts: Facts, candidate: Candidate, trial: Trial, certificate: Certificate) -> Winner:
-    config, readings = candidate.config, trial.readings
+    readings, launched = trial.readings, candidate.config
+    candidate = settled(facts, candidate, readings)
+    config = candidate.config
+    served = readings.max_model_len if config == launched else None
     used = facts.used(config)
-    reserved = trial.predicted.reserved_bytes
+    reserved = taken = trial.predicted.reserved_bytes
+    if used[0].kind == "cuda" and trial.free_bytes and certificate.least_free_bytes is not None:
+        taken = max(reserved, min(trial.free_bytes[: len(used)]) - certificate.least_free_bytes)
     return Winner(
-        argv=tuple(command(facts, candidate.config)),
+        argv=tuple(command(facts, config)),
         model=config.model,
         args=dict(config.args),
         env=dict(config.env),
         rungs=tuple(applied.name for applied in candidate.rungs),
         gives_up=tuple(applied.gives_up for applied in candidate.rungs if applied.gives_up),
-        max_model_len=facts.length(config),
+        max_model_len=served or facts.length(config),
         max_num_seqs=facts.sequences(config),
         kv_cache_tokens=readings.kv_tokens,
         memory=Memory(
@@ -242,7 +246,7 @@ def _winner(facts: Facts, candidate: Candidate, trial: Trial, certificate: Certi
             device=used[0].name,
             count=len(used),
             memory_bytes=used[0].memory_bytes,
-            needed_bytes=reserved,
+            needed_bytes=taken,
             budget_bytes=min(facts.budget(d) for d in used),
         ),
     )

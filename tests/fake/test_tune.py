@@ -192,7 +192,7 @@ def test_a_refused_context_is_shortened_proven_reported_and_recalled(place: Plac
     recalled = json.loads(again.stdout)
     assert recalled["launches"] == 0
     assert recalled["cache"]["hit"]
-    assert recalled["elapsed_seconds"] < 1
+    assert recalled["elapsed_seconds"] < SOON
     assert recalled["winner"] == winner
     assert len(list(place.results.rglob("trial-*.log"))) == 2
 
@@ -206,6 +206,17 @@ def test_a_winner_is_proven_again_or_found_wanting(place: Place) -> None:
     bad = place.checked(mode="too_few_tokens")
     assert bad.returncode == 1
     assert "asked for" in bad.stdout
+
+
+def test_a_winner_whose_model_is_gone_is_refused(place: Place) -> None:
+    assert place.run(*SMALL).returncode == 0
+    (path,) = place.results.rglob("report.json")
+    report = json.loads(path.read_text())
+    report["winner"]["model"] = "/models/gone-AWQ"
+    path.write_text(json.dumps(report))
+    refused = place.checked()
+    assert refused.returncode == 2, refused.stderr
+    assert "/models/gone-AWQ is not here" in refused.stderr
 
 
 def test_a_report_that_would_load_code_is_not_believed_unless_it_is_our_own(place: Place) -> None:
@@ -555,6 +566,23 @@ def test_a_terminal_that_is_closed_ends_a_run_in_good_order(place: Place) -> Non
         process.wait()
     report = place.report()
     assert (report["status"], report["reason"]) == ("interrupted", "SIGHUP stopped it")
+
+
+def test_nohup_outlives_the_terminal(place: Place) -> None:
+    command = place.command(*SMALL)
+    command[2] = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); " + command[2]
+    script: dict[str, object] = {"delay": {"load": 1}}
+    with subprocess.Popen(
+        command,
+        env=place.environment(script),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        place.wait_for("Starting to load model", process)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=LATEST) == 0
+    assert place.report()["status"] == "stable"
 
 
 def test_no_secret_is_written_down_or_shown(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

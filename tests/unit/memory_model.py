@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
-from vllm_autotune.config import LaunchConfig, Value, Workload
+from vllm_autotune.config import AUTO, LaunchConfig, Value, Workload
 from vllm_autotune.device import Device
 from vllm_autotune.draft import inapplicable
 from vllm_autotune.engine import Engine
-from vllm_autotune.facts import AUTO, Attempt, Candidate, Facts
+from vllm_autotune.facts import Attempt, Candidate, Facts
 from vllm_autotune.ladder import Ladder, Rung, find_ladder, read_ladder
 from vllm_autotune.memory import batch_defaults, footprint
 from vllm_autotune.memory.interval import Interval

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
+from vllm_autotune.checkpoint.hub import neighbours
 from vllm_autotune.errors import BadModel
 
 SHAPES = Path(__file__).parent / "shapes"
@@ -159,9 +160,29 @@ def test_a_quantized_sibling_is_found_next_to_the_model(tmp_path: Path) -> None:
     make(tmp_path / "Tiny-W4", {**quantized, "architectures": ["Qwen2ForClassification"]}, half)
     make(tmp_path / "Tiny-FP8", quantized, None)  # no weights
     make(tmp_path / "Tinyish-AWQ", quantized, half)  # another name
+    make(tmp_path / "Tiny-Instruct-AWQ", quantized, half)  # another fine-tune
+    make(tmp_path / "Tiny-mine", quantized, half)
     (sibling,) = read_checkpoint(str(model)).siblings
     assert sibling.model == str(tmp_path / "Tiny-AWQ")
     assert (sibling.quantization, sibling.weight_bytes) == ("awq", 2 * 1000 * 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "quantized"),
+    [
+        *((f"M{rest}", True) for rest in ("-AWQ", "-GPTQ-Int4", "-FP8-dynamic", "_fp8", ".w8a8")),
+        *((f"M{rest}", True) for rest in ("-quantized.w4a16", "-bnb-4bit", "-NVFP4", "-int8-sym")),
+        *((f"M{rest}", False) for rest in ("", "-Instruct", "-Instruct-AWQ", "-v2", "-1.5-AWQ")),
+        ("Mistral-AWQ", False),
+    ],
+)
+def test_only_words_of_quantization_make_a_name_the_same_model(
+    tmp_path: Path, name: str, quantized: bool
+) -> None:
+    for folder in {"M", name}:
+        (tmp_path / folder).mkdir()
+    found = [path.name for _, path in neighbours(tmp_path / "M")]
+    assert found == ([name] if quantized else [])
 
 
 def test_a_name_is_looked_up_in_the_hub_cache(

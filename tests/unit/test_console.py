@@ -34,6 +34,15 @@ def test_a_report_is_shown_with_markup_as_it_was_written(
     assert out.rstrip().splitlines()[-1].startswith("VLLM_X='a b' vllm serve")
 
 
+def test_a_path_is_not_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    report = make_report()
+    report = replace(report, model=replace(report.model, path="/models/llama[awq]/[/b]"))
+    print_report(report, "/results/[bold]/report.json")
+    shown = capsys.readouterr().out
+    assert "/models/llama[awq]/[/b]" in shown
+    assert "/results/[bold]/report.json" in shown
+
+
 def test_a_long_command_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     report = make_report()
     assert report.winner

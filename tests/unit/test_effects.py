@@ -1,5 +1,6 @@
 """A flag counts only if it worked: what real servers printed, against what was asked of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,21 @@ def test_quantized_weights_are_smaller_or_not_quantized(facts: Facts) -> None:
     found = ignored(facts, "ready-eager", quantization="fp8")
     assert found is not None
     assert "--quantization had no effect" in found.reason
+
+
+def test_weights_that_were_quantized_before_need_not_shrink(facts: Facts) -> None:
+    quantized = replace(facts.checkpoint, quantization="awq")
+    facts = replace(facts, checkpoints={facts.model: quantized})
+    assert ignored(facts, "ready-eager", quantization="awq") is None
+
+
+def test_fewer_tokens_than_were_asked_for_are_served_for_some_reason(facts: Facts) -> None:
+    served = printed("ready-eager").max_model_len
+    assert served
+    assert ignored(facts, "ready-eager", max_model_len=served) is None
+    found = ignored(facts, "ready-eager", max_model_len=served + 1)
+    assert found is not None
+    assert f"{served:,} tokens are served, {served + 1:,} are asked for" in found.reason
 
 
 def test_an_8_bit_cache_of_16_bit_tokens_is_none(facts: Facts) -> None:

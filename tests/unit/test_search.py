@@ -297,6 +297,36 @@ def test_gpus_are_added_only_as_many_as_divide_the_heads(shape: Checkpoint, site
     assert "--tensor-parallel-size" not in flags(odd, [])
 
 
+def test_gpus_that_the_user_deals_out_are_not_dealt_out_again(
+    shape: Checkpoint, site: Path
+) -> None:
+    for split in ("pipeline-parallel-size", "data-parallel-size"):
+        for count, expected in ((2, None), (4, "2")):
+            four = cards("NVIDIA GeForce RTX 2080 Ti", 7.0, (7, 5), count)
+            facts = gather(shape, four, Workload(), engine(site), fixed={split: "2"}, host_gib=1)
+            rows = {rung.name: candidate for rung, candidate, _ in plan(facts)}
+            tensor = rows["tensor-parallel"]
+            found = tensor and tensor.config.text("tensor-parallel-size")
+            assert found == expected, (split, count)
+            assert len(facts.used(facts.base())) == 2
+
+
+def test_slices_of_a_gpu_are_not_used_together(shape: Checkpoint, site: Path) -> None:
+    slices = tuple(replace(d, mig=True) for d in cards("NVIDIA A100 MIG 1g.10gb", 9.5, (8, 0), 4))
+    facts = gather(shape, slices, Workload(), engine(site))
+    reasons = {rung.name: reason for rung, candidate, reason in plan(facts) if not candidate}
+    assert "one MIG slice" in reasons["tensor-parallel"]
+    assert "one MIG slice" in reasons["pipeline-parallel"]
+
+
+def test_host_memory_is_shared_by_the_gpus_that_offload(shape: Checkpoint, site: Path) -> None:
+    two = cards("NVIDIA GeForce RTX 2080 Ti", 4.0, (7, 5), 2)
+    facts = gather(shape, two, Workload(), engine(site), host_gib=15)
+    facts = replace(facts, fixed={"tensor-parallel-size": "2"})
+    drafts = [candidate.config for _, candidate, _ in plan(facts) if candidate]
+    assert 0 < max(c.integer("cpu-offload-gb", 0) for c in drafts) <= 15 / 1.9 / 2
+
+
 def test_a_quantized_sibling_comes_before_quantizing_online(small: Facts) -> None:
     sibling = replace(
         small.checkpoint, path="/models/7b-AWQ", quantization="awq",

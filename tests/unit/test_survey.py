@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.memory_model import default_ladder, install
 from vllm_autotune.errors import BadUsage
+from vllm_autotune.store import cache_key
 from vllm_autotune.survey import HOST_HEADROOM_BYTES, Request, describe, survey
 
 
@@ -45,6 +46,34 @@ def test_a_length_that_is_fixed_is_the_context(tiny_model: Path) -> None:
 def test_arguments_of_serving_are_left_to_the_trials(tiny_model: Path) -> None:
     words = ("--port", "1", "--api_key=x", "--host", "0.0.0.0", "--model", "y", "--seed", "3")
     assert survey(request_for(tiny_model, fixed=words)).fixed == {"seed": "3"}
+
+
+def test_a_file_of_arguments_is_not_seen_and_refused(tiny_model: Path) -> None:
+    with pytest.raises(BadUsage, match="--config serve"):
+        survey(request_for(tiny_model, fixed=("--config", "serve.yaml")))
+
+
+def test_a_shortened_flag_is_the_users_all_the_same(tiny_model: Path) -> None:
+    words = ("--gpu-mem", "0.5", "--max-num-s", "4", "--max-num", "7")
+    assert survey(request_for(tiny_model, fixed=words)).fixed == {
+        "gpu-memory-utilization": "0.5",
+        "max-num-seqs": "4",
+        "max-num": "7",  # vLLM will say that it is ambiguous
+    }
+
+
+def test_what_vllm_reads_from_the_environment_is_part_of_the_answer(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
+    bare = survey(request_for(tiny_model))
+    monkeypatch.setenv("VLLM_API_KEY", "sk-1234567890")
+    monkeypatch.setenv("VLLM_CACHE_ROOT", "/var/cache/vllm")
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
+    facts = survey(request_for(tiny_model))
+    assert facts.base().env == {"VLLM_USE_V2_MODEL_RUNNER": "1"}
+    assert cache_key(facts) != cache_key(bare)
 
 
 def test_a_revision_is_passed_on(tiny_model: Path) -> None:

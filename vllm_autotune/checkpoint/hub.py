@@ -8,6 +8,14 @@ from pathlib import Path
 from ..errors import BadModel
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# What the name of a quantized checkpoint says beside its model's: -AWQ, -GPTQ-Int4, -FP8-dynamic,
+# -quantized.w4a16, -bnb-4bit, -4bit-128g. Any other word makes it another model.
+QUANTIZED = re.compile(
+    r"([-_.](?:awq|gptq|gptqmodel|bnb|hqq|marlin|auto|round|autoround|torchao|modelopt|quantized|"
+    r"(?:nv|mx)?fp[48]|int[2-8]|w\d+a\d+|\d*bits?|g\d+|\d+g|gs\d+|actorder|a?sym|dynamic|static|"
+    r"block|channel|tensor|kv|mixed|compressed|tensors|ct))+",
+    re.IGNORECASE,
+)
 
 
 def cache_folder() -> Path:
@@ -55,21 +63,22 @@ def _commit(repository: Path, revision: str) -> str | None:
 
 
 def neighbours(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the models whose name begins with this one's: what to pass as `--model`, and where.
+    """Yield the models that are this one quantized, by name: what to pass as `--model`, and where.
 
     They stand next to a local folder, or beside a snapshot in the hub cache.
     """
     snapshots = folder.parent
     cached = snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--")
     own = snapshots.parent if cached else folder.resolve()
-    base = own.name.split("--")[-1].lower()
+    base = own.name.split("--")[-1]
     try:
         entries = sorted(entry for entry in own.parent.iterdir() if entry.is_dir())
     except OSError:
         return
     for entry in entries:
-        name = entry.name.split("--")[-1].lower() if cached else entry.name.lower()
-        if not re.match(re.escape(base) + r"[-_.]\w", name):
+        name = entry.name.split("--")[-1] if cached else entry.name
+        begins = name[: len(base)].lower() == base.lower()
+        if not (begins and QUANTIZED.fullmatch(name[len(base) :])):
             continue
         if not cached:
             yield str(entry), entry

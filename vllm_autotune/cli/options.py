@@ -182,7 +182,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--headroom",
             type=Bytes(),
-            help="Keep this much of each device free.  [512MiB, on a CPU 1GiB]",
+            help="Keep this much of each device free.  [256MiB, on a CPU 1GiB]",
         ),
         click.option(
             "--ladder",

@@ -26,8 +26,9 @@ def print_report(report: Report, path: str | None) -> None:
     if report.hint:
         console.print(f"hint: {escape(clean(report.hint))}")
     table = pairs_table()
-    table.add_row("model", f"{clean(model.path)} ({model.architecture})")
-    table.add_row("device", f"{count}{clean(device.name)}, {format_bytes(device.memory_bytes)}")
+    table.add_row("model", escape(f"{clean(model.path)} ({model.architecture})"))
+    size = format_bytes(device.memory_bytes)
+    table.add_row("device", escape(f"{count}{clean(device.name)}, {size}"))
     table.add_row("launches", _launches(report))
     if report.winner:
         for name, value in _winner_rows(report.winner, report.model.context):
@@ -38,9 +39,9 @@ def print_report(report: Report, path: str | None) -> None:
     if not report.cache.hit:
         console.print(_trial_table(report.trials))
         for skip in report.skipped:
-            console.print(f"[dim]not taken: {skip.rung}: {escape(clean(skip.reason))}[/]")
+            console.print(f"[dim]not taken: {escape(f'{skip.rung}: {clean(skip.reason)}')}[/]")
     if path:
-        console.print(f"report    {path}")
+        console.print(f"report    {escape(path)}")
     if report.winner:
         console.print("\nstart it with:")
         console.print(Text(command_line(report.winner)))

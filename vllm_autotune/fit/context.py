@@ -1,7 +1,7 @@
 """The context: the longest that fits, down to the shortest the user accepts."""
 
-from ..config import LaunchConfig
-from ..facts import AUTO, Attempt, Facts, expect, predict
+from ..config import AUTO, LaunchConfig
+from ..facts import Attempt, Facts, expect, predict
 from ..memory import Interval
 from ..outcome import OutOfMemory
 from ..settle import NOISE_BYTES, settled

@@ -11,13 +11,14 @@ def fit_tensor_parallel(now: Situation, config: LaunchConfig) -> LaunchConfig | 
     """Split layers over the fewest GPUs that divide the heads and may fit."""
     checkpoint = now.facts.checkpoints[config.model]
     heads, kv_heads = checkpoint.heads, max(1, checkpoint.kv_heads)
+    most = len(now.facts.devices) // now.facts.world(config)
     sizes = [
-        n
-        for n in range(2, len(now.facts.devices) + 1)
-        if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)
+        n for n in range(2, most + 1) if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)
     ]
+    if most < 2:
+        return "your arguments use every GPU already"
     if not sizes:
-        return f"no number of GPUs up to {len(now.facts.devices)} divides {heads} heads"
+        return f"no number of GPUs up to {most} divides {heads} heads"
     return _first_that_fits(now, config, "tensor-parallel-size", sizes)
 
 
@@ -27,7 +28,7 @@ def fit_pipeline_parallel(now: Situation, config: LaunchConfig) -> LaunchConfig 
     alone = config.replace({"tensor-parallel-size": None})
     tried = [config] if "tensor-parallel-size" in now.facts.fixed else [config, alone]
     for split in tried:
-        groups = len(now.facts.devices) // split.integer("tensor-parallel-size", 1)
+        groups = len(now.facts.devices) // now.facts.world(split)
         sizes = list(range(2, min(groups, layers) + 1))
         if sizes:
             return _first_that_fits(now, split, "pipeline-parallel-size", sizes)

@@ -17,7 +17,7 @@ def fit_checkpoint(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     )
     failed = {a.candidate.config.model for a in now.failures("load")}
     for name in siblings:
-        candidate = config.replace(model=name)
+        candidate = config.replace({"revision": None}, model=name)  # it is the other model's
         if name not in failed and shortest_fits(now, candidate):
             return candidate
     if siblings:
@@ -30,8 +30,9 @@ def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     if now.facts.devices[0].unified:
         return "the GPU has no memory but the host's"
     original, weights = config, predict(now.facts, now.calibration, config).weights.high
-    # Pinned host copies took 1.9 times the offloaded bytes (vLLM issue 56410).
-    most = min(now.facts.host_free_bytes / 1.9, weights)
+    # Pinned host copies took 1.9 times the offloaded bytes (vLLM issue 56410), on each GPU.
+    parts = len(now.facts.used(config))
+    most = min(now.facts.host_free_bytes / 1.9 / parts, weights)
     failed = now.failures("load", "profile", "kv_cache")
     already = max((a.candidate.config.integer("cpu-offload-gb", 0) for a in failed), default=0)
     if already:  # what it lacked is measured, and a shorter context may be what is missing

@@ -8,9 +8,10 @@ stopping it ends with a search for that marker. A guardian process does the same
 
 from .leftovers import Leftover, leftovers
 from .processes import oom_kills, output_of
-from .server import READY_GRACE, Server, free_port
+from .server import HYGIENE, READY_GRACE, Server, free_port
 
 __all__ = [
+    "HYGIENE",
     "READY_GRACE",
     "Leftover",
     "Server",

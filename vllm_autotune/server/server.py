@@ -22,18 +22,21 @@ from .log import HEAD, TAIL, Log
 from .processes import MARKER, end_all, living
 from .shared_memory import all_segments, remove_segments, segments_of
 
-# The caller's key would lock our own probe out; the plan cache would replay other trials' memory.
+# The caller's key would lock our own probe out; the plan cache would replay other trials' memory;
+# without its log a server's end has no reason.
 # setproctitle in vLLM's engine and workers wipes their environment, and the marker with it,
 # unless SPT_NOENV is set.
 HYGIENE = {
     "NO_COLOR": "1",
     "SPT_NOENV": "1",
     "PYTHONUNBUFFERED": "1",
+    "VLLM_CONFIGURE_LOGGING": "1",
+    "VLLM_LOGGING_LEVEL": "INFO",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
     "VLLM_ENABLE_STARTUP_PLAN": "0",
 }
-NOT_INHERITED = ("VLLM_API_KEY", "VLLM_PORT")
+NOT_INHERITED = ("VLLM_API_KEY", "VLLM_PORT", "VLLM_LOGGING_CONFIG_PATH")
 
 # How long a server may take to end when it is told to: before it is ready, it does not heed
 # SIGTERM at all (0.26 and 0.32: still there after 15 s).
