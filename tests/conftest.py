@@ -40,15 +40,18 @@ def is_ours(process: psutil.Process) -> bool:
     return alive and environ.get("AUTOTUNE_OWNER") == OWNER
 
 
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 def our_processes() -> set[psutil.Process]:
     """Return our children, their children, and those whose parents died before them."""
     ourselves = psutil.Process()
     started = ourselves.create_time()
-    children = {
-        child
-        for child in ourselves.children(recursive=True)
-        if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
-    }
+    children = {child for child in ourselves.children(recursive=True) if is_alive(child)}
     strays = {
         process
         for process in psutil.process_iter(["create_time"])

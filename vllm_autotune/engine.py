@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from .errors import NoEngine
+from .errors import BadUsage, NoEngine
 from .server import output_of
 
 # find_spec finds the package's folder without importing it.
@@ -119,8 +119,9 @@ class Engine:
 
     @property
     def has_flashinfer(self) -> bool:
-        """Tell whether the package with FlashInfer's attention is beside vLLM."""
-        return (self.package.parent / "flashinfer").is_dir()
+        """Tell whether FlashInfer is beside vLLM: every build for CUDA brings it along."""
+        beside = (self.package.parent / "flashinfer").is_dir()
+        return beside or not self.installed or "+cpu" in self.version
 
     @cached_property
     def kv_cache_dtypes(self) -> frozenset[str]:
@@ -172,8 +173,14 @@ def locate(python: str | None = None, command: str | None = None) -> Engine:
 
     `command` overrides what starts a server (split like a shell does, but no shell runs).
 
-    Raises NoEngine when there is none.
+    Raises NoEngine when there is none, BadUsage for a command that is none.
     """
+    try:
+        words = tuple(shlex.split(command)) if command is not None else None
+    except ValueError as error:
+        raise BadUsage(f"--vllm-command {command}: {error}", "quote it as for a shell") from error
+    if words == ():
+        raise BadUsage("--vllm-command is empty", "leave it away, or say what starts a server")
     interpreter, package, torch = _installed(python)
     site = package.parent
     file = _read(package / "_version.py")
@@ -186,7 +193,7 @@ def locate(python: str | None = None, command: str | None = None) -> Engine:
         version=version,
         platform="cpu" if cpu else "cuda",
         torch=torch,
-        command=tuple(shlex.split(command)) if command else _command(interpreter, package),
+        command=words or _command(interpreter, package),
     )
 
 

@@ -73,6 +73,9 @@ class Facts:
         config = LaunchConfig(self.model, self.fixed, self.env)
         if self.workload.context and "max-model-len" not in self.fixed:
             config = config.replace({"max-model-len": self.workload.context})
+        at_once = self.workload.concurrency
+        if "max-num-seqs" not in self.fixed and at_once > self._batch_defaults(config)[1]:
+            config = config.replace({"max-num-seqs": at_once})
         return config
 
     def length(self, config: LaunchConfig) -> int:
@@ -100,10 +103,15 @@ class Facts:
         return max(0, min(free, device.limit_bytes or device.shared_out))
 
     def limit(self, config: LaunchConfig) -> float:
-        """Return the most that the user lets a configuration reserve on each device."""
+        """Return the most bytes that a configuration may reserve on each device.
+
+        A share that the user fixed is held to the user's own limit only.
+        """
         if "kv-cache-memory-bytes" in config.args:
             return math.inf  # then vLLM reserves no share
-        return min(d.limit_bytes or math.inf for d in self.used(config))
+        if "gpu-memory-utilization" in self.fixed:
+            return min(d.limit_bytes or math.inf for d in self.used(config))
+        return min(self.budget(d) for d in self.used(config))
 
     def used(self, config: LaunchConfig) -> tuple[Device, ...]:
         """Return the devices a configuration runs on."""

@@ -2,18 +2,20 @@
 
 import re
 import tomllib
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .errors import BadUsage
 from .ladder import meant
 
+Takes = Literal["nothing", "one", "several", "one or nothing"]
 
-def read_settings(path: Path, known: Collection[str]) -> dict[str, Any]:
+
+def read_settings(path: Path, known: Mapping[str, Takes]) -> dict[str, Any]:
     """Return the options that a settings file gives, named as on the command line.
 
-    Raises BadUsage, naming the line and the option that was meant.
+    `known` says what each option takes. Raises BadUsage, naming the line and what was meant.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -25,19 +27,33 @@ def read_settings(path: Path, known: Collection[str]) -> dict[str, Any]:
     settings = {}
     for key, value in document.items():
         name = key.replace("_", "-")
+        found = re.search(rf"^\s*\[?[\"']?{re.escape(key)}\b", text, re.MULTILINE)
+        line = text.count("\n", 0, found.end()) + 1 if found else 1
         if name not in known:
-            found = re.search(rf"^\s*\[?[\"']?{re.escape(key)}\b", text, re.MULTILINE)
-            line = text.count("\n", 0, found.end()) + 1 if found else 1
             raise BadUsage(
                 f"{path}, line {line}: there is no option `{key}`",
                 meant(name, known) or "its keys are the options of `autotune tune`",
             )
-        settings[name] = _words(value)
+        if not _suits(value, known[name]):
+            raise BadUsage(
+                f"{path}, line {line}: `{key}` cannot be {str(value).lower()}",
+                "true or false is for what takes no value, a list for what may be repeated",
+            )
+        settings[name] = _words(value, known[name])
     return settings
 
 
-def _words(value: Any) -> Any:
-    """Return a value as the command line would give it: options check words, not numbers."""
+def _suits(value: Any, takes: Takes) -> bool:
+    if isinstance(value, bool):
+        return takes in ("nothing", "one or nothing")
     if isinstance(value, list):
-        return [str(item) for item in value]
-    return value if isinstance(value, bool) else str(value)
+        return takes in ("one", "several") and not any(isinstance(v, list | dict) for v in value)
+    return takes != "nothing" and not isinstance(value, dict)
+
+
+def _words(value: Any, takes: Takes) -> Any:
+    """Return a value as the command line would give it: options check words, not numbers."""
+    if isinstance(value, bool):
+        return value
+    words = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return words if takes == "several" else ",".join(words)

@@ -104,6 +104,7 @@ def survey(request: Request) -> Facts:
         env=_environment(),
         withheld=withheld,
     )
+    _possible(facts)
     free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed
     return _frugal(facts) if engine.platform == "cpu" and free_choice else facts
 
@@ -117,6 +118,23 @@ def _given(arguments: Mapping[str, Value], engine: Engine) -> dict[str, Value]:
         )
     given = {engine.spelled_out(name): value for name, value in arguments.items()}
     return {name: value for name, value in given.items() if name not in SERVING}
+
+
+def _possible(facts: Facts) -> None:
+    """Refuse what the user's own arguments rule out, whatever is launched."""
+    base, devices = facts.base(), len(facts.devices)
+    world, most = facts.world(base), base.number("max-num-seqs")
+    if world > devices and facts.devices[0].kind == "cuda":
+        raise BadUsage(
+            f"your arguments use {world} GPUs, {devices} {'is' if devices == 1 else 'are'} there",
+            "lower the parallel sizes after `--`, or name more GPUs",
+        )
+    if most is not None and most < facts.workload.concurrency:
+        raise BadUsage(
+            f"--concurrency {facts.workload.concurrency} is more than the {most:.0f} sequences "
+            "of your --max-num-seqs",
+            "leave one of them away",
+        )
 
 
 def _environment() -> dict[str, str]:

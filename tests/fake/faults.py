@@ -28,7 +28,7 @@ from typing import Any
 
 import psutil
 
-from tests.conftest import TESTS, load_module
+from tests.conftest import TESTS, described, load_module
 from tests.fake.nvml import LIBRARY, Cards
 from tests.fake.test_tune import SMALL, Place, make_place
 from tests.pace import LATEST, SOON
@@ -133,11 +133,12 @@ class Cell:
         found = []
         for process in psutil.process_iter():
             try:
-                if variable in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
+                environ = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+                if variable in environ and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except (OSError, psutil.Error):
                 continue
-        return [p for p in found if p.status() != psutil.STATUS_ZOMBIE]
+        return found
 
     def server(self) -> psutil.Process:
         return next(p for p in self.processes() if "--port" in p.cmdline() and p.ppid() == self.pid)
@@ -149,7 +150,7 @@ class Cell:
         """Return what is left that should not be, after a while."""
         deadline = time.monotonic() + SOON
         while True:
-            left = [f"process {p.pid} {' '.join(p.cmdline())[:60]}" for p in self.processes()]
+            left = [f"process {described({p})}" for p in self.processes()]
             left += [f"segment {p.name}" for p in Path("/dev/shm").glob(f"psm_{self.name}*")]
             left += [
                 f"file {path.name}"
@@ -276,7 +277,7 @@ def strike(place: Place, phase_name: str, fault_name: str) -> Verdict:
         cell.pid = process.pid
         reach(cell, phase, process, 1 if fault.on_gpu else phase.count)
         fault.strike(cell)
-        _, said = process.communicate(timeout=LATEST)
+        _, said = process.communicate(timeout=4 * LATEST)
         bad = [] if process.returncode in fault.codes else [f"exit code {process.returncode}"]
         if "Traceback" in said:
             bad.append("a traceback is shown")

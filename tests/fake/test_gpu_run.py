@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 MODEL = {
     "device": "cuda",
     "version": "0.26.0",
-    "lifetime": 120,
+    "lifetime": 600,
     "total_gib": 139.8,
     "weights_gib": 14.29,
     "activation_gib": 1.13,
@@ -71,12 +71,12 @@ class Bench:
             "AUTOTUNE_GPU_BALLAST": BALLAST,
         }
         out = self.folder / "out"
-        words = [str(out), "--work", str(self.folder / "work"), "--deadline", "180", *cases]
+        words = [str(out), "--work", str(self.folder / "work"), "--deadline", "540", *cases]
         done = subprocess.run(
             [sys.executable, "-c", DRIVER, *words],
             env=environ,
             check=False,
-            timeout=200,
+            timeout=570,
             capture_output=True,
             text=True,
         )

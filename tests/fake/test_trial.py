@@ -145,7 +145,7 @@ def test_a_stolen_port_is_the_surroundings_fault(bench: Bench) -> None:
                 thief.bind(("127.0.0.1", port))
                 thief.listen()
 
-        script: dict[str, object] = {"delay": {"config": 0.5}}
+        script: dict[str, object] = {"delay": {"config": 4}}
         outcome = bench.trial(script, ports=range(port, port + 1), show=steal).outcome
     assert isinstance(outcome, Environment), outcome
     assert any("Address already in use" in line for line in outcome.evidence)
@@ -194,17 +194,17 @@ def test_a_spent_budget_ends_a_probe_in_the_middle_of_an_item(bench: Bench) -> N
     with pytest.raises(BudgetSpent):
         bench.trial(
             {"mode": "hang"},
-            until=began + 8,
+            until=began + 20,
             patience=Patience(),
             show=lambda progress: seen.add(progress.phase),
         )
-    assert time.monotonic() - began < 8 + SOON
+    assert time.monotonic() - began < 20 + SOON
     assert "serving" in seen
 
 
 def test_the_phases_are_shown_while_it_starts(bench: Bench) -> None:
     seen: list[str] = []
-    delay = {"load": 0.5, "kv_cache": 0.5}
+    delay = {"load": 4, "kv_cache": 4}
     bench.trial({"delay": delay}, show=lambda progress: seen.append(progress.phase))
     shown = list(dict.fromkeys(seen))
     assert shown[-1] == "serving"

@@ -20,7 +20,7 @@ from vllm_autotune.engine import locate
 from vllm_autotune.probe import is_healthy, served_length
 from vllm_autotune.server import Server, free_port
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(2400)]
 
 ROOT = Path(__file__).parents[2]
 AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
@@ -68,7 +68,7 @@ class Place:
 
     def wait_for(self, words: str, process: subprocess.Popen[str]) -> None:
         """Wait until a server's log holds `words`."""
-        deadline = time.monotonic() + 2 * LATEST
+        deadline = time.monotonic() + 600
         while not any(words in p.read_text() for p in self.results.rglob("trial-*.log")):
             assert process.poll() is None, process.stderr and process.stderr.read()
             assert time.monotonic() < deadline
@@ -148,7 +148,7 @@ def by_hand(argv: list[str], env: dict[str, str], place: Place) -> Iterator[str]
     words = ["nice", "-n", "5", *argv, "--host", "127.0.0.1", "--port", str(port)]
     trial = f"{os.getpid()}-by-hand"
     with Server(words, env, place.folder / "by-hand.log", trial, 15.0) as server:
-        deadline = time.monotonic() + 2 * LATEST
+        deadline = time.monotonic() + 600
         while not is_healthy(url):
             assert server.exit_code is None, (place.folder / "by-hand.log").read_text()
             assert time.monotonic() < deadline
@@ -184,7 +184,7 @@ main(parser.parse_args())
 def asked_by_openai(url: str, place: Place) -> Any:
     """Return what OpenAI's own client got from a server."""
     words = [place.python, "-c", OPENAI, url, str(place.model), str(OUTPUT)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -201,7 +201,7 @@ def benchmarked(url: str, place: Place, length: int, output: int) -> Any:
         *("--ready-check-timeout-sec", "0", "--disable-tqdm"),
         *("--save-result", "--save-detailed", "--result-filename", str(result)),
     ]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=1200)
     assert done.returncode == 0, done.stderr
     return json.loads(result.read_text())
 
@@ -254,7 +254,7 @@ def test_sigkill_of_autotune_while_vllm_loads_leaves_no_process(place: Place) ->
         assert tree
         process.kill()
         killed = time.monotonic()
-        _, alive = psutil.wait_procs([*tree, engine], timeout=5)
+        _, alive = psutil.wait_procs([*tree, engine], timeout=LATEST)
         assert not alive
         print(f"\ngone {time.monotonic() - killed:.1f} s after SIGKILL of autotune")
         process.communicate(timeout=LATEST)

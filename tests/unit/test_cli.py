@@ -454,6 +454,22 @@ def test_a_settings_file_comes_after_the_environment(
     assert "--max-model-len 512" in flags(autotune("plan", "--context", "512"))
 
 
+def test_one_rung_to_skip_needs_no_list_in_the_settings(autotune: Autotune, model: Path) -> None:
+    Path("autotune.toml").write_text('skip = "utilization"\nwait = false\n')
+    rows = planned(autotune("plan", "--json", "--model", model, "--memory-limit", "900MiB"))
+    assert "utilization" not in [row["rung"] for row in rows]
+
+
+def test_a_results_folder_from_the_settings_is_the_one_that_is_shown(
+    autotune: Autotune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("autotune.toml").write_text('results-dir = "kept"\n')
+    autotune("show").refused(2, "kept", hint=False)
+    monkeypatch.setenv("AUTOTUNE_RESULTS_DIR", "elsewhere")
+    autotune("render").refused(2, "elsewhere", hint=False)
+    autotune("check").refused(2, "elsewhere", hint=False)
+
+
 def test_a_cache_folder_from_the_settings_is_the_one_that_is_listed(
     autotune: Autotune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -476,6 +492,10 @@ def test_a_cache_folder_from_the_settings_is_the_one_that_is_listed(
         ('model = "x"\n[tune]\ncontext = 3\n', ("line 2", "`tune`")),
         ("context = \n", ("autotune.toml", "line 1")),
         ("context = 0\n", ("--context",)),
+        ("context = true\n", ("line 1", "`context` cannot be true")),
+        ("\nexact = []\n", ("line 2", "`exact` cannot be []")),
+        ("probe-file = true\n", ("line 1", "`probe-file` cannot be true")),
+        ("model = { path = 3 }\n", ("line 1", "`model` cannot be")),
     ],
 )
 def test_a_mistake_in_the_settings_file_is_named(
@@ -483,6 +503,70 @@ def test_a_mistake_in_the_settings_file_is_named(
 ) -> None:
     Path("autotune.toml").write_text(text)
     autotune("plan", "--model", model).refused(2, *words, hint=False)
+
+
+@pytest.mark.parametrize("words", [("schema",), ("plan", "--device", "4090")])
+def test_a_reader_that_leaves_changes_no_exit_code(model: Path, words: tuple[str, ...]) -> None:
+    """`autotune plan | head -1` in a script with `set -o pipefail`."""
+    if words[0] == "plan":
+        words = (*words, "--model", str(model))
+    command = [sys.executable, "-c", CODE, *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            command, env=environment, stdout=write, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(write)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["foo 'bar", "   "])
+def test_a_command_that_is_none(autotune: Autotune, model: Path, command: str) -> None:
+    autotune("--model", model, "--vllm-command", command).refused(2, "--vllm-command")
+
+
+def test_more_gpus_than_there_are(autotune: Autotune, model: Path) -> None:
+    words = ("plan", "--model", model, "--device", "2 x T4", "--", "-tp", "2", "-pp", "2")
+    autotune(*words).refused(2, "your arguments use 4 GPUs, 2 are there")
+
+
+def test_more_sequences_at_once_than_the_users_own_arguments_allow(
+    autotune: Autotune, model: Path
+) -> None:
+    words = ("plan", "--json", "--model", model, "--device", "T4", "--context", "16")
+    few = ("--concurrency", "17", "--", "--max-num-seqs", "16")
+    autotune(*words, *few).refused(2, "more than the 16 sequences")
+    assert "--max-num-seqs 2000" in flags(autotune(*words, "--concurrency", "2000"))
+
+
+def test_a_headroom_that_leaves_nothing_is_no_plan(autotune: Autotune, model: Path) -> None:
+    ended = autotune("plan", "--model", model, "--device", "T4", "--headroom", "20GiB")
+    assert ended.code == 1
+    assert "no memory is left for it" in ended.out
+
+
+def test_an_address_that_is_empty(autotune: Autotune) -> None:
+    autotune("check", "--url", "").refused(2, "--url is empty")
+
+
+def test_a_broken_report_does_not_hide_the_others(
+    autotune: Autotune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = sorted((ROOT / "results" / "examples").rglob("report.json"))[:2]
+    for number, text in enumerate([*(e.read_text() for e in examples), "{"]):
+        folder = Path("kept") / str(number)
+        folder.mkdir(parents=True)
+        (folder / "report.json").write_text(text)
+    monkeypatch.setenv("AUTOTUNE_RESULTS_DIR", "kept")
+    ended = autotune("show")
+    assert ended.code == 0
+    assert "left out: kept/2/report.json" in ended.err
+    assert "H200" in ended.out
 
 
 def test_vllms_arguments_are_never_changed(autotune: Autotune, model: Path) -> None:

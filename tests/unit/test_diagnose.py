@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from vllm_autotune.diagnose import LogReader, cures, diagnose
+from tests.pace import SOON
+from vllm_autotune.console import print_diagnosis
+from vllm_autotune.diagnose import LogReader, cures, diagnose, read_log
 from vllm_autotune.diagnose.signatures import SIGNATURES
 from vllm_autotune.outcome import (
     PHASES,
@@ -568,7 +570,7 @@ def test_a_long_log_is_read_fast(piece: str, cause: str | None) -> None:
     began = time.process_time()
     reader.feed(text)
     took = (time.process_time() - began) * size / len(text)
-    assert took < 1.5, "100 MB in 15 s, three times what is promised: this machine may be busy"
+    assert took < SOON, f"{took:.1f} s for 10 MB, of which half a second is usual"
     verdict = reader.verdict()
     assert (verdict and verdict.cause) == cause
 
@@ -581,3 +583,24 @@ def test_device_busy_is_not_the_candidates_fault() -> None:
     assert readings.free_bytes == round(20.1 * GIB)
     assert readings.total_bytes == round(23.65 * GIB)
     assert readings.utilization == 0.9
+
+
+def test_a_log_that_ends_too_early_is_not_called_a_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (GOLDEN / "0.32.0-cpu" / "ready-eager.log").read_text()
+    beginning = whole[: whole.index("Loading weights took")]
+    for text, understood, said in (
+        (whole, True, "nothing went wrong"),
+        (beginning, False, "the log ends while loading weights"),
+        ("root:x:0:0\n", False, "no vLLM server wrote this"),
+        ("\0" * 300 + "\n" + whole, True, "nothing went wrong"),
+        ("\0" * 300 + "\n" + beginning, False, "the log ends while loading weights"),
+    ):
+        log = tmp_path / "server.log"
+        log.write_text(text)
+        found = read_log(str(log))
+        assert found.understood is understood
+        assert found.outcome is None
+        print_diagnosis("server.log", found)
+        assert said in capsys.readouterr().out

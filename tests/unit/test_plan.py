@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.unit.memory_model import SHAPES, install
 from tests.unit.test_cli import CODE, ROOT, Autotune, Ended, autotune
+from tests.unit.test_packaging import computing_seconds
 from vllm_autotune.console.plan import bar
 from vllm_autotune.facts import Prediction
 from vllm_autotune.memory import Interval
@@ -79,7 +79,7 @@ def test_a_card_can_be_given_in_numbers(autotune: Autotune, model: Path) -> None
         row["rung"]: row
         for row in document(autotune("plan", "--json", "--model", model, *older, *DUMMY))["rungs"]
     }
-    assert "compute capability 8.9" in rows["kv-cache-8bit"]["expectation"]
+    assert "compute capability 8.0" in rows["kv-cache-8bit"]["expectation"]
     autotune("plan", "--model", model, "--capability", "8.9", *DUMMY).refused(2, "--memory-limit")
     autotune("plan", "--model", model, "--capability", "eight").refused(2, "eight", hint=False)
 
@@ -227,22 +227,9 @@ def without_mark(drawn: str) -> Iterator[str]:
 def test_a_plan_is_quick(model: Path) -> None:
     """In computing time, by the pace of a machine whose `--help` takes 0.1 to 0.2 s."""
     plan = ("plan", "--model", str(model), "--device", "4 x 4090", *DUMMY)
-    runs = [(computing_seconds(*plan), computing_seconds("--help")) for _ in range(3)]
+    runs = [(computing_seconds(CODE, *plan), computing_seconds(CODE, "--help")) for _ in range(3)]
     fastest, pace = (min(seconds) for seconds in zip(*runs, strict=True))
     assert fastest < 12 * pace, runs
-
-
-def computing_seconds(*words: str) -> float:
-    """Run the command line in a process of its own, and return what it took of the processor."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        [sys.executable, "-c", CODE, *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=True,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def document(ended: Ended) -> dict[str, Any]:

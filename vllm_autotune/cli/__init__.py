@@ -8,6 +8,7 @@ import click
 
 from ..errors import CannotWrite, Refusal
 from ..interruption import Interrupted
+from ..output import say
 from .commands import cli
 
 __all__ = ["cli", "main"]
@@ -43,9 +44,6 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except (Interrupted, click.Abort) as signal:  # click puts an Abort in the place of the other
         sys.exit(getattr(signal.__cause__ or signal, "exit_code", 130))
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away: nothing to say to nobody
-        sys.exit(0)
     except OSError as error:
         reason = f"{error.filename or 'output'}: {error.strerror or error}"
         _refuse(CannotWrite(reason, "check the disk and the folder's rights"), asked["json"])
@@ -55,6 +53,6 @@ def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
     from ..console import Screen  # noqa: PLC0415
 
     if as_json:
-        click.echo(_refusal_report(refusal))
+        say(_refusal_report(refusal))
     Screen().refuse(refusal)
     sys.exit(refusal.exit_code)

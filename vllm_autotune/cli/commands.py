@@ -1,7 +1,7 @@
 """The commands."""
 
-import errno
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from ..errors import BadUsage
+from ..errors import BadReport, BadUsage
 from ..interruption import interruptible
+from ..output import say
 from .given import QUICK_EFFORT, USUAL_EFFORT, options_of, probe_of, request_of, tuned
 from .options import (
+    FOREVER,
     SETTINGS,
     cache_option,
     card_options,
@@ -25,6 +27,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..report import Report
+    from ..settings import Takes
     from ..survey import Request
 
 FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
@@ -66,10 +69,21 @@ def cli(ctx: click.Context) -> None:
     from ..settings import read_settings  # noqa: PLC0415
 
     options = {flag.strip("-"): param for param in tune.params for flag in param.opts}
-    found = read_settings(Path("autotune.toml"), options)
+    found = read_settings(Path("autotune.toml"), {n: _takes(p) for n, p in options.items()})
+    if isinstance(found.get("wait"), bool):
+        found["wait"] = FOREVER if found["wait"] else None
     values = {str(options[name].name): value for name, value in found.items()}
     commands = dict.fromkeys(cli.commands, values)
     ctx.default_map = {**commands, "cache": dict.fromkeys(cache.commands, values)}
+
+
+def _takes(param: click.Parameter) -> "Takes":
+    """Return how many values an option takes."""
+    if param.multiple:
+        return "several"
+    if getattr(param, "is_flag", False):
+        return "nothing"
+    return "one or nothing" if param.name == "wait" else "one"
 
 
 @cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
@@ -80,7 +94,6 @@ def cli(ctx: click.Context) -> None:
 @json_option
 def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
     """Find (or recall) the first stable configuration."""
-    from ..console import let_go  # noqa: PLC0415
     from ..report import to_json  # noqa: PLC0415
 
     options = options_of(what)
@@ -93,16 +106,10 @@ def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
             "plan for it with autotune plan, or rehearse its size on this one: --memory-limit",
         )
     report, path, _, code = tuned(request_of(what), options)
-    try:
-        if as_json:
-            click.echo(to_json(report))
-        else:
-            _print(report, path)
-        sys.stdout.flush()
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):
-            raise
-        let_go(sys.stdout)  # a closed terminal: the report is on disk
+    if as_json:
+        say(to_json(report))
+    else:
+        _print(report, path)
     sys.exit(code)
 
 
@@ -148,13 +155,22 @@ def show(paths: Sequence[Path], as_json: bool) -> None:
     from ..report import read_report, to_json  # noqa: PLC0415
 
     files: list[Path] = []
-    for path in paths or [Path("results")]:
+    for path in paths or [_results()]:
         below = sorted(path.rglob("report.json")) if path.is_dir() else []
         files += below or [path]
-    reports = [read_report(file) for file in files]
+    reports = []
+    for file in files:
+        try:
+            reports.append(read_report(file))
+        except BadReport as refusal:
+            if len(files) == 1:
+                raise
+            click.echo(f"left out: {refusal.message}", err=True)
+    if not reports:
+        raise BadReport("none of these is an autotune report", "name a report.json, or its folder")
     if as_json:
         documents = [json.loads(to_json(report)) for report in reports]
-        click.echo(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
+        say(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
     elif len(reports) == 1:
         print_report(reports[0], str(files[0]))
     else:
@@ -162,18 +178,18 @@ def show(paths: Sequence[Path], as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("report", type=click.Path(path_type=Path), default=Path("results"))
+@click.argument("report", type=click.Path(path_type=Path), required=False)
 @click.option("--as", "form", type=click.Choice(["shell"]), default="shell", show_default=True)
-def render(report: Path, form: str) -> None:
+def render(report: Path | None, form: str) -> None:
     """Print a report's winner as something to deploy; a folder stands for its newest report."""
     from ..render import render  # noqa: PLC0415
     from ..report import read_report  # noqa: PLC0415
 
-    click.echo(render(read_report(report), form))
+    say(render(read_report(report or _results()), form))
 
 
 @cli.command(context_settings=SETTINGS)
-@click.argument("report", type=click.Path(path_type=Path), default=Path("results"))
+@click.argument("report", type=click.Path(path_type=Path), required=False)
 @click.option("--gpus", help="GPUs to use, by index or UUID: 0,1.  [all visible]")
 @click.option("--vllm-python", help="Interpreter of the environment vLLM is in.")
 @click.option("--vllm-command", help="Words that start a server, instead of the usual.")
@@ -188,7 +204,7 @@ def render(report: Path, form: str) -> None:
 )
 @json_option
 def check(
-    report: Path,
+    report: Path | None,
     own: bool,
     as_json: bool,
     url: str | None,
@@ -207,17 +223,19 @@ def check(
     from ..remote import probe_running  # noqa: PLC0415
     from ..report import find_report, outcome_line, trial_line  # noqa: PLC0415
 
-    probe = probe_of(what, QUICK_EFFORT if url else USUAL_EFFORT)
+    if url == "":
+        raise BadUsage("--url is empty", "say where the server listens: http://host:8000")
+    probe = probe_of(what, USUAL_EFFORT if url is None else QUICK_EFFORT)
     outcome: Outcome
     with Screen() as screen, interruptible():
-        if url:
+        if url is not None:
             outcome = probe_running(url, served_model_name, api_key, probe, screen.progress)
             line = outcome_line(outcome)
         else:
-            trial = recheck(find_report(report), screen, probe, own=own, **what)
+            trial = recheck(find_report(report or _results()), screen, probe, own=own, **what)
             outcome, line = trial.outcome, trial_line(trial)
     if as_json:
-        click.echo(line)
+        say(line)
     else:
         print_outcome(outcome)
     if not isinstance(outcome, Stable):
@@ -239,9 +257,9 @@ def diagnose(logs: Sequence[str], as_json: bool) -> None:
     for log in logs:
         found.append(read_log(log))
         if as_json:
-            click.echo(found[-1].to_json())
+            say(found[-1].to_json())
         else:
-            print_diagnosis(log, found[-1].outcome, found[-1].cures)
+            print_diagnosis(log, found[-1])
     sys.exit(0 if all(diagnosis.understood for diagnosis in found) else 1)
 
 
@@ -255,7 +273,7 @@ def cache() -> None:
 def cache_list(cache_dir: Path | None) -> None:
     """Print the key of every answer."""
     for key in _cache(cache_dir).keys():  # noqa: SIM118  no mapping
-        click.echo(key)
+        say(key)
 
 
 @cache.command("key", context_settings=SETTINGS)
@@ -265,7 +283,7 @@ def cache_key(**what: Any) -> None:
     from ..store import cache_key  # noqa: PLC0415
     from ..survey import survey  # noqa: PLC0415
 
-    click.echo(cache_key(survey(request_of(what))))
+    say(cache_key(survey(request_of(what))))
 
 
 @cache.command("clear", context_settings=SETTINGS)
@@ -273,7 +291,7 @@ def cache_key(**what: Any) -> None:
 def cache_clear(cache_dir: Path | None) -> None:
     """Forget every answer."""
     count = _cache(cache_dir).clear()
-    click.echo(f"{count} {'answer' if count == 1 else 'answers'} forgotten")
+    say(f"{count} {'answer' if count == 1 else 'answers'} forgotten")
 
 
 @cli.command()
@@ -283,13 +301,19 @@ def schema(document: str) -> None:
     from .. import plan, report  # noqa: PLC0415
 
     described = plan if document == "plan" else report
-    click.echo(json.dumps(described.schema(), indent=2))
+    say(json.dumps(described.schema(), indent=2))
 
 
 def _print(report: "Report", path: Path | None) -> None:
     from ..console import print_report  # noqa: PLC0415
 
     print_report(report, str(path) if path else None)
+
+
+def _results() -> Path:
+    """Return the folder that tunings leave their reports in, as the settings have it."""
+    set_there = click.get_current_context().lookup_default("results_dir")
+    return Path(os.environ.get("AUTOTUNE_RESULTS_DIR") or set_there or "results")
 
 
 def _cache(folder: Path | None) -> Any:
@@ -305,7 +329,7 @@ def _plan(request: "Request", as_json: bool, cache_dir: Path | None) -> None:
     facts = _cache(cache_dir).pooled(survey(request), lambda note: click.echo(note, err=True))
     plan = make_plan(facts)
     if as_json:
-        click.echo(to_json(plan))
+        say(to_json(plan))
     else:
         from ..console.plan import print_plan  # noqa: PLC0415
 

@@ -2,13 +2,12 @@
 
 from .outcomes import print_diagnosis, print_outcome
 from .reports import print_report, print_reports
-from .screen import Screen, let_go
+from .screen import Screen
 from .wording import clean, sentence
 
 __all__ = [
     "Screen",
     "clean",
-    "let_go",
     "print_diagnosis",
     "print_outcome",
     "print_report",

@@ -1,12 +1,11 @@
 """What became of one server, or of one log."""
 
-from collections.abc import Sequence
-
 from rich.markup import escape
 
-from ..outcome import FailedOutcome, Outcome, Stable
+from ..diagnose import Diagnosis
+from ..outcome import Outcome, Stable
 from .tables import pairs_table, stdout
-from .wording import clean, sentence, speed_rows
+from .wording import PHASE_NAMES, clean, sentence, speed_rows
 
 
 def print_outcome(outcome: Outcome) -> None:
@@ -20,16 +19,24 @@ def print_outcome(outcome: Outcome) -> None:
         console.print(table)
 
 
-def print_diagnosis(name: str, outcome: FailedOutcome | None, cures: Sequence[str]) -> None:
+def print_diagnosis(name: str, found: Diagnosis) -> None:
     """Print what a log says went wrong, on stdout."""
-    console = stdout()
+    console, outcome = stdout(), found.outcome
     console.print(f"[bold]{escape(clean(name))}[/]")
     if outcome is None:
-        console.print("  nothing went wrong that the log shows")
+        console.print(f"  {_unsaid(found)}")
         return
     console.print(f"  {escape(clean(sentence(outcome)))}")
     console.print(f"  cause: {outcome.cause}, phase: {outcome.phase}")
     for line in outcome.evidence:
         console.print(f"  [dim]> {escape(clean(line))}[/]")
-    for cure in cures:
+    for cure in found.cures:
         console.print(f"  cure: {escape(clean(cure))}")
+
+
+def _unsaid(found: Diagnosis) -> str:
+    if found.ready:
+        return "nothing went wrong that the log shows"
+    if found.readings.version is None and found.phase == "spawn":
+        return "no vLLM server wrote this, or it was killed before it said a word"
+    return f"the log ends while {PHASE_NAMES[found.phase]}: it was killed, or the log is cut off"

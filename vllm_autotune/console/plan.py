@@ -1,15 +1,16 @@
 """A plan, bar by bar: solid up to the low end, dotted up to the high end, a mark at the budget."""
 
 import math
+import shlex
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..memory import Interval, format_bytes
 from ..memory.units import GIB
 from ..plan import Fits, Plan, Proposal
+from .tables import stdout
 from .wording import clean
 
 VERDICTS: dict[Fits, tuple[str, str]] = {
@@ -33,7 +34,7 @@ LONGEST = 1.5
 
 def print_plan(plan: Plan, headline: str) -> None:
     """Print what each rung of the ladder would bring, on stdout."""
-    console = Console(highlight=False)
+    console = stdout(soft_wrap=False)
     ascii_only = not console.encoding.lower().startswith("utf")
     console.print(Text(clean(headline)))
     if plan.devices[0].imagined:
@@ -50,10 +51,10 @@ def print_plan(plan: Plan, headline: str) -> None:
     console.print(rows)
     if plan.first:
         proposal = plan.first.proposal
-        words = [f"{name}={value}" for name, value in proposal.env.items()]
-        words += ["vllm", "serve", proposal.model, *proposal.flags]
+        variables = [f"{name}={shlex.quote(value)}" for name, value in proposal.env.items()]
+        command = shlex.join(["vllm", "serve", proposal.model, *proposal.flags])
         console.print()
-        console.print(Text(clean(" ".join(words))), soft_wrap=True)
+        console.print(Text(clean(" ".join([*variables, command]))), soft_wrap=True)
 
 
 def bar(proposal: Proposal, scale: float, width: int, *, ascii_only: bool = False) -> Text:

@@ -63,11 +63,16 @@ def print_reports(reports: Iterable[Report]) -> None:
             "launches": r.launches,
             "seconds": round(r.elapsed_seconds),
         }
-        for r in reports
+        for r in sorted(reports, key=_order)
     ]
-    frame = pd.DataFrame(rows).convert_dtypes().sort_values(["model", "device", "memory"])
+    frame = pd.DataFrame(rows).convert_dtypes()
     cells = frame.astype("string").fillna("").to_numpy().tolist()
     stdout().print(headed_table(list(frame.columns), cells))
+
+
+def _order(report: Report) -> tuple[str, str, int]:
+    device = report.devices[0]
+    return report.model.path, device.name, device.limit_bytes or device.memory_bytes
 
 
 def _launches(report: Report) -> str:

@@ -1,8 +1,7 @@
 """A tuning, followed on stderr: one live line on a terminal, a line per phase elsewhere."""
 
-import os
 import sys
-from typing import IO, Self, TextIO, cast
+from typing import IO, Self, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -13,6 +12,7 @@ from rich.text import Text
 from ..errors import Refusal
 from ..facts import Candidate
 from ..memory import format_bytes
+from ..output import let_go
 from ..report import Trial
 from ..trial import Progress
 from .wording import PHASE_NAMES, clean, sentence
@@ -51,13 +51,6 @@ class _Stderr:
             self._stream.flush()
         except OSError:
             let_go(self._stream)
-
-
-def let_go(stream: TextIO) -> None:
-    """Send what is still to be written to a stream nowhere: after EPIPE or EIO nobody reads."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
 
 
 class Screen:

@@ -1,4 +1,4 @@
-"""Tables without borders, on a stdout that may be no terminal."""
+"""Results on a stdout that may be no terminal, or that nobody reads any more."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -7,14 +7,23 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from ..output import let_go
+
 # A file or a pipe has no width; tables then take what they need up to this.
 PIPE_WIDTH = 160
 
 
-def stdout() -> Console:
+class _Stdout(Console):
+    """Our stdout for as long as somebody reads it: `| head` does not change how a run ended."""
+
+    def on_broken_pipe(self) -> None:
+        let_go(sys.stdout)
+
+
+def stdout(*, soft_wrap: bool = True) -> Console:
     """Return the console that results go to."""
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(highlight=False, soft_wrap=True, width=width)
+    width = PIPE_WIDTH if soft_wrap and not sys.stdout.isatty() else None
+    return _Stdout(highlight=False, soft_wrap=soft_wrap, width=width)
 
 
 def pairs_table() -> Table:

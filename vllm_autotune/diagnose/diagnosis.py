@@ -16,16 +16,22 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """The verdict over one log; `outcome` None means that nothing went wrong in it."""
+    """The verdict over one log; `outcome` None means that nothing went wrong in it.
+
+    Without an outcome, a server that was not `ready` was killed, or its log is cut off.
+    """
 
     outcome: FailedOutcome | None
     readings: Readings
     phase: Phase
     cures: tuple[str, ...]
+    ready: bool
 
     @property
     def understood(self) -> bool:
         """Tell whether a known signature, or a normal run, explains the log."""
+        if self.outcome is None:
+            return self.ready
         return not isinstance(self.outcome, Crashed) or self.outcome.cause != "unknown"
 
     def to_json(self) -> str:
@@ -40,6 +46,7 @@ class Diagnosis:
             {
                 "outcome": found.kind if found else None,
                 "phase": found.phase if found else self.phase,
+                "ready": self.ready,
                 "cause": found.cause if found else None,
                 "reason": found.reason if found else None,
                 "numbers": numbers,
@@ -67,6 +74,7 @@ def read_log(name: str) -> Diagnosis:
         readings=reader.readings,
         phase=reader.phase,
         cures=cures(outcome) if outcome else (),
+        ready=reader.ready or reader.phase == "serving",
     )
 
 

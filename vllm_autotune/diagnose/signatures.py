@@ -28,6 +28,9 @@ _SILENT = (
 _NODE = r"Available memory on node \d+ \((?P<free_bytes>[\d.]+)/(?P<total_bytes>[\d.]+) GiB\) "
 _KV_NODE = _NODE + r"on kv cache allocation is less than requested memory for kv "
 
+# Stands in no line, and matches none.
+NOWHERE, NEVER = "\0", r"(?!)"
+
 # Running out of device memory says nothing about the cure; where it happened does.
 OUT_OF_MEMORY_CURES: Mapping[Phase, tuple[str, ...]] = {
     "load": (_SMALLER_WEIGHTS, "--gpu-memory-utilization does not limit the weights"),
@@ -236,12 +239,12 @@ _SURROUNDINGS: tuple[Signature, ...] = (
 
     # Named by exit code or cgroup, not by a line of the log.
     signature(
-        "killed_by_host", "out_of_memory", "\0", "\0", "the host's OOM killer ended the engine",
+        "killed_by_host", "out_of_memory", NOWHERE, NEVER, "the host's OOM killer ended the engine",
         "use less host memory: a smaller KV cache on a CPU, less --cpu-offload-gb, a smaller model",
         "raise the container's memory limit", where="host", strength=DEATH,
     ),
     signature(
-        "killed", "crashed", "\0", "\0", "killed by signal 9, perhaps the host's OOM killer",
+        "killed", "crashed", NOWHERE, NEVER, "killed by signal 9, perhaps the host's OOM killer",
         "look at `dmesg`, or oom_kill in the cgroup's memory.events", strength=DEATH,
     ),
 )

@@ -180,7 +180,7 @@ class Server:
         """
         try:
             if self._process:
-                self._note_segments()
+                self._segments |= segments_of(self._survivors())
                 if self._process.poll() is None:
                     self._signal_group(signal.SIGTERM)
                     self._wait_until_gone(self.grace)

@@ -139,7 +139,7 @@ class Api:
         say_engine_dead()
         self.scheduler.dead.set()
         if not self.script.is_on("health_lies"):
-            time.sleep(0.2)
+            time.sleep(1)  # requests that run are answered with an error first
             self.stop.set()
 
     def replace_engine(self) -> None:
