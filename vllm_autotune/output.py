@@ -5,19 +5,59 @@ import os
 import sys
 from typing import TextIO
 
+# What a write to a pipe into `head`, and to a terminal that was closed, fails with.
+GONE = (errno.EPIPE, errno.EIO)
+
+
+class Output:
+    """A stream for as long as somebody holds its other end; nothing after that.
+
+    A reader that leaves must not end a run, nor leave a server. `needed` output fails where
+    there is a reader and no room, as on a full disk.
+    """
+
+    def __init__(self, stream: TextIO, *, needed: bool) -> None:
+        self._stream, self._needed = stream, needed
+
+    @property
+    def encoding(self) -> str:
+        """Return the stream's."""
+        return self._stream.encoding
+
+    def isatty(self) -> bool:
+        """Tell whether it is a terminal."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return its file descriptor."""
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Write text, and return its length."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._let_go(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._let_go(error)
+
+    def _let_go(self, error: OSError) -> None:
+        """Send what is still to be written nowhere."""
+        if self._needed and error.errno not in GONE:
+            raise error
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
 
 def say(text: str) -> None:
-    """Write a document or a line on stdout, word for word: `| head` ends nothing."""
-    try:
-        print(text, flush=True)  # noqa: T201
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):
-            raise
-        let_go(sys.stdout)
-
-
-def let_go(stream: TextIO) -> None:
-    """Send what is still to be written to a stream nowhere: after EPIPE or EIO nobody reads."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    """Write a document or a line on stdout, word for word."""
+    output = Output(sys.stdout, needed=True)
+    output.write(f"{text}\n")
+    output.flush()

@@ -177,7 +177,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--memory-limit",
             type=Bytes(),
-            help="Use at most this much of each device; rehearses a smaller card.",
+            help="Let vLLM reserve at most this much of each device; rehearses a smaller card.",
         ),
         click.option(
             "--headroom",

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..errors import Refusal
 from ..facts import Candidate
 from ..memory import format_bytes
-from ..output import let_go
+from ..output import Output
 from ..report import Trial
 from ..trial import Progress
 from .wording import PHASE_NAMES, clean, sentence
@@ -20,44 +20,13 @@ from .wording import PHASE_NAMES, clean, sentence
 COLOURS = {"stable": "green", "environment": "yellow"}
 
 
-class _Stderr:
-    """Our stderr for as long as somebody holds its other end; nothing after that.
-
-    A terminal that was closed or a pipe into `head` must not end a run, nor leave a server.
-    """
-
-    def __init__(self) -> None:
-        self._stream = sys.stderr  # rich puts something else there while a line is live
-
-    @property
-    def encoding(self) -> str:
-        return self._stream.encoding
-
-    def isatty(self) -> bool:
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError:
-            let_go(self._stream)
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError:
-            let_go(self._stream)
-
-
 class Screen:
     """Follows a tuning on stderr: one live line on a terminal, a line per phase elsewhere."""
 
     def __init__(self) -> None:
-        self.console = Console(file=cast("IO[str]", _Stderr()), highlight=False, soft_wrap=True)
+        # rich puts something else in the place of sys.stderr while a line is live
+        output = cast("IO[str]", Output(sys.stderr, needed=False))
+        self.console = Console(file=output, highlight=False, soft_wrap=True)
         self.live: Live | None = None
         self.shown = ""
 

@@ -2,28 +2,23 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import IO, cast
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from ..output import let_go
+from ..output import Output
 
 # A file or a pipe has no width; tables then take what they need up to this.
 PIPE_WIDTH = 160
 
 
-class _Stdout(Console):
-    """Our stdout for as long as somebody reads it: `| head` does not change how a run ended."""
-
-    def on_broken_pipe(self) -> None:
-        let_go(sys.stdout)
-
-
 def stdout(*, soft_wrap: bool = True) -> Console:
     """Return the console that results go to."""
     width = PIPE_WIDTH if soft_wrap and not sys.stdout.isatty() else None
-    return _Stdout(highlight=False, soft_wrap=soft_wrap, width=width)
+    output = cast("IO[str]", Output(sys.stdout, needed=True))
+    return Console(file=output, highlight=False, soft_wrap=soft_wrap, width=width)
 
 
 def pairs_table() -> Table:
