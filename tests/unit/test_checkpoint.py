@@ -171,7 +171,7 @@ def test_a_quantized_sibling_is_found_next_to_the_model(tmp_path: Path) -> None:
     ("name", "quantized"),
     [
         *((f"M{rest}", True) for rest in ("-AWQ", "-GPTQ-Int4", "-FP8-dynamic", "_fp8", ".w8a8")),
-        *((f"M{rest}", True) for rest in ("-quantized.w4a16", "-bnb-4bit", "-NVFP4", "-int8-sym")),
+        *((f"M{rest}", True) for rest in ("-quantized.w4a16", "-bnb-4bit", "-NVFP4A16")),
         *((f"M{rest}", False) for rest in ("", "-Instruct", "-Instruct-AWQ", "-v2", "-1.5-AWQ")),
         ("Mistral-AWQ", False),
     ],

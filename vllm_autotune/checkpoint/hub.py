@@ -11,9 +11,9 @@ NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # What the name of a quantized checkpoint says beside its model's: -AWQ, -GPTQ-Int4, -FP8-dynamic,
 # -quantized.w4a16, -bnb-4bit, -4bit-128g. Any other word makes it another model.
 QUANTIZED = re.compile(
-    r"([-_.](?:awq|gptq|gptqmodel|bnb|hqq|marlin|auto|round|autoround|torchao|modelopt|quantized|"
-    r"(?:nv|mx)?fp[48]|int[2-8]|w\d+a\d+|\d*bits?|g\d+|\d+g|gs\d+|actorder|a?sym|dynamic|static|"
-    r"block|channel|tensor|kv|mixed|compressed|tensors|ct))+",
+    r"([-_.](?:(?:auto)?(?:awq|gptq)|gptqmodel|bnb|unsloth|hqq|marlin|auto|round|autoround|torchao"
+    r"|modelopt|quantized|(?:nv|mx)?fp[48](?:a\d+)?|int[2-8]|w\d+a\d+|\d*bits?|g\d+|\d+g|gs\d+"
+    r"|actorder|a?sym|dynamic|static|block|channel|tensor|kv|mixed|compressed|tensors|ct))+",
     re.IGNORECASE,
 )
 

@@ -159,11 +159,12 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--min-context",
             type=Tokens(),
-            help="Shortest context you accept.  [--context, else 4096]",
+            help="Shortest context you accept.  [--context, else 4096 or half the model's own]",
         ),
         click.option(
             "--concurrency",
             type=Tokens(),
+            metavar="N",
             default=1,
             show_default=True,
             help="Full-length sequences that must fit at once.",
@@ -249,7 +250,7 @@ def tuning_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Wait for another tuning on the same device.  [not at all; for ever]",
         ),
         click.option("--allow-busy", is_flag=True, help="Tune on GPUs that others use as well."),
-        click.option("--max-launches", type=Tokens(), default=12, show_default=True),
+        click.option("--max-launches", type=Tokens(), metavar="N", default=12, show_default=True),
         click.option("--time-budget", type=SECONDS, help="Seconds after which to stop."),
         click.option(
             "--launch-timeout",

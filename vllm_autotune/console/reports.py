@@ -120,7 +120,7 @@ def _proof(certificate: Certificate) -> str:
     if certificate.kv_usage_peak is not None:
         proof += f", KV cache {certificate.kv_usage_peak:.0%} full at most"
     if certificate.preemptions:
-        proof += f", {certificate.preemptions} preemptions"
+        proof += f", {certificate.preemptions} preemption{'s'[: certificate.preemptions != 1]}"
     return proof
 
 

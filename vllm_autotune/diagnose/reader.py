@@ -236,7 +236,9 @@ class LogReader:
         ).outcome(exit_code=exit_code)
 
     def _crashed(self, exit_code: int | None) -> Crashed:
-        reason = lines.body(self._unknown[0]).strip() if self._unknown else "it did not say why"
+        words = lines.body((self._unknown or [self.last_line])[0]).strip()
+        reason = words if self._unknown else f"it did not say why; its last line: {words}"
+        reason = reason if words else "it did not say why"
         evidence = (*self._unknown, self._last_word) if self._unknown else (self.last_line,)
         return Crashed(
             cause="unknown",

@@ -48,7 +48,8 @@ class Watch:
             await self.sample()
             await asyncio.sleep(min(every, SHORTEST))
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.first_token.wait(), every)
+                async with asyncio.timeout(every):  # wait_for of Python 3.11 may lose our end
+                    await self.first_token.wait()
             self.first_token.clear()
 
     async def sample(self) -> None:
