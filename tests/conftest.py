@@ -47,6 +47,14 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Return its command line, nothing where it has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def our_processes() -> set[psutil.Process]:
     """Return our children, their children, and those whose parents died before them."""
     ourselves = psutil.Process()

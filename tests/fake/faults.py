@@ -28,7 +28,7 @@ from typing import Any
 
 import psutil
 
-from tests.conftest import TESTS, described, load_module
+from tests.conftest import TESTS, described, load_module, words_of
 from tests.fake.nvml import LIBRARY, Cards
 from tests.fake.test_tune import SMALL, Place, make_place
 from tests.pace import LATEST, SOON
@@ -141,7 +141,7 @@ class Cell:
         return found
 
     def server(self) -> psutil.Process:
-        return next(p for p in self.processes() if "--port" in p.cmdline() and p.ppid() == self.pid)
+        return next(p for p in self.processes() if "--port" in words_of(p) and p.ppid() == self.pid)
 
     def engine(self) -> psutil.Process:
         return self.server().children()[0]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.conftest import words_of
 from tests.pace import LATEST, SOON
 from vllm_autotune.engine import locate
 from vllm_autotune.probe import is_healthy, served_length
@@ -229,8 +230,9 @@ def test_a_killed_engine_is_diagnosed_within_seconds(place: Place) -> None:
 def engine_below(pid: int) -> psutil.Process:
     """Return the engine process of a server that a process started."""
     for child in psutil.Process(pid).children(recursive=True):
-        if "EngineCor" in child.name():
-            return child
+        with suppress(psutil.Error):
+            if "EngineCor" in child.name():
+                return child
     raise AssertionError([c.name() for c in psutil.Process(pid).children(recursive=True)])
 
 
@@ -249,7 +251,7 @@ def test_sigkill_of_autotune_while_vllm_loads_leaves_no_process(place: Place) ->
     with place.running(*LARGE) as process:
         place.wait_for("Initializing a V1 LLM engine", process)
         autotune = psutil.Process(process.pid)
-        tree = [p for p in autotune.children(recursive=True) if "--port" in p.cmdline()]
+        tree = [p for p in autotune.children(recursive=True) if "--port" in words_of(p)]
         engine = engine_below(process.pid)
         assert tree
         process.kill()
