@@ -47,6 +47,7 @@ class Case:
     sibling: str = ""
     options: tuple[str, ...] = ()
     fixed: tuple[str, ...] = EAGER
+    env: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 1
     seconds: int = 200
     needs: str = ""
@@ -110,6 +111,7 @@ WHOLE_72B = ("--context", "32768")
 # The most important first. What needs more GPUs is started first (see run.py).
 CASES = (
     # Sizes of one card, the model as it is or with less context.
+    Case(name="7b-as-it-is", asks="7B", launches=1, whole_context=True),
     Case(
         name="7b-80GiB",
         asks="7B on 80 GiB",
@@ -122,6 +124,25 @@ CASES = (
         asks="7B on 16 GiB",
         options=card(16),
         one_of=("shorter-context", "fewer-sequences", "smaller-batches"),
+    ),
+    Case(
+        name="7b-16.8GiB-shorter-context",
+        asks="7B on 16.8 GiB",
+        options=card(16.8),
+        one_of=("shorter-context", "fewer-sequences", "smaller-batches"),
+    ),
+    Case(
+        name="7b-16.8GiB-full-context",
+        asks="7B on 16.8 GiB, 32,768 tokens",
+        options=(*card(16.8), "--context", "32768"),
+        one_of=("fewer-sequences", "smaller-batches", "kv-cache-8bit"),
+        whole_context=True,
+    ),
+    Case(
+        name="7b-18GiB-4-at-once",
+        asks="7B on 18 GiB, four at full length at once",
+        options=(*card(18), "--concurrency", "4"),
+        rungs=("shorter-context",),
     ),
     Case(
         name="7b-11GiB-fp8",
@@ -238,10 +259,11 @@ CASES = (
         name="7b-prompt-logprobs",
         asks="7B with 40 GiB left free, prompt_logprobs of the whole context",
         options=(*BUSY, "--probe-logprobs"),
+        # Model Runner V2 takes the logits of 1,024 tokens at once, V1 those of a whole batch.
+        env={"VLLM_USE_V2_MODEL_RUNNER": "0"},
         needs="--probe-logprobs",
         tenant_gib=-40,
-        stable=None,
-        first=("out_of_memory", "environment"),
+        first=("out_of_memory",),
         phases=("serving",),
         launches=4,
         seconds=400,

@@ -223,7 +223,7 @@ def tune(case: Case, gpus: Sequence[int], place: Place, name: str, talk: IO[str]
         stderr=talk,
         text=True,
         start_new_session=True,
-        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
+        env={**os.environ, **case.env, "NO_COLOR": "1", "COLUMNS": "200"},
     )
     return Watched(process=process, talk=Path(talk.name), results=results)
 
