@@ -200,7 +200,13 @@ def expect(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Foot
     """Return a configuration's footprint, measured where a launch measured it."""
     device = facts.used(config)[0]
     checkpoint = facts.checkpoints[config.model]
-    estimate = footprint(checkpoint, config, device, vllm=facts.engine.release)
+    estimate = footprint(
+        checkpoint,
+        config,
+        device,
+        vllm=facts.engine.release,
+        prompt_logprobs=facts.workload.probe.logprobs,
+    )
     return calibration.apply(estimate, config)
 
 

@@ -50,7 +50,6 @@ class Case:
     env: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 1
     seconds: int = 200
-    needs: str = ""
     tenant_gib: float = 0
     event: Event = ""
     at: str = ""
@@ -255,18 +254,28 @@ CASES = (
         launches=4,
         seconds=400,
     ),
+    # Model Runner V2 takes the logits of 1,024 tokens at once, V1 those of a whole batch.
     Case(
         name="7b-prompt-logprobs",
         asks="7B with 40 GiB left free, prompt_logprobs of the whole context",
         options=(*BUSY, "--probe-logprobs"),
-        # Model Runner V2 takes the logits of 1,024 tokens at once, V1 those of a whole batch.
         env={"VLLM_USE_V2_MODEL_RUNNER": "0"},
-        needs="--probe-logprobs",
+        tenant_gib=-40,
+        launches=1,
+        whole_context=True,
+    ),
+    Case(
+        name="7b-prompt-logprobs-fixed",
+        asks="7B with 40 GiB left free, of which the user fixed all but 5; prompt_logprobs",
+        fixed=(*EAGER, "--gpu-memory-utilization", "0.25"),
+        options=(*BUSY, "--probe-logprobs", *skip("fewer-sequences")),
+        env={"VLLM_USE_V2_MODEL_RUNNER": "0"},
         tenant_gib=-40,
         first=("out_of_memory",),
         phases=("serving",),
-        launches=4,
-        seconds=400,
+        rungs=("smaller-batches",),
+        whole_context=True,
+        seconds=300,
     ),
     # Ends by violence.
     Case(

@@ -19,14 +19,15 @@ EXAMPLES = ROOT / "results" / "examples"
 MARKS = ("<!-- table -->", "<!-- end of table -->")
 COLUMNS = (
     *("case", "asked", "card", "launches", "naive", "seconds", "winner", "context", "KV tokens"),
-    *("bare start", "ratio", "check"),
+    *("bare start", "ratio", "warm", "check"),
 )
 LEGEND = """\
 `naive` is how many launches a ladder without arithmetic takes: the model as it is, then one more
 for each rung from the top down to the winner's lowest, but for rungs that do not apply here (the
 card does not need or cannot do it, the user fixed or skipped it, there is no such checkpoint).
 `bare start` is the winner started again by `autotune check`, in seconds until it answers; `ratio`
-is the tuning's seconds over the starts and the probe alone. "-" was not measured.
+is the tuning's seconds over the starts and the probe alone, `warm` the same without what the
+winner's first start took longer than that second one. "-" was not measured.
 """
 # Why a rung is passed over that a ladder without arithmetic would launch all the same.
 BY_ARITHMETIC = re.compile(r"^(cannot|even|at most|may)|context (may )?fits?|are few already")
@@ -45,12 +46,18 @@ def naive_launches(report: Mapping[str, Any]) -> int | None:
     return 1 + sum(name in tried for name in names[: lowest + 1])
 
 
+def warm_ratio(report: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    """Return the ratio if the winner had started as fast as it did when it was started again."""
+    cold = max(0.0, report["trials"][-1]["startup_seconds"] - row["bare_start"])
+    return float(row["ratio"] * (1 - cold / row["seconds"]))
+
+
 def cells(name: str, report: Mapping[str, Any] | None, row: Mapping[str, Any]) -> list[str]:
     """Return one line of the table; `row` is what the run measured besides the report."""
     asked = row.get("asks", "-")
     if report is None:
         why = "; ".join(row.get("faults", ())) or "ended before it could report"
-        return [name, asked, *["-"] * 4, why, *["-"] * 5]
+        return [name, asked, *["-"] * 4, why, *["-"] * 6]
     winner = report["winner"] or {}
     device, count = report["devices"][0], len(report["devices"])
     size = device["limit_bytes"] or device["memory_bytes"]
@@ -69,6 +76,7 @@ def cells(name: str, report: Mapping[str, Any] | None, row: Mapping[str, Any]) -
         f"{winner['kv_cache_tokens']:,}" if winner.get("kv_cache_tokens") else "-",
         f"{row['bare_start']:.0f}" if row.get("bare_start") else "-",
         f"{row['ratio']:.2f}" if row.get("ratio") else "-",
+        f"{warm_ratio(report, row):.2f}" if row.get("ratio") else "-",
         row.get("check", "-"),
     ]
 

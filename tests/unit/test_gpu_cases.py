@@ -50,9 +50,9 @@ def test_names_and_rungs_of_cases_are_real(cases: Any) -> None:
 
 
 def test_what_is_not_as_it_must_be_is_named(cases: Any) -> None:
-    wrong = report("7b-16.8GiB-full-context")
+    wrong = report("7b-prompt-logprobs-fixed")
     assert cases.BY_NAME["7b-11GiB-fp8"].faults(wrong) == [
-        "rungs ['fewer-sequences', 'smaller-batches', 'utilization'], wanted ['fp8-weights']",
+        "rungs ['smaller-batches'], wanted ['fp8-weights']",
         "2 launches, 1 are enough",
     ]
     assert cases.BY_NAME["7b-16.8GiB-8bit-kv"].faults(report("7b-16.8GiB-shorter-context")) == [
@@ -73,7 +73,7 @@ def test_what_is_not_as_it_must_be_is_named(cases: Any) -> None:
     [
         ("7b-as-it-is", 1),
         ("7b-16.8GiB-shorter-context", 3),  # as it is, utilization, shorter-context
-        ("7b-16.8GiB-full-context", 5),  # and fewer-sequences, smaller-batches
+        ("7b-16.8GiB-full-context", 4),  # no shorter one; fewer-sequences, smaller-batches
         ("7b-11GiB-fp8", 6),  # and kv-cache-8bit, fp8-weights; no-graphs is fixed
         ("7b-11GiB-offload", 6),  # the user skipped quantization
     ],

@@ -1,13 +1,14 @@
 """The walk, step by step: what follows from one outcome."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.unit.memory_model import GIB, cards, default_ladder, engine, gather, install
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
-from vllm_autotune.config import Value, Workload
+from vllm_autotune.config import Probe, Value, Workload
 from vllm_autotune.device import Device
 from vllm_autotune.facts import Attempt, Facts
 from vllm_autotune.outcome import (
@@ -206,6 +207,33 @@ def test_a_headroom_that_was_too_small_is_made_up_for_exactly(small: Facts) -> N
     lowered = before - candidate.predicted.reserved_bytes
     assert GIB // 4 < lowered < GIB // 4 + 64 * 2**20
     assert "fewer-sequences" not in rungs(small, history)
+
+
+def test_what_runs_out_again_is_left_more_each_time_and_then_less_is_served(large: Facts) -> None:
+    """As with prompt_logprobs on an H200: what is lacking hides what is asked for next."""
+    history: list[Attempt] = []
+    for _ in range(5):
+        attempt(large, history, ran_out("serving", short=GIB // 16))
+    reserved = [a.candidate.predicted.reserved_bytes for a in history]
+    lowered = [before - after for before, after in pairwise(reserved)]
+    assert [round(bytes_ / GIB, 1) for bytes_ in lowered] == [0.1, 0.5, 1.5, 4.5]
+    assert rungs(large, history) == ["utilization", "fewer-sequences"]
+    candidate = next_step(large, history).candidate
+    assert candidate
+    assert candidate.predicted.reserved_bytes <= reserved[-1] + 3 * GIB
+
+
+def test_prompt_logprobs_that_are_wanted_leave_room_for_themselves(large: Facts) -> None:
+    """11.6 GiB for 8192 tokens at once with Model Runner V1; no activations are held then."""
+    old = replace(large, env={"VLLM_USE_V2_MODEL_RUNNER": "0"})
+    wanted = replace(old, workload=Workload(probe=Probe(logprobs=True)))
+    candidate = next_step(wanted, []).candidate
+    assert candidate
+    left = LARGE[0].free_bytes - candidate.predicted.reserved_bytes
+    assert 10 * GIB < left < 12 * GIB
+    assert next_step(old, []).candidate != candidate
+    newer = replace(large, workload=wanted.workload)  # V2 computes 1024 tokens at once
+    assert flags(newer, []) == flags(large, [])
 
 
 def test_a_utilization_that_is_fixed_is_answered_by_smaller_steps(small: Facts) -> None:

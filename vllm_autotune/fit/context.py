@@ -3,7 +3,7 @@
 from ..config import AUTO, LaunchConfig
 from ..facts import Attempt, Facts, expect, predict
 from ..memory import Interval
-from ..outcome import OutOfMemory
+from ..outcome import Hung, OutOfMemory
 from ..settle import NOISE_BYTES, settled
 from .situation import Situation
 from .utilization import most_utilization
@@ -24,7 +24,9 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         return f"you accept no fewer than {wanted:,} tokens"
     footprint = expect(facts, now.calibration, config)
     block = int(footprint.cache.block.low)
-    stuck = [a for a in now.failures("serving") if _differs_in_length(a, config)]
+    # What runs out beside the KV cache does so by the batch, however long the context.
+    hung = [a for a in now.failures("serving") if isinstance(a.outcome, Hung)]
+    stuck = [a for a in hung if _differs_in_length(a, config)]
     prediction = predict(facts, now.calibration, config)
     asks = _asks(facts) and not stuck
     if prediction.fits == "unknown":

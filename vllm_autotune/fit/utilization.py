@@ -12,8 +12,8 @@ from .situation import OUTSIDE_KV, Situation
 
 # Until a launch has served: two of 59 boots took more than this beyond the estimate.
 MARGIN_BYTES = 0.25 * GIB
-# How often the utilization is lowered, and how much more than ran out is left: three times as much
-# each time nothing says what was lacking.
+# How often the utilization is lowered, and how much more than ran out is left at least: three
+# times as much each time, since what ran out hides what would have been asked for next.
 UTILIZATION_STEPS = 4
 UTILIZATION_STEP = GIB // 2
 
@@ -33,8 +33,8 @@ def _beyond_share(now: Situation, config: LaunchConfig) -> float:
 
     What an earlier launch took more than estimated is added, before that a margin.
     """
-    facts, more, step = now.facts, 0.0, UTILIZATION_STEP
-    for attempt in now.failures(*OUTSIDE_KV):
+    facts, more, least, step = now.facts, 0.0, 0, UTILIZATION_STEP
+    for attempt in now.failures(*OUTSIDE_KV)[:UTILIZATION_STEPS]:
         failed, outcome = attempt.candidate.config, attempt.outcome
         if not isinstance(outcome, OutOfMemory):
             continue
@@ -42,17 +42,16 @@ def _beyond_share(now: Situation, config: LaunchConfig) -> float:
         left = free - attempt.candidate.predicted.reserved_bytes
         if outcome.shortfall_bytes is None:  # it took more than all that was left
             took = left + max(step, 2 * (attempt.readings.tried_bytes or 0))
-            step *= 3
         else:  # so much was lacking of the headroom
-            took = left + outcome.shortfall_bytes - facts.headroom_bytes + 2 * NOISE_BYTES["cuda"]
+            lacking = max(outcome.shortfall_bytes, least)
+            took = left + lacking - facts.headroom_bytes + 2 * NOISE_BYTES["cuda"]
         more = max(more, took - expect(facts, Calibration(), failed).beyond_share)
+        least, step = step, 3 * step
     return expect(facts, Calibration(), config).beyond_share + (more or MARGIN_BYTES)
 
 
 def fit_utilization(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     """Take all that is free, less what is taken beyond that share."""
-    if len(now.failures(*OUTSIDE_KV)) > UTILIZATION_STEPS:
-        return f"it was lowered {UTILIZATION_STEPS} times"
     most = most_utilization(now, config)
     if most <= 0:
         return "no memory is left for it"

@@ -31,8 +31,9 @@ def footprint(
     device: Device,
     *,
     vllm: Version | None = None,
+    prompt_logprobs: bool = False,
 ) -> Footprint:
-    """Estimate what a launch needs on each of its devices."""
+    """Estimate what a launch needs on each of its devices, if need be for prompt_logprobs too."""
     notes: list[str] = []
     tp = config.integer("tensor-parallel-size", 1)
     pp = config.integer("pipeline-parallel-size", 1)
@@ -60,6 +61,7 @@ def footprint(
             seqs,
             activations=activations.middle,
             graphs=graphs.middle,
+            prompt_logprobs=tokens if prompt_logprobs else 0,
             vllm=vllm,
         ),
         kv_fixed=_kv_fixed(config, device),

@@ -127,20 +127,37 @@ def beyond_share_bytes(
     *,
     activations: float,
     graphs: float,
+    prompt_logprobs: int = 0,
     vllm: Version | None,
 ) -> float:
     """Return what a server takes beyond the share it is given, once it has served.
 
     That is its CUDA context, what the allocator keeps unused (a quarter of the activations), the
     logits in 32 bits and their softmax, which Model Runner V2 does not profile, and graphs that
-    are not taken out of the budget: within -0.6 and +0.4 GiB in 59 boots (0.26, H200).
+    are not taken out of the budget: within -0.6 and +0.4 GiB in 59 boots (0.26, H200). Where the
+    log probabilities of prompts are asked for, those of `prompt_logprobs` tokens come on top.
     """
     if device.kind == "cpu":
         return 0.0
     runner = model_runner(checkpoint, config, vllm)
     sampler = 0 if runner == "v1" else 2 * 4 * seqs * checkpoint.vocab_size
     charged = graphs_charged(checkpoint, config, vllm)
-    return CONTEXT_BYTES + activations / 4 + sampler + (0.0 if charged else graphs)
+    scores = prompt_logprobs_bytes(checkpoint, config, prompt_logprobs, vllm=vllm)
+    scores = max(0.0, scores - activations)  # which are not needed any more by then
+    return CONTEXT_BYTES + activations / 4 + sampler + scores + (0.0 if charged else graphs)
+
+
+def prompt_logprobs_bytes(
+    checkpoint: Checkpoint, config: LaunchConfig, tokens: int, *, vllm: Version | None
+) -> float:
+    """Return what the log probabilities of a step's `tokens` take, which no step profiles.
+
+    The logits, again in 32 bits, and their softmax: 2.32, 4.64 and 4.64 GiB for 8192 tokens of
+    152,064 words (0.26, H200). Model Runner V2 takes 1024 tokens at once (prompt_logprob.py).
+    """
+    if model_runner(checkpoint, config, vllm) == "v2":
+        tokens = min(tokens, 1024)
+    return float(tokens * checkpoint.vocab_size * (float_bytes(config) + 4 + 4))
 
 
 def graph_bytes(
