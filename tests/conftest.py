@@ -34,10 +34,9 @@ def is_ours(process: psutil.Process) -> bool:
     """Tell whether a test of this worker started the process."""
     try:
         environ = process.environ()
-        alive = process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, OSError):
         return False
-    return alive and environ.get("AUTOTUNE_OWNER") == OWNER
+    return environ.get("AUTOTUNE_OWNER") == OWNER and is_alive(process)
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -72,13 +71,7 @@ def our_processes() -> set[psutil.Process]:
 
 
 def described(processes: set[psutil.Process]) -> str:
-    lines = []
-    for process in processes:
-        try:
-            lines.append(f"{process.pid} {process.status()} {' '.join(process.cmdline())[:200]}")
-        except psutil.Error:
-            continue
-    return "\n".join(lines)
+    return "\n".join(f"{p.pid} {' '.join(words_of(p))[:200]}" for p in processes)
 
 
 @pytest.fixture(scope="session", autouse=True)

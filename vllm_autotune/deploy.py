@@ -4,18 +4,19 @@ import os
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .config import LaunchConfig, parse_arguments
+from .config import LaunchConfig
 from .credentials import is_credential
 from .device import visible_environment
+from .engine import Engine
 from .errors import NoEngine
 from .facts import Facts
 from .report import Winner
-from .survey import SERVING
+from .survey import SERVING, arguments
 
 
-def serving_words(fixed: Sequence[str]) -> list[str]:
+def serving_words(fixed: Sequence[str], engine: Engine) -> list[str]:
     """Return the user's arguments that a report leaves out: host, port, keys and the like."""
-    args = parse_arguments(fixed)
+    args = arguments(fixed, engine)
     kept = {n: v for n, v in args.items() if n in SERVING or is_credential(n, v)}
     return LaunchConfig("", kept).flags()
 

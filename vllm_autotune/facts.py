@@ -37,11 +37,11 @@ class Facts:
     """Everything known before the first launch.
 
     `fixed` are the user's own vLLM arguments, never changed, and `env` the variables of vLLM that
-    were set already. `checkpoints` maps what vLLM may
-    be given as a model (the user's, and quantized siblings) to what it is. `headroom_bytes`
-    must stay free on each device, `host_free_bytes` is what weights may be offloaded into.
-    `measured` is what earlier walks measured on devices of this kind with this vLLM, `withheld`
-    are those of the user's arguments that must not be written down.
+    were set already. `checkpoints` maps what vLLM may be given as a model (the user's, and
+    quantized siblings) to what it is. `headroom_bytes` must stay free on each device,
+    `host_free_bytes` is what weights may be offloaded into. `measured` is what earlier walks
+    measured on devices of this kind with this vLLM, `withheld` are those of the user's arguments
+    that must not be written down.
     """
 
     model: str

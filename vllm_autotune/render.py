@@ -1,9 +1,10 @@
 """A report's winner as something to deploy."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 
 from .errors import BadReport
-from .report import Report, Winner
+from .report import Report
 
 FORMATS = ("shell",)
 
@@ -18,10 +19,10 @@ def render(report: Report, form: str = "shell") -> str:
         raise BadReport(
             f"the report has no winner: {report.reason}", "there is nothing to deploy from it"
         )
-    return command_line(report.winner)
+    return command_line(report.winner.argv, report.winner.env)
 
 
-def command_line(winner: Winner) -> str:
+def command_line(argv: Sequence[str], env: Mapping[str, str]) -> str:
     """Return the line to paste into a shell."""
-    variables = [f"{name}={shlex.quote(value)}" for name, value in winner.env.items()]
-    return " ".join([*variables, shlex.join(winner.argv)])
+    variables = [f"{name}={shlex.quote(value)}" for name, value in env.items()]
+    return " ".join([*variables, shlex.join(argv)])

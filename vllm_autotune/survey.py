@@ -75,11 +75,10 @@ def survey(request: Request) -> Facts:
     """
     if Path(request.model).exists():  # what is deployed starts from any folder
         request = replace(request, model=str(Path(request.model).resolve()))
-    arguments = parse_arguments(request.fixed)
-    dummy = arguments.get("load-format") == "dummy"
+    dummy = parse_arguments(request.fixed).get("load-format") == "dummy"
     checkpoint = read_checkpoint(request.model, request.revision, weights_required=not dummy)
     engine = _engine(request)
-    given = _given(arguments, engine)
+    given = _given(arguments(request.fixed, engine))
     withheld = {name: value for name, value in given.items() if is_credential(name, value)}
     fixed = {name: value for name, value in given.items() if name not in withheld}
     if request.revision and "revision" not in fixed:
@@ -109,24 +108,31 @@ def survey(request: Request) -> Facts:
     return _frugal(facts) if engine.platform == "cpu" and free_choice else facts
 
 
-def _given(arguments: Mapping[str, Value], engine: Engine) -> dict[str, Value]:
+def arguments(fixed: Sequence[str], engine: Engine) -> dict[str, Value]:
+    """Return the user's own vLLM arguments, with the whole names of flags that were shortened.
+
+    Raises BadUsage for what is no argument.
+    """
+    return {engine.spelled_out(n): value for n, value in parse_arguments(fixed).items()}
+
+
+def _given(written: Mapping[str, Value]) -> dict[str, Value]:
     """Return the user's arguments that are part of what is tuned."""
-    if "config" in arguments:
+    if "config" in written:
         raise BadUsage(
-            f"--config {arguments['config']}: what such a file sets is not seen here",
+            f"--config {written['config']}: what such a file sets is not seen here",
             "write its lines as arguments: -- --dtype half --trust-remote-code",
         )
-    given = {engine.spelled_out(name): value for name, value in arguments.items()}
-    return {name: value for name, value in given.items() if name not in SERVING}
+    return {name: value for name, value in written.items() if name not in SERVING}
 
 
 def _possible(facts: Facts) -> None:
     """Refuse what the user's own arguments rule out, whatever is launched."""
-    base, devices = facts.base(), len(facts.devices)
+    base, count = facts.base(), len(facts.devices)
     world, most = facts.world(base), base.number("max-num-seqs")
-    if world > devices and facts.devices[0].kind == "cuda":
+    if world > count and facts.devices[0].kind == "cuda":
         raise BadUsage(
-            f"your arguments use {world} GPUs, {devices} {'is' if devices == 1 else 'are'} there",
+            f"your arguments use {world} GPUs, {count} {'is' if count == 1 else 'are'} there",
             "lower the parallel sizes after `--`, or name more GPUs",
         )
     if most is not None and most < facts.workload.concurrency:

@@ -83,6 +83,19 @@ def test_a_card_whose_memory_comes_back_is_stable(card: Bench) -> None:
     assert isinstance(card.trial(SCRIPT).outcome, Stable)
 
 
+def test_an_answer_asks_for_what_its_server_took_and_not_for_its_share_alone(
+    card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cards.folder.exists()
+    for name, value in environment({**SCRIPT, "beyond_gib": 1.5}).items():
+        monkeypatch.setenv(name, value)
+    winner = tuned(card.facts, card.folder, Listener()).winner
+    assert winner
+    assert winner.valid_for.needed_bytes - winner.memory.reserved == pytest.approx(
+        1.5 * 2**30, abs=2**30 // 2
+    )
+
+
 def test_memory_that_does_not_come_back_is_the_surroundings_fault(
     card: Bench, cards: Cards
 ) -> None:

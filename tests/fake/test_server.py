@@ -41,7 +41,6 @@ def wait_for(text: str, running: Server, seconds: float = LATEST) -> str:
     return read
 
 
-# `make faults` asks for 200.
 LIVES = 200
 READY = "Application startup complete."
 
@@ -136,6 +135,18 @@ def test_our_own_keys_and_ports_stay_with_us(
     assert "VLLM_PORT" not in shown
     assert "VLLM_NO_USAGE_STATS" in shown
     assert "TMPDIR" in shown
+
+
+def test_a_server_says_what_happens_though_its_owner_wants_to_hear_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
+    monkeypatch.setenv("VLLM_CONFIGURE_LOGGING", "0")
+    monkeypatch.setenv("VLLM_LOGGING_CONFIG_PATH", "/quiet.json")
+    show = "import os; print(sorted(i for i in os.environ.items() if 'LOGGING' in i[0]))"
+    with Server([sys.executable, "-c", show], {}, tmp_path / "log", "1-loud") as running:
+        shown = wait_for("]", running)
+    assert "[('VLLM_CONFIGURE_LOGGING', '1'), ('VLLM_LOGGING_LEVEL', 'INFO')]" in shown
 
 
 def test_a_command_that_is_not_there_is_a_refusal(tmp_path: Path) -> None:

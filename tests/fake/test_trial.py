@@ -169,6 +169,13 @@ def test_an_out_of_memory_line_is_believed_though_all_answers_were_right(bench: 
     assert outcome.phase == "serving"
 
 
+def test_more_context_than_was_asked_for_is_proven_whole(bench: Bench) -> None:
+    trial = bench.trial({"mode": "longer_model_len"})
+    assert isinstance(trial.outcome, Stable), trial.outcome
+    full = trial.outcome.certificate.checks[1]
+    assert (full.name, full.prompt_tokens + full.output_tokens) == ("full context", 2 * CONTEXT)
+
+
 def test_half_the_context_is_not_what_was_asked_for(bench: Bench) -> None:
     outcome = bench.trial({"mode": "wrong_model_len"}).outcome
     assert isinstance(outcome, Degraded), outcome

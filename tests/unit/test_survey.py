@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.memory_model import default_ladder, install
+from tests.unit.memory_model import FLAGS, default_ladder, install
+from vllm_autotune.deploy import serving_words
 from vllm_autotune.errors import BadUsage
 from vllm_autotune.store import cache_key
 from vllm_autotune.survey import HOST_HEADROOM_BYTES, Request, describe, survey
@@ -12,7 +13,7 @@ from vllm_autotune.survey import HOST_HEADROOM_BYTES, Request, describe, survey
 
 @pytest.fixture(autouse=True)
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    install(tmp_path / "site", version="0.32.0+cpu")
+    install(tmp_path / "site", (*FLAGS, "host", "api-key"), version="0.32.0+cpu")
     monkeypatch.syspath_prepend(tmp_path / "site")
     return tmp_path / "site"
 
@@ -60,6 +61,13 @@ def test_a_shortened_flag_is_the_users_all_the_same(tiny_model: Path) -> None:
         "max-num-seqs": "4",
         "max-num": "7",  # vLLM will say that it is ambiguous
     }
+
+
+def test_what_is_left_to_serving_may_be_shortened_too(tiny_model: Path) -> None:
+    words = ("--hos", "0.0.0.0", "--api-k", "secret", "--seed", "3")
+    facts = survey(request_for(tiny_model, fixed=words))
+    assert facts.fixed == {"seed": "3"}
+    assert serving_words(words, facts.engine) == ["--api-key", "secret", "--host", "0.0.0.0"]
 
 
 def test_what_vllm_reads_from_the_environment_is_part_of_the_answer(

@@ -170,10 +170,10 @@ class Examiner:
 
     async def healthy(self) -> bool:
         """Tell whether /health answers 200; a busy host gets a second and a third chance."""
-        for pause in (1, 2, 0):
+        for pause in (0, 1, 2):
+            await asyncio.sleep(pause)
             if await asyncio.to_thread(is_healthy, self.target.url, self.target.headers):
                 return True
-            await asyncio.sleep(pause)
         return False
 
     async def vital_signs(self) -> FailedOutcome | None:

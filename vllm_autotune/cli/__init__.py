@@ -9,7 +9,8 @@ import click
 from ..errors import CannotWrite, Refusal
 from ..interruption import Interrupted
 from ..output import say
-from .commands import cli
+from . import reports, tuning  # noqa: F401  which add their commands
+from .group import cli
 
 __all__ = ["cli", "main"]
 

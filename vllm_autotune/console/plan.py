@@ -1,7 +1,6 @@
 """A plan, bar by bar: solid up to the low end, dotted up to the high end, a mark at the budget."""
 
 import math
-import shlex
 from collections.abc import Iterator
 
 from rich.table import Table
@@ -10,6 +9,7 @@ from rich.text import Text
 from ..memory import Interval, format_bytes
 from ..memory.units import GIB
 from ..plan import Fits, Plan, Proposal
+from ..render import command_line
 from .tables import stdout
 from .wording import clean
 
@@ -51,10 +51,9 @@ def print_plan(plan: Plan, headline: str) -> None:
     console.print(rows)
     if plan.first:
         proposal = plan.first.proposal
-        variables = [f"{name}={shlex.quote(value)}" for name, value in proposal.env.items()]
-        command = shlex.join(["vllm", "serve", proposal.model, *proposal.flags])
+        command = command_line(["vllm", "serve", proposal.model, *proposal.flags], proposal.env)
         console.print()
-        console.print(Text(clean(" ".join([*variables, command]))), soft_wrap=True)
+        console.print(Text(clean(command)), soft_wrap=True)
 
 
 def bar(proposal: Proposal, scale: float, width: int, *, ascii_only: bool = False) -> Text:

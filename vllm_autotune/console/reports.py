@@ -44,7 +44,7 @@ def print_report(report: Report, path: str | None) -> None:
         console.print(f"report    {escape(path)}")
     if report.winner:
         console.print("\nstart it with:")
-        console.print(Text(command_line(report.winner)))
+        console.print(Text(command_line(report.winner.argv, report.winner.env)))
 
 
 def print_reports(reports: Iterable[Report]) -> None:
@@ -119,8 +119,8 @@ def _proof(certificate: Certificate) -> str:
     proof = f"{requests} requests, {tokens:,} tokens in {certificate.seconds:.0f} s"
     if certificate.kv_usage_peak is not None:
         proof += f", KV cache {certificate.kv_usage_peak:.0%} full at most"
-    if certificate.preemptions:
-        proof += f", {certificate.preemptions} preemption{'s'[: certificate.preemptions != 1]}"
+    if count := certificate.preemptions:
+        proof += ", 1 preemption" if count == 1 else f", {count} preemptions"
     return proof
 
 

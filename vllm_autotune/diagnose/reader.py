@@ -236,10 +236,13 @@ class LogReader:
         ).outcome(exit_code=exit_code)
 
     def _crashed(self, exit_code: int | None) -> Crashed:
-        words = lines.body((self._unknown or [self.last_line])[0]).strip()
-        reason = words if self._unknown else f"it did not say why; its last line: {words}"
-        reason = reason if words else "it did not say why"
-        evidence = (*self._unknown, self._last_word) if self._unknown else (self.last_line,)
+        if self._unknown:
+            reason = lines.body(self._unknown[0]).strip()
+            evidence = (*self._unknown, self._last_word)
+        else:
+            words = lines.body(self.last_line).strip()
+            reason = "it did not say why" + (f"; its last line: {words}" if words else "")
+            evidence = (self.last_line,)
         return Crashed(
             cause="unknown",
             phase=self.phase,

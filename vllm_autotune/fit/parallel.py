@@ -12,11 +12,11 @@ def fit_tensor_parallel(now: Situation, config: LaunchConfig) -> LaunchConfig | 
     checkpoint = now.facts.checkpoints[config.model]
     heads, kv_heads = checkpoint.heads, max(1, checkpoint.kv_heads)
     most = len(now.facts.devices) // now.facts.world(config)
+    if most < 2:
+        return "your arguments use every GPU already"
     sizes = [
         n for n in range(2, most + 1) if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)
     ]
-    if most < 2:
-        return "your arguments use every GPU already"
     if not sizes:
         return f"no number of GPUs up to {most} divides {heads} heads"
     return _first_that_fits(now, config, "tensor-parallel-size", sizes)

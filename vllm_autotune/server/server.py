@@ -23,9 +23,8 @@ from .processes import MARKER, end_all, living
 from .shared_memory import all_segments, remove_segments, segments_of
 
 # The caller's key would lock our own probe out; the plan cache would replay other trials' memory;
-# without its log a server's end has no reason.
-# setproctitle in vLLM's engine and workers wipes their environment, and the marker with it,
-# unless SPT_NOENV is set.
+# without its log a server's end has no reason. setproctitle in vLLM's engine and workers wipes
+# their environment, and the marker with it, unless SPT_NOENV is set.
 HYGIENE = {
     "NO_COLOR": "1",
     "SPT_NOENV": "1",

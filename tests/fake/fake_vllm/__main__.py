@@ -36,6 +36,7 @@ Modes while serving:
     preemption_storm     every request adds 50 preemptions
     stranger             somebody else's server answers on the port
     wrong_model_len      /v1/models promises half the context
+    longer_model_len     it serves twice the context it was asked for
     dies_when_listed     SIGKILL at the first question for its models
     metrics_renamed      `rename` maps old names to new ones
     metrics_missing      404 for /metrics

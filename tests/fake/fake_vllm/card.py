@@ -109,6 +109,8 @@ class Card:
                 )
             return min(context, self.longest)
         length = number(asked) if asked else context
+        if self.script.is_on("longer_model_len"):
+            length *= 2
         if self.kv <= 0:
             raise Raised(
                 "ValueError: No available memory for the cache blocks. Try increasing "

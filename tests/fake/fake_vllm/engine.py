@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import NoReturn
 
 from .card import Card, Raised, out_of_memory
@@ -74,6 +75,9 @@ class Engine:
             f"{card.kv_tokens / self.max_model_len:.2f}x",
         )
         self.capture()
+        if script.beyond_gib is not None:
+            held = Path(os.environ["FAKE_NVML"], f"0-{os.getpid()}")
+            held.write_text(str(card.requested + int(script.beyond_gib * GIB)))
         die(card, "warmup")
         took = "init engine (profile, create kv cache, warmup model) took 2.21 s"
         compiled = "" if card.eager or script.device == "cpu" else " (compilation: 17.04 s)"

@@ -34,6 +34,7 @@ class Script:
     activation_gib: float = 0.1
     graph_gib: float = 0.1
     hidden_gib: float = 0.0  # taken by the graphs, though vLLM did not foresee it
+    beyond_gib: float | None = None  # taken beside its share; NVML's stand-in counts both then
     kv_bytes_per_token: int = 32768
     vocab_size: int = 152064
     # The flags this version lacks, and those that it takes and ignores.

@@ -1,0 +1,145 @@
+"""The commands that tune, or would."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import BadUsage
+from ..output import say
+from .given import options_of, request_of, tuned
+from .group import cli
+from .options import (
+    SETTINGS,
+    cache_option,
+    card_options,
+    json_option,
+    request_options,
+    tuning_options,
+)
+
+if TYPE_CHECKING:
+    from ..report import Report
+    from ..survey import Request
+
+FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
+
+
+@cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
+@request_options
+@card_options
+@tuning_options
+@click.option("--dry-run", is_flag=True, help="Launch nothing; the same as `autotune plan`.")
+@json_option
+def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
+    """Find (or recall) the first stable configuration."""
+    from ..report import to_json  # noqa: PLC0415
+
+    options = options_of(what)
+    if dry_run:
+        _plan(request_of(what), as_json, options.cache)
+        return
+    if what["device"] is not None or what["capability"] is not None:
+        raise BadUsage(
+            "--device and --capability describe a GPU that is not here: nothing can start on it",
+            "plan for it with autotune plan, or rehearse its size on this one: --memory-limit",
+        )
+    report, path, _, code = tuned(request_of(what), options)
+    if as_json:
+        say(to_json(report))
+    else:
+        _print(report, path)
+    sys.exit(code)
+
+
+@cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
+@request_options
+@tuning_options
+def serve(**what: Any) -> None:
+    """Recall or tune, then run the winning server in the foreground.
+
+    vLLM's --host, --port, --api-key and the like, given after --, are for this server alone.
+    """
+    from ..deploy import become_server, serving_words  # noqa: PLC0415
+
+    options = options_of(what)
+    request = request_of(what)
+    report, path, facts, code = tuned(request, options)
+    if report.winner is None:
+        _print(report, path)
+        sys.exit(code)
+    become_server(report.winner, facts, serving_words(request.fixed, facts.engine))
+
+
+@cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
+@request_options
+@card_options
+@cache_option
+@json_option
+def plan(as_json: bool, cache_dir: Path | None, **what: Any) -> None:
+    """Show the ladder, the estimates, what is skipped and why; launch nothing.
+
+    With --device the GPU need not be here, and vLLM need not be installed. Exit code 0: there
+    is something worth a launch, 1: nothing can fit.
+    """
+    _plan(request_of(what), as_json, cache_dir)
+
+
+@cli.group()
+def cache() -> None:
+    """List, look up and clear the answers kept."""
+
+
+@cache.command("list", context_settings=SETTINGS)
+@cache_option
+def cache_list(cache_dir: Path | None) -> None:
+    """Print the key of every answer."""
+    for key in _cache(cache_dir).keys():  # noqa: SIM118  no mapping
+        say(key)
+
+
+@cache.command("key", context_settings=SETTINGS)
+@request_options
+def cache_key(**what: Any) -> None:
+    """Print the key under which `autotune tune` with these options keeps its answer."""
+    from ..store import cache_key  # noqa: PLC0415
+    from ..survey import survey  # noqa: PLC0415
+
+    say(cache_key(survey(request_of(what))))
+
+
+@cache.command("clear", context_settings=SETTINGS)
+@cache_option
+def cache_clear(cache_dir: Path | None) -> None:
+    """Forget every answer."""
+    count = _cache(cache_dir).clear()
+    say(f"{count} {'answer' if count == 1 else 'answers'} forgotten")
+
+
+def _print(report: "Report", path: Path | None) -> None:
+    from ..console import print_report  # noqa: PLC0415
+
+    print_report(report, str(path) if path else None)
+
+
+def _cache(folder: Path | None) -> Any:
+    from ..store import Cache, default_cache  # noqa: PLC0415
+
+    return Cache(folder or default_cache())
+
+
+def _plan(request: "Request", as_json: bool, cache_dir: Path | None) -> None:
+    from ..plan import make_plan, to_json  # noqa: PLC0415
+    from ..survey import describe, survey  # noqa: PLC0415
+
+    facts = _cache(cache_dir).pooled(survey(request), lambda note: click.echo(note, err=True))
+    plan = make_plan(facts)
+    if as_json:
+        say(to_json(plan))
+    else:
+        from ..console.plan import print_plan  # noqa: PLC0415
+
+        print_plan(plan, describe(facts))
+    if plan.first is None:
+        sys.exit(1)
