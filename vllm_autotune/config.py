@@ -173,7 +173,8 @@ class Probe:
     """How hard a server is tried before it is called stable.
 
     `soak_minutes` is how long a soak repeats the mixed load. `file` holds requests of the user's
-    own, `digest` says which. `logprobs` and `image` ask for what is needed only by some.
+    own, `digest` says which. `logprobs`, `image`, `schema` (an answer by a JSON Schema) and `tool`
+    (a call of one) ask for what is needed only by some.
     """
 
     effort: Literal["quick", "standard", "soak"] = "standard"
@@ -182,6 +183,8 @@ class Probe:
     digest: str | None = None
     logprobs: bool = False
     image: bool = False
+    schema: bool = False
+    tool: bool = False
 
 
 STANDARD = Probe()

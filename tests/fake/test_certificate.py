@@ -263,27 +263,36 @@ def test_memory_that_falls_at_every_request_is_not_called_stable(bench: Bench) -
     assert "MiB, each one more" in outcome.reason
 
 
+SPECIAL = Probe(effort="quick", logprobs=True, image=True, schema=True, tool=True)
+
+
 def test_what_only_some_need_is_asked_where_it_is_wanted(bench: Bench) -> None:
-    wanted = Workload(probe=Probe(effort="quick", logprobs=True, image=True))
     with bench.serving() as target:
-        result = certify(target, wanted, patience=PATIENCE)
+        result = certify(target, Workload(probe=SPECIAL), patience=PATIENCE)
     assert isinstance(result, Certificate), result
     checks = {check.name: check for check in result.checks}
     assert checks["log probabilities of a full prompt"].prompt_tokens == CONTEXT - 1
-    assert checks["image"].requests == 1
+    for name in ("image", "answer by a schema", "tool call"):
+        assert checks[name].requests == 1
 
 
 @pytest.mark.parametrize(
-    ("mode", "cause"), [("no_logprobs", "no_logprobs"), ("text_only", "request_refused")]
+    ("mode", "cause", "words"),
+    [
+        ("no_logprobs", "wrong_answer", "2047 prompt tokens got 0 log probabilities"),
+        ("text_only", "request_refused", "`image` got HTTP 400"),
+        ("ignores_schema", "wrong_answer", "does not keep to its JSON Schema"),
+        ("calls_no_tool", "wrong_answer", "no call of the tool"),
+    ],
 )
 def test_what_is_wanted_and_not_served_is_not_called_stable(
-    bench: Bench, mode: str, cause: str
+    bench: Bench, mode: str, cause: str, words: str
 ) -> None:
-    wanted = Workload(probe=Probe(effort="quick", logprobs=True, image=True))
     with bench.serving(mode=mode) as target:
-        result = certify(target, wanted, patience=PATIENCE)
+        result = certify(target, Workload(probe=SPECIAL), patience=PATIENCE)
     assert isinstance(result, Degraded), result
     assert result.cause == cause
+    assert words in result.reason
 
 
 @pytest.mark.slow

@@ -48,6 +48,8 @@ CHANGES: dict[str, Callable[[Facts], Facts]] = {
     "a longer soak": lambda f: probe(f, effort="soak", soak_minutes=20),
     "the user's requests": lambda f: probe(f, file="own.jsonl", digest="1"),
     "an image": lambda f: probe(f, image=True),
+    "a schema": lambda f: probe(f, schema=True),
+    "a tool": lambda f: probe(f, tool=True),
     "a fixed argument": lambda f: replace(f, fixed={"dtype": "half"}),
     "the ladder": lambda f: replace(f, ladder=replace(f.ladder, text="other")),
     "a skipped rung": lambda f: replace(f, ladder=f.ladder.without(["fp8-weights"])),

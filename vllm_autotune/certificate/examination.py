@@ -20,6 +20,8 @@ SURE = 3
 # A soak looks at memory and the KV cache so many times.
 ROUNDS = 16
 QUESTION = "Say something."
+# Tokens that any call of a small tool fits into.
+ENOUGH = 128
 
 
 @dataclass
@@ -50,6 +52,10 @@ class Examination(Examiner):
         yield "streamed chat", self.streamed_chat
         if probe.image:
             yield "image", self.image
+        if probe.schema:
+            yield "answer by a schema", self.by_schema
+        if probe.tool:
+            yield "tool call", self.tool_call
         if probe.file:
             yield "your requests", self.own_requests
         if probe.effort == "soak":
@@ -122,7 +128,13 @@ class Examination(Examiner):
     async def logprobs(self, name: str) -> Check | FailedOutcome:
         """Ask for the log probability of every token of a prompt: a classic late end."""
         prompt = self.prompt(self.loads.full().tokens - 1)
-        ask = Ask(prompt=prompt, output=1, more={"prompt_logprobs": 1}, stream=False)
+        ask = Ask(
+            prompt=prompt,
+            output=1,
+            more={"prompt_logprobs": 1},
+            fault=extras.logprobs_missing(len(prompt)),
+            stream=False,
+        )
         return await self.completed(name, [ask])
 
     async def over_a_batch(self, name: str) -> Check | FailedOutcome:
@@ -183,6 +195,21 @@ class Examination(Examiner):
     async def image(self, name: str) -> Check | FailedOutcome:
         """Ask about an image."""
         return await self.asked(name, extras.picture(self.dice), stream=False)
+
+    async def by_schema(self, name: str) -> Check | FailedOutcome:
+        """Have an answer kept to a JSON Schema."""
+        return await self.special(name, extras.BY_SCHEMA)
+
+    async def tool_call(self, name: str) -> Check | FailedOutcome:
+        """Have a tool called."""
+        return await self.special(name, extras.TOOL_CALL)
+
+    async def special(self, name: str, special: extras.Special) -> Check | FailedOutcome:
+        """Send a request whose answer must be more than tokens."""
+        began = time.monotonic()
+        body = {**special.body, "max_tokens": min(ENOUGH, self.target.max_model_len // 4)}
+        reply = await self.endpoint.post(name, special.path, body, special.fault)
+        return self.check(name, [reply], began) if isinstance(reply, Reply) else reply
 
     async def own_requests(self, name: str) -> Check | FailedOutcome:
         """Send the user's own requests, one after the other."""

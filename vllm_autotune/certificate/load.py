@@ -1,6 +1,7 @@
 """How many requests of which length: what a server is said to bear, and what there is time for."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..config import Workload
@@ -18,9 +19,9 @@ LEAVER = 8
 FEW = 4
 # Seconds one item should take by the speed measured: what there is time for, by effort.
 SECONDS = {"quick": 1.5, "standard": 8.0, "soak": 8.0}
-# A full KV cache is what kills most, and may take so many times as long: 4 prompts of 32,768 tokens
-# on a 72B model in fp8 that reads 5,200 tokens a second (H200).
-FILLING = 4
+# A full KV cache is what kills most and may take longer: 5 prompts of 32,768 tokens on a 72B model in
+# fp8 that reads 5,200 tokens a second (H200).
+FILLING_SECONDS = {**SECONDS, "standard": 32.0, "soak": 32.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ class Loads:
         tokens = self._cache
         wanted = max(2, asked, min(MOST_LONG, tokens // longest))
         wanted = min(wanted, self.target.max_num_seqs)
-        filling = self._affordable(wanted, min(longest, tokens), times=FILLING)
+        filling = self._affordable(wanted, min(longest, tokens), FILLING_SECONDS)
         count = min(wanted, max(asked, filling))
         if count < 2 and asked < 2:
             return Load(requests=(), note=self._too_long(2 * longest))
@@ -146,9 +147,11 @@ class Loads:
     def _gentle(self) -> bool:
         return self.target.shared or self.workload.probe.effort == "quick"
 
-    def _affordable(self, wanted: int, tokens: int, times: int = 1) -> int:
+    def _affordable(
+        self, wanted: int, tokens: int, by_effort: Mapping[str, float] = SECONDS
+    ) -> int:
         """Return how many requests of so many tokens there is time for."""
-        seconds = times * SECONDS[self.workload.probe.effort]
+        seconds = by_effort[self.workload.probe.effort]
         if math.isinf(self.tokens_per_second):
             return wanted
         return min(wanted, int(seconds * self.tokens_per_second / tokens))

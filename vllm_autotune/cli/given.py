@@ -36,18 +36,17 @@ def probe_of(
     from ..certificate import fingerprint  # noqa: PLC0415
     from ..config import Probe  # noqa: PLC0415
 
-    names = ("probe", "probe_logprobs", "probe_image", "probe_file")
-    effort, logprobs, image, file = (what.pop(name) for name in names)
-    if not (effort or logprobs or image or file):
+    effort, file = what.pop("probe"), what.pop("probe_file")
+    wanted = {name: what.pop(f"probe_{name}") for name in ("logprobs", "image", "schema", "tool")}
+    if not (effort or file or any(wanted.values())):
         return None
     kind, minutes = effort or usual
     return Probe(
         effort=kind,
         soak_minutes=minutes,
-        logprobs=logprobs,
-        image=image,
         file=str(file.resolve()) if file else None,
         digest=fingerprint(str(file)) if file else None,
+        **wanted,
     )
 
 

@@ -34,12 +34,14 @@ POOLING = ("/v1/embeddings", "/classify", "/pooling")
 class Ask:
     """A request for exactly `output` tokens after a prompt of token ids.
 
-    `more` are further fields of its body. It leaves after `leave_after` pieces of the stream.
+    `more` are further fields of its body, `fault` says what is wrong with an answer's choice. It
+    leaves after `leave_after` pieces of the stream.
     """
 
     prompt: Sequence[int]
     output: int
     more: Mapping[str, Any] = field(default_factory=dict)
+    fault: Callable[[Mapping[str, Any]], str | None] = lambda _: None
     stream: bool = True
     leave_after: int | None = None
 
@@ -123,9 +125,17 @@ class Endpoint:
                 return f"a chat may not fit into {self.target.max_model_len} tokens"
         return reply
 
-    async def post(self, item: str, path: str, body: Mapping[str, Any]) -> Reply | FailedOutcome:
-        """Send a request of the user's own; any right answer will do."""
-        expected = Expected(item=item, prompt_tokens=None, output_tokens=None, speaks=False)
+    async def post(
+        self,
+        item: str,
+        path: str,
+        body: Mapping[str, Any],
+        fault: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
+    ) -> Reply | FailedOutcome:
+        """Send a request as it is; any answer will do that `fault` finds nothing wrong with."""
+        expected = Expected(
+            item=item, prompt_tokens=None, output_tokens=None, speaks=False, fault=fault
+        )
         work = self._request(path, body, expected, stream=bool(body.get("stream")))
         longest = self.target.max_model_len
         return await self._waited(item, work, longest, longest)
@@ -181,7 +191,7 @@ class Endpoint:
             prompt_tokens=len(ask.prompt),
             output_tokens=ask.output,
             speaks=self.target.speaks,
-            prompt_logprobs="prompt_logprobs" in ask.more,
+            fault=ask.fault,
         )
         try:
             return await self._request(

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,7 +41,7 @@ class Answer:
     usage: dict[str, Any] = field(default_factory=dict)
     text: str = ""
     finish_reason: str | None = None
-    prompt_logprobs: int = 0
+    choice: Mapping[str, Any] = field(default_factory=dict)
     done: bool = False
     error: str | None = None
     malformed: str | None = None
@@ -74,18 +74,21 @@ class Answer:
             choice = choices[0]
             self.text = self.text or _text(choice)
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
-            self.prompt_logprobs = len(choice.get("prompt_logprobs") or ())
+            self.choice = choice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What a right answer to a request has: None stands for whatever there is."""
+    """What a right answer to a request has: None stands for whatever there is.
+
+    `fault` says what is wrong with its first choice; of a stream it sees the last piece.
+    """
 
     item: str
     prompt_tokens: int | None
     output_tokens: int | None
     speaks: bool = True
-    prompt_logprobs: bool = False
+    fault: Callable[[Mapping[str, Any]], str | None] = lambda _: None
 
     def verdict(self, answer: Answer) -> Reply | FailedOutcome:
         """Return the answer as a reply, or what is wrong with it."""
@@ -103,12 +106,9 @@ class Expected:
         if self.speaks and not answer.text and written >= TELLING_TOKENS:
             reason = f"`{self.item}`: {written} tokens came back without any text"
             return degraded("empty_text", reason)
-        if self.prompt_logprobs and answer.prompt_logprobs != self.prompt_tokens:
-            reason = (
-                f"`{self.item}`: {self.prompt_tokens} prompt tokens got "
-                f"{answer.prompt_logprobs} log probabilities"
-            )
-            return degraded("no_logprobs", reason)
+        if fault := self.fault(answer.choice):
+            evidence = json.dumps(answer.choice)[:300]
+            return degraded("wrong_answer", f"`{self.item}`: {fault}", (evidence,))
         if self.output_tokens is not None and answer.finish_reason != "length":
             reason = f"`{self.item}`: it ended for `{answer.finish_reason}`, not for its length"
             return degraded("wrong_finish", reason)

@@ -54,6 +54,8 @@ Modes while serving:
     empty_vector         its vectors hold nothing but zeros
     text_only            400 for an image
     no_logprobs          no log probabilities for the prompt
+    ignores_schema       its answers keep to no JSON Schema
+    calls_no_tool        it talks where it must call a tool
 
 Modes of the process:
 

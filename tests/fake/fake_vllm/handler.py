@@ -165,6 +165,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         text = "" if script.is_on("empty_text") else "".join(texts)
         choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": self.ending}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        if "response_format" in body and not script.is_on("ignores_schema"):
+            choice |= {"text": '"red"', "finish_reason": "stop"}
+        if "tools" in body:
+            called = {"type": "function", "function": {"name": "paint", "arguments": "{}"}}
+            choice["finish_reason"] = "stop"
+            if not script.is_on("calls_no_tool"):
+                choice["message"] = {"role": "assistant", "tool_calls": [called]}
         if body.get("prompt_logprobs") and not script.is_on("no_logprobs"):
             choice["prompt_logprobs"] = [
                 None,
