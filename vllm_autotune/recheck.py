@@ -42,7 +42,7 @@ def recheck(
     workload = replace(report.workload, probe=probe or report.workload.probe)
     if workload.probe.file:
         read_requests(workload.probe.file)  # it may be gone since
-    facts = replace(_survey(report, where), workload=workload)
+    facts = replace(_survey(report, workload.probe, where), workload=workload)
     candidate = _candidate(report, facts)
     with locked(facts.devices, facts.model):
         for leftover in leftovers():
@@ -65,12 +65,14 @@ def _refuse_code(report: Report) -> None:
         raise BadReport(reason, "if it is your own report, say so with --own")
 
 
-def _survey(report: Report, where: Mapping[str, Any]) -> Facts:
+def _survey(report: Report, probe: Probe, where: Mapping[str, Any]) -> Facts:
     request = Request(
         model=report.model.path,
         revision=report.model.revision,
         ladder=read_ladder(find_ladder("default")),
+        probe=probe,
         memory_limit=report.devices[0].limit_bytes,
+        headroom=report.winner.valid_for.headroom_bytes if report.winner else None,
         fixed=LaunchConfig("", report.fixed).flags(),
     )
     return survey(replace(request, **where))

@@ -108,13 +108,14 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidFor:
-    """Where the answer holds: the devices, and the free bytes each must have."""
+    """Where the answer holds: the devices, the free bytes each must have and must keep."""
 
     device: str
     count: int
     memory_bytes: int
     needed_bytes: int
     budget_bytes: int
+    headroom_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +166,22 @@ class Report:
     elapsed_seconds: float
     cache: CacheUse
     created_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """What is printed in a report's place where nothing was begun."""
+
+    schema_version: int = SCHEMA_VERSION
+    status: Literal["refused"] = "refused"
+    reason: str
+    hint: str
+    winner: None = None
+    trials: tuple[()] = ()
+
+    def to_json(self) -> str:
+        """Return the document, indented."""
+        return TypeAdapter(Refused).dump_json(self, indent=2).decode()
 
 
 @cache
@@ -247,5 +264,6 @@ def read_report(path: Path) -> Report:
 
 
 def schema() -> dict[str, Any]:
-    """Return the report's JSON Schema."""
-    return _adapter().json_schema(mode="serialization")
+    """Return the JSON Schema of a report, and of what stands in its place."""
+    documents: TypeAdapter[Any] = TypeAdapter(Report | Refused)
+    return documents.json_schema(mode="serialization")

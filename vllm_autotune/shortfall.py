@@ -5,6 +5,8 @@ from .facts import Facts
 from .outcome import Certificate, OutOfMemory, Readings
 from .settle import servable
 
+TOO_LITTLE_HEADROOM = "too_little_headroom"
+
 
 def too_small(facts: Facts, config: LaunchConfig, readings: Readings) -> OutOfMemory | None:
     """Return what the KV cache lacks of what is wanted, as soon as vLLM has said its size.
@@ -42,7 +44,7 @@ def too_little_headroom(facts: Facts, certificate: Certificate) -> OutOfMemory |
     if least is None or least >= wanted:
         return None
     return OutOfMemory(
-        cause="too_little_headroom",
+        cause=TOO_LITTLE_HEADROOM,
         phase="serving",
         reason=f"only {least / 2**20:.0f} MiB stayed free under load, "
         f"{wanted / 2**20:.0f} MiB are to stay free",

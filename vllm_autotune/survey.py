@@ -141,6 +141,21 @@ def _possible(facts: Facts) -> None:
             "of your --max-num-seqs",
             "leave one of them away",
         )
+    if facts.workload.probe.tool and not _calls_tools(facts):
+        raise BadUsage(
+            "--probe-tool: vLLM must be told how the model writes the call of a tool",
+            "add it: -- --enable-auto-tool-choice --tool-call-parser hermes",
+        )
+
+
+def _calls_tools(facts: Facts) -> bool:
+    """Tell whether vLLM knows how tool calls are written: told, or by two formats of its own.
+
+    Without a parser all others get HTTP 400 (renderers/online_renderer.py, 0.26 and 0.32).
+    """
+    mistral = facts.fixed.get("tokenizer-mode") == "mistral"
+    harmony = facts.checkpoint.model_type == "gpt_oss"
+    return mistral or harmony or "tool-call-parser" in facts.fixed
 
 
 def _environment() -> dict[str, str]:

@@ -28,7 +28,7 @@ from .outcome import (
     Stable,
 )
 from .pooling import pools
-from .probe import Patience, Target, is_healthy, served_length
+from .probe import Patience, Target, adapter_of, is_healthy, served_length
 from .report import Trial
 from .server import READY_GRACE, Server, free_port, oom_kills
 from .settle import settled
@@ -218,7 +218,9 @@ class _Launch:
             say=self.probing,
         )
         if isinstance(result, Certificate):
-            self.read(server)
+            code = self.read(server)
+            if code is not None:  # it ended after the last answer
+                return self.verdict(code) or _ended(code, self.reader)
             on_cpu = self.devices[0].kind == "cpu"
             lacking = None if on_cpu else too_little_headroom(self.facts, result)
             return self.reader.terminal() or lacking or Stable(certificate=result)
@@ -253,6 +255,7 @@ class _Launch:
             deployed_len=None if deployed == config else self.facts.length(deployed),
             max_num_seqs=self.facts.sequences(config),
             max_num_batched_tokens=self.facts.batch_tokens(config),
+            adapter=adapter_of(self.url, self.name) if "lora-modules" in config.args else None,
             vocab_size=checkpoint.vocab_size,
             kv_tokens=self.reader.readings.kv_tokens,
             speaks=config.text("load-format") != "dummy",

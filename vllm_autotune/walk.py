@@ -248,5 +248,6 @@ def _winner(facts: Facts, candidate: Candidate, trial: Trial, certificate: Certi
             memory_bytes=used[0].memory_bytes,
             needed_bytes=taken,
             budget_bytes=min(facts.budget(d) for d in used),
+            headroom_bytes=facts.headroom_bytes,
         ),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from vllm_autotune.certificate import certify
 from vllm_autotune.config import Probe, Value, Workload
-from vllm_autotune.outcome import Certificate, Degraded, FailedOutcome, Hung, Stable
+from vllm_autotune.outcome import Certificate, Crashed, Degraded, FailedOutcome, Hung, Stable
 from vllm_autotune.probe import Patience
 
 from .conftest import ARGS, CONTEXT, PATIENCE, SEQUENCES, Bench
@@ -86,7 +86,7 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
     ),
     "a storm of preemptions": (
         {"mode": "preemption_storm"},
-        *("degraded", "preemption_storm", f"{SENT} requests were preempted"),
+        *("degraded", "preemption_storm", "of `one by one` (4) were preempted 200 times"),
     ),
     "somebody else's server": (
         {"mode": "stranger"},
@@ -139,6 +139,10 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
     "a full-length prompt refused": (
         {"mode": "rejects_full_length"},
         *("degraded", "request_refused", "`full context` got HTTP 400"),
+    ),
+    "logits that are no numbers": (
+        {"mode": "nan_logits"},
+        *("degraded", "wrong_answer", "a token has no log probability"),
     ),
 }
 
@@ -233,6 +237,7 @@ def test_metrics_of_another_version_are_no_failure(bench: Bench, mode: str) -> N
     result = certified(bench, {"mode": mode, "rename": rename})
     assert isinstance(result, Certificate), result
     assert result.preemptions is None
+    assert (result.checks[-1].name, result.checks[-1].requests) == ("counters", 0)
 
 
 @pytest.mark.parametrize("way", MISBEHAVIOUR)
@@ -273,7 +278,19 @@ def test_what_only_some_need_is_asked_where_it_is_wanted(bench: Bench) -> None:
     checks = {check.name: check for check in result.checks}
     assert checks["log probabilities of a full prompt"].prompt_tokens == CONTEXT - 1
     for name in ("image", "answer by a schema", "tool call"):
-        assert checks[name].requests == 1
+        assert (checks[name].requests, checks[name].note) == (1, None)
+
+
+def test_an_answer_that_does_not_get_so_far_is_said_to_show_nothing(bench: Bench) -> None:
+    with bench.serving(mode="thinks keeps_logprobs") as target:
+        result = certify(
+            target, Workload(probe=replace(SPECIAL, logprobs=False)), patience=PATIENCE
+        )
+    assert isinstance(result, Certificate), result
+    checks = {check.name: check for check in result.checks}
+    assert checks["answer by a schema"].note == "it was still thinking"
+    assert checks["tool call"].note == "it was cut short before there was a call"
+    assert checks["ordinary request"].requests == 1
 
 
 @pytest.mark.parametrize(
@@ -347,9 +364,24 @@ def test_an_embedding_model_that_misbehaves_is_not_called_stable(
     assert outcome.cause == cause
 
 
-def test_adapters_and_names_of_the_users_own_are_no_hindrance(bench: Bench) -> None:
-    args: dict[str, Value] = {**ARGS, "enable-lora": True, "lora-modules": "tuned=/adapters/tuned"}
-    assert isinstance(bench.trial({}, args).outcome, Stable)
+ADAPTED: dict[str, Value] = {
+    **ARGS,
+    "enable-lora": True,
+    "lora-modules": "tuned=/adapters/tuned",
+}
+
+
+def test_an_adapter_is_asked_too(bench: Bench) -> None:
+    outcome = bench.trial({}, ADAPTED).outcome
+    assert isinstance(outcome, Stable), outcome
+    (check,) = (c for c in outcome.certificate.checks if c.name == "adapter")
+    assert check.prompt_tokens + check.output_tokens == CONTEXT
+
+
+def test_an_adapter_that_cannot_be_served_is_not_called_stable(bench: Bench) -> None:
+    outcome = bench.trial({"mode": "bad_adapter"}, ADAPTED).outcome
+    assert isinstance(outcome, Crashed), outcome
+    assert "`adapter` got HTTP 500" in outcome.reason
 
 
 def test_a_quick_probe_leaves_out_what_takes_long(bench: Bench) -> None:

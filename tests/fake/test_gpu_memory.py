@@ -12,7 +12,7 @@ from vllm_autotune.config import Workload
 from vllm_autotune.device import Device, detect, free_bytes, host_free_bytes
 from vllm_autotune.errors import NoDevice
 from vllm_autotune.facts import Candidate, Facts
-from vllm_autotune.outcome import Environment, Stable
+from vllm_autotune.outcome import Environment, OutOfMemory, Stable
 from vllm_autotune.report import Report, Trial
 from vllm_autotune.trial import Progress
 from vllm_autotune.tuner import tune
@@ -94,6 +94,25 @@ def test_an_answer_asks_for_what_its_server_took_and_not_for_its_share_alone(
     assert winner.valid_for.needed_bytes - winner.memory.reserved == pytest.approx(
         1.5 * 2**30, abs=2**30 // 2
     )
+
+
+def test_a_server_that_takes_what_is_to_stay_free_is_given_less(
+    card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM leaves 8 % of the card, and the server takes all but 100 MiB of it."""
+    assert cards.folder.exists()
+    left = H200.free_bytes - 0.92 * 140.4 * 2**30
+    beyond = left / 2**30 - 0.1
+    for name, value in environment({**SCRIPT, "beyond_gib": beyond}).items():
+        monkeypatch.setenv(name, value)
+    facts = replace(card.facts, headroom_bytes=2**28)
+    report = tuned(facts, card.folder, Listener())
+    first, second = (trial.outcome for trial in report.trials)
+    assert isinstance(first, OutOfMemory)
+    assert (first.cause, first.phase) == ("too_little_headroom", "serving")
+    assert isinstance(second, Stable)
+    assert second.certificate.least_free_bytes
+    assert second.certificate.least_free_bytes >= facts.headroom_bytes
 
 
 def test_memory_that_does_not_come_back_is_the_surroundings_fault(

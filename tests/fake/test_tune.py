@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.pace import LATEST, SOON
 from vllm_autotune.device import detect
+from vllm_autotune.probe import is_healthy
+from vllm_autotune.server import free_port
 
 from .conftest import COMMAND
 
@@ -26,6 +29,7 @@ FLAGS = """
 model max-model-len max-num-seqs max-num-batched-tokens gpu-memory-utilization kv-cache-dtype
 quantization enforce-eager tensor-parallel-size pipeline-parallel-size cpu-offload-gb dtype
 kv-cache-memory-bytes load-format revision block-size distributed-executor-backend
+host port api-key
 """
 
 # The tiny model: 5 MiB of weights, 4 KiB of KV cache per token, 32 MiB for all of its 8192.
@@ -178,6 +182,7 @@ def test_a_refused_context_is_shortened_proven_reported_and_recalled(place: Plac
     assert (names[1], names[-1]) == ("full context", "ordinary request")
     assert winner["startup_seconds"] > 0
     assert winner["valid_for"]["needed_bytes"] <= 536 * 2**20
+    assert winner["valid_for"]["headroom_bytes"] == 2**30
     assert report["fixed"] == {"enforce-eager": True}
 
     (folder,) = {path.parent for path in place.results.rglob("report.json")}
@@ -195,6 +200,29 @@ def test_a_refused_context_is_shortened_proven_reported_and_recalled(place: Plac
     assert recalled["elapsed_seconds"] < SOON
     assert recalled["winner"] == winner
     assert len(list(place.results.rglob("trial-*.log"))) == 2
+
+
+def test_the_server_of_a_winner_takes_the_place_of_autotune(place: Place) -> None:
+    port = free_port()
+    serving = ("--hos", "127.0.0.1", "--port", str(port), "--api-k", "s3cret")
+    words = place.command(*LARGE, fixed=(*EAGER, *serving))
+    words.insert(len(AUTOTUNE), "serve")
+    with subprocess.Popen(words, env=place.environment({}), text=True) as process:
+        try:
+            deadline = time.monotonic() + 4 * LATEST
+            while not is_healthy(f"http://127.0.0.1:{port}"):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            served = psutil.Process(process.pid).cmdline()
+            process.terminate()
+            process.wait(LATEST)
+        finally:
+            process.kill()
+    winner = place.report()["winner"]
+    assert served[-len(winner["argv"]) - 6 :][1:-6] == winner["argv"][1:]
+    assert served[-6:] == ["--api-key", "s3cret", "--host", "127.0.0.1", "--port", str(port)]
+    assert "s3cret" not in json.dumps(place.report())
 
 
 def test_a_winner_is_proven_again_or_found_wanting(place: Place) -> None:

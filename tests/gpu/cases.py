@@ -34,9 +34,10 @@ class Case:
     The model has the `shape` of a real one with `changes` to its config.json, and no weights
     unless `weights` names how they are stored; with `sibling`, a quantized checkpoint lies next
     to it. `rungs` are those the winner must have, `one_of` those of which it must have one,
-    `launches` the most it may take. `first` is the kind of outcome the first launch must have,
-    in one of `phases`. `skipped` maps rungs to words of the reason they are passed over for.
-    A tenant holds `tenant_gib` of the first GPU from the start, or, negative, all but that.
+    `launches` the most it may take, `env` what it is started with. `first` is the kind of outcome
+    the first launch must have, in one of `phases`. `skipped` maps rungs to words of the reason
+    they are passed over for. A tenant holds `tenant_gib` of the first GPU from the start, or,
+    negative, all but that.
     """
 
     name: str

@@ -106,7 +106,7 @@ def adopt(out: Path, machine: Path) -> None:
     kept = machine / "table.json"
     rows = {row["case"]: row for row in json.loads(kept.read_text())} if kept.exists() else {}
     for row in json.loads((out / "table.json").read_text()):
-        if row["ok"] is not None or row["case"] not in rows:  # one not run replaces nothing
+        if row["ok"] is not None:  # one that was not run says nothing
             rows[row["case"]] = row
     for path in sorted((out / "reports").glob("*/report.json")):
         target = machine / path.parent.name / "report.json"

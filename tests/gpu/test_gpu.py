@@ -25,7 +25,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Place:
     if gpus[0].memory_bytes < 79 * 2**30:
         pytest.skip(f"{gpus[0].name} is too small to rehearse these cards")
     folder = tmp_path_factory.mktemp("gpu")
-    return Place(out=folder / "out", work=folder, until=time.monotonic() + 600)
+    return Place(out=folder / "out", work=folder, until=time.monotonic() + 1200)
 
 
 @pytest.mark.gpu

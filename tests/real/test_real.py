@@ -27,8 +27,11 @@ ROOT = Path(__file__).parents[2]
 AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
 # 308 MiB of weights and 128 KiB of KV cache per token, 512 MiB for all 4096. A vLLM worker takes
 # 0.9 to 1.2 GiB with the weights, by the machine's state: 500 to 3000 tokens fit, for two at once.
-SMALL = ("--memory-limit", "1300MiB", "--min-context", "128", "--concurrency", "2", "--exact")
-OUTPUT = 16
+AT_ONCE, OUTPUT = 2, 16
+SMALL = (
+    *("--memory-limit", "1300MiB", "--min-context", "128", "--exact"),
+    *("--concurrency", str(AT_ONCE)),
+)
 LARGE = ("--memory-limit", "2500MiB", "--max-launches", "1")
 
 
@@ -98,7 +101,7 @@ def place(tmp_path: Path, model: Path, vllm_python: str) -> Place:
     return Place(tmp_path, model, vllm_python)
 
 
-def test_a_refusal_by_vllm_leads_to_a_proven_answer(place: Place) -> None:
+def test_a_refusal_leads_to_a_proven_answer(place: Place) -> None:
     """From the refusal to a winner that serves other clients too, and then from the cache."""
     done = place.run(*SMALL, "--json")
     assert done.returncode == 0, done.stderr
@@ -107,12 +110,15 @@ def test_a_refusal_by_vllm_leads_to_a_proven_answer(place: Place) -> None:
     refused, stable = report["trials"]
     outcome = refused["outcome"]
     assert (outcome["kind"], outcome["phase"]) == ("out_of_memory", "kv_cache")
-    assert any("estimated maximum model length is" in line for line in outcome["evidence"])
-    assert 128 < outcome["limit"] < 4096
     assert stable["outcome"]["kind"] == "stable"
-
     winner = report["winner"]
-    assert outcome["limit"] / 4 < winner["max_model_len"] <= outcome["limit"]
+    if outcome["limit"]:
+        assert any("estimated maximum model length is" in line for line in outcome["evidence"])
+        assert outcome["limit"] / 4 < winner["max_model_len"] <= outcome["limit"]
+    else:  # the worker is small today: it fits once, as vLLM says, and not twice
+        assert outcome["cause"] == "too_few_at_once"
+        assert 1 <= refused["readings"]["concurrency"] < AT_ONCE
+    assert 128 <= winner["max_model_len"] < 4096
     assert winner["kv_cache_tokens"] >= winner["max_model_len"]
     checks = {check["name"]: check for check in winner["certificate"]["checks"]}
     full = checks["full context"]
@@ -128,9 +134,9 @@ def test_a_refusal_by_vllm_leads_to_a_proven_answer(place: Place) -> None:
         assert served_length(url, str(place.model)) == winner["max_model_len"]
         assert asked_by_openai(url, place) == {"completion_tokens": 8, "pieces": 16}
         benched = benchmarked(url, place, winner["max_model_len"], OUTPUT)
-    assert (benched["completed"], benched["failed"]) == (1, 0), benched["errors"]
-    assert benched["total_input_tokens"] == winner["max_model_len"] - OUTPUT
-    assert benched["total_output_tokens"] == OUTPUT
+    assert (benched["completed"], benched["failed"]) == (AT_ONCE, 0), benched["errors"]
+    assert benched["total_input_tokens"] == AT_ONCE * (winner["max_model_len"] - OUTPUT)
+    assert benched["total_output_tokens"] == AT_ONCE * OUTPUT
 
     began = time.monotonic()
     again = place.run(*SMALL, "--json")
@@ -191,14 +197,14 @@ def asked_by_openai(url: str, place: Place) -> Any:
 
 
 def benchmarked(url: str, place: Place, length: int, output: int) -> Any:
-    """Return what vLLM's own benchmark got from a server, at the length that was proven."""
+    """Return what vLLM's own benchmark got, at the length and concurrency that were proven."""
     result = place.folder / "bench.json"
     words = [
         *("nice", "-n", "5", place.python, "-c", BENCH),
         *("--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions"),
         *("--model", str(place.model), "--dataset-name", "random", "--random-range-ratio", "0"),
         *("--random-input-len", str(length - output), "--random-output-len", str(output)),
-        *("--num-prompts", "1", "--max-concurrency", "1", "--ignore-eos"),
+        *("--num-prompts", str(AT_ONCE), "--max-concurrency", str(AT_ONCE), "--ignore-eos"),
         *("--ready-check-timeout-sec", "0", "--disable-tqdm"),
         *("--save-result", "--save-detailed", "--result-filename", str(result)),
     ]
@@ -220,7 +226,8 @@ def test_a_killed_engine_is_diagnosed_within_seconds(place: Place) -> None:
         process.communicate(timeout=LATEST)
     assert process.returncode in (1, 4)
     (trial,) = place.report()["trials"]
-    assert written - trial["stop_seconds"] < SOON  # the rest of the server is stopped after that
+    # 0.2 s, as a rule; the rest of the server is stopped after that.
+    assert written - trial["stop_seconds"] < SOON
     outcome = trial["outcome"]
     assert (outcome["kind"], outcome["phase"]) == ("crashed", "serving")
     assert outcome["cause"] in ("engine_died", "killed")

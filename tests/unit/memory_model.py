@@ -37,7 +37,7 @@ from vllm_autotune.outcome import (
     Stable,
 )
 from vllm_autotune.search import Step, next_step
-from vllm_autotune.shortfall import too_small
+from vllm_autotune.shortfall import too_little_headroom, too_small
 
 GIB = 2**30
 SHAPES = Path(__file__).parent / "shapes"
@@ -366,10 +366,8 @@ class Machine:
         least = free - requested - need.beyond
         if least < 0:
             return _ran_out("serving", "request", tried=256 * 2**20), readings
-        if least < facts.headroom_bytes:
-            short = int(facts.headroom_bytes - least)
-            return _ran_out("serving", "headroom", shortfall=short), readings
-        return Stable(certificate=Certificate(checks=(), seconds=1.0)), readings
+        proof = Certificate(checks=(), seconds=1.0, least_free_bytes=int(least))
+        return too_little_headroom(facts, proof) or Stable(certificate=proof), readings
 
     def walk(self, most: int = 40) -> tuple[list[Attempt], Step]:
         """Walk to the end, or give up after `most` launches."""

@@ -115,8 +115,9 @@ def test_the_cache_is_filled_by_many_or_by_as_many_as_there_is_time_for() -> Non
     roomy = target(1000, sequences=100, kv=10_000)
     fast = Loads(target=roomy, workload=Workload())
     assert [len(fast.long().requests), fast.long().tokens] == [8, 8000]
+    assert fast.long().note == "8 at once instead of 10"
     slow = Loads(target=roomy, workload=Workload(), tokens_per_second=100)
-    assert slow.long().note == "3 at once instead of 8"
+    assert slow.long().note == "3 at once instead of 10"
     slower = Loads(target=roomy, workload=Workload(), tokens_per_second=50)
     assert slower.long().note == "it would take about 40 s"
     assert slower.full().tokens == 1000

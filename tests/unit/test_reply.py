@@ -66,6 +66,8 @@ def test_no_stream_raises(lines: list[str]) -> None:
     st.sampled_from(["choices", "usage", "text", "data", "embedding", "error"]), c)))  # fmt: skip
 def test_no_document_raises(document: object) -> None:
     verdict(document)
+    entry = {"usage": {"prompt_tokens": 5}, "data": [{"embedding": document}]}
+    assert isinstance(embedded("i", 5, 0.0, 1.0, json.dumps(entry)), Reply | Degraded)
     assert not isinstance(embedded("i", 5, 0.0, 1.0, json.dumps(document)), Reply)
 
 
@@ -79,10 +81,10 @@ def test_what_a_reasoning_parser_put_aside_is_a_text_too() -> None:
 def test_a_vector_is_a_reply(value: str) -> None:
     text = json.dumps({"usage": {"prompt_tokens": 5}, "data": [{value: [0.0, 0.5]}]})
     assert isinstance(embedded("i", 5, 0.0, 1.0, text), Reply)
-    zeros = text.replace("0.5", "0.0")
-    found = embedded("i", 5, 0.0, 1.0, zeros)
-    assert isinstance(found, Degraded)
-    assert found.cause == "empty_vector"
+    for broken in ("0.0", "null"):  # what is no number comes as null
+        found = embedded("i", 5, 0.0, 1.0, text.replace("0.5", broken))
+        assert isinstance(found, Degraded)
+        assert found.cause == "empty_vector"
 
 
 def test_the_size_of_the_cache_is_read_from_the_metrics_of_each_version() -> None:

@@ -38,6 +38,7 @@ from vllm_autotune.report import (
     CacheUse,
     Memory,
     Model,
+    Refused,
     Report,
     Status,
     Trial,
@@ -201,7 +202,17 @@ def test_what_is_unbounded_is_null_and_can_be_read_again(is_valid: Callable[[str
 
 def test_the_schema_is_a_json_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
-    assert schema()["properties"]["status"]["enum"] == list(EXIT_CODES)
+    assert schema()["$defs"]["Report"]["properties"]["status"]["enum"] == list(EXIT_CODES)
+
+
+def test_what_is_printed_in_a_reports_place_has_a_schema_too(
+    is_valid: Callable[[str], None],
+) -> None:
+    text = Refused(reason="no GPU", hint="get one").to_json()
+    is_valid(text)
+    assert json.loads(text)["trials"] == []
+    with pytest.raises(ValueError, match="it is broken at"):
+        from_json(text)
 
 
 def test_the_schema_refuses_what_is_no_report(is_valid: Callable[[str], None]) -> None:

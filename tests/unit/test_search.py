@@ -10,7 +10,8 @@ from tests.unit.memory_model import GIB, cards, default_ladder, engine, gather, 
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.config import Probe, Value, Workload
 from vllm_autotune.device import Device
-from vllm_autotune.facts import Attempt, Facts
+from vllm_autotune.facts import Attempt, Facts, expect
+from vllm_autotune.memory import Calibration
 from vllm_autotune.outcome import (
     Certificate,
     Crashed,
@@ -25,6 +26,7 @@ from vllm_autotune.outcome import (
 )
 from vllm_autotune.search import next_step, plan
 from vllm_autotune.settle import settled
+from vllm_autotune.shortfall import too_little_headroom
 
 SHAPES = Path(__file__).parent / "shapes"
 SMALL = cards("NVIDIA GeForce RTX 4090", 23.5, (8, 9), 1)
@@ -200,12 +202,17 @@ def test_the_length_that_vllm_prints_is_the_length_that_is_asked_for(small: Fact
 
 def test_a_headroom_that_was_too_small_is_made_up_for_exactly(small: Facts) -> None:
     history: list[Attempt] = []
-    attempt(small, history, ran_out("serving", short=GIB // 4))
+    least = small.headroom_bytes - GIB // 8
+    lacking = too_little_headroom(
+        small, Certificate(checks=(), seconds=1.0, least_free_bytes=least)
+    )
+    assert lacking
+    attempt(small, history, lacking)
     before = history[0].candidate.predicted.reserved_bytes
     candidate = next_step(small, history).candidate
     assert candidate
     lowered = before - candidate.predicted.reserved_bytes
-    assert GIB // 4 < lowered < GIB // 4 + 64 * 2**20
+    assert GIB // 8 < lowered < GIB // 8 + 64 * 2**20
     assert "fewer-sequences" not in rungs(small, history)
 
 
@@ -216,7 +223,9 @@ def test_what_runs_out_again_is_left_more_each_time_and_then_less_is_served(larg
         attempt(large, history, ran_out("serving", short=GIB // 16))
     reserved = [a.candidate.predicted.reserved_bytes for a in history]
     lowered = [before - after for before, after in pairwise(reserved)]
-    assert [round(bytes_ / GIB, 1) for bytes_ in lowered] == [0.1, 0.5, 1.5, 4.5]
+    headroom = large.headroom_bytes  # what ran out was all of it, and more
+    beyond = [round((bytes_ - headroom) / GIB, 1) for bytes_ in lowered]
+    assert beyond == [0.1, 0.5, 1.5, 4.5]
     assert rungs(large, history) == ["utilization", "fewer-sequences"]
     candidate = next_step(large, history).candidate
     assert candidate
@@ -232,8 +241,18 @@ def test_prompt_logprobs_that_are_wanted_leave_room_for_themselves(large: Facts)
     left = LARGE[0].free_bytes - candidate.predicted.reserved_bytes
     assert 10 * GIB < left < 12 * GIB
     assert next_step(old, []).candidate != candidate
-    newer = replace(large, workload=wanted.workload)  # V2 computes 1024 tokens at once
-    assert flags(newer, []) == flags(large, [])
+
+
+def test_model_runner_v2_takes_the_logits_of_1024_tokens_at_once(large: Facts) -> None:
+    """What the logits of a step take is little beside what its activations leave."""
+    wanted = replace(large, workload=Workload(probe=Probe(logprobs=True)))
+    assert flags(wanted, []) == flags(large, [])
+    small = {"max_num_batched_tokens": "2048", "gpu_memory_utilization": "0.9"}
+    without, with_them = (fixed(facts, **small) for facts in (large, wanted))
+    more = [
+        expect(facts, Calibration(), facts.base()).beyond_share for facts in (with_them, without)
+    ]
+    assert more[0] - more[1] < 0.3 * GIB
 
 
 def test_a_utilization_that_is_fixed_is_answered_by_smaller_steps(small: Facts) -> None:

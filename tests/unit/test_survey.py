@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.memory_model import FLAGS, default_ladder, install
+from vllm_autotune.config import Probe
 from vllm_autotune.deploy import serving_words
 from vllm_autotune.errors import BadUsage
 from vllm_autotune.store import cache_key
@@ -68,6 +69,14 @@ def test_what_is_left_to_serving_may_be_shortened_too(tiny_model: Path) -> None:
     facts = survey(request_for(tiny_model, fixed=words))
     assert facts.fixed == {"seed": "3"}
     assert serving_words(words, facts.engine) == ["--api-key", "secret", "--host", "0.0.0.0"]
+
+
+def test_a_tool_cannot_be_asked_for_in_a_format_that_nobody_named(tiny_model: Path) -> None:
+    probe = Probe(tool=True)
+    with pytest.raises(BadUsage, match="--probe-tool") as refused:
+        survey(request_for(tiny_model, probe=probe))
+    words = refused.value.hint.partition(" -- ")[2].split()
+    assert survey(request_for(tiny_model, probe=probe, fixed=words)).workload.probe.tool
 
 
 def test_what_vllm_reads_from_the_environment_is_part_of_the_answer(

@@ -1,4 +1,4 @@
-"""A watch over a server ends when it is told to, whatever comes at the same moment."""
+"""A watch over a server: what it sees, and that it ends when it is told to."""
 
 import asyncio
 
@@ -9,6 +9,43 @@ from vllm_autotune.probe.watch import SHORTEST, Watch
 
 async def nothing() -> str:
     return ""
+
+
+def shown(*texts: str) -> Watch:
+    """Return a watch that saw these metrics, one after the other, and no move at the last."""
+    answers = iter(texts)
+
+    async def metrics() -> str:
+        return next(answers)
+
+    async def watched() -> Watch:
+        watch = Watch(metrics, None)
+        for _ in texts:
+            watch.moved_at = 0.0
+            await watch.sample()
+        return watch
+
+    return asyncio.run(watched())
+
+
+def test_the_time_of_day_is_no_progress() -> None:
+    """Adapters are told with the time of the engine's last step, whether it did any work or not."""
+    one, two = (f"vllm:lora_requests_info 17000000{n}\nvllm:num_requests_running 1\n" for n in "12")
+    assert shown(one, two).moved_at == 0.0
+    assert shown(one, two.replace("running 1", "running 2")).moved_at > 0.0
+
+
+def test_the_fullest_of_several_engines_counts() -> None:
+    usage = "".join(f'vllm:kv_cache_usage_perc{{engine="{n}"}} 0.{n}\n' for n in range(1, 5))
+    running = "".join(f'vllm:num_requests_running{{engine="{n}"}} 2\n' for n in range(1, 5))
+    watch = shown(usage + running)
+    assert (watch.kv_usage, watch.busy) == (0.4, 8)
+
+
+def test_what_was_counted_before_metrics_failed_is_not_lost() -> None:
+    counts = "vllm:num_preemptions_total {}\nvllm:prompt_tokens_total 0\n"
+    watch = shown(counts.format(1), counts.format(4), "")
+    assert (watch.preemptions, watch.prompt_tokens) == (3, None)
 
 
 async def ends(turns: int) -> bool:

@@ -9,7 +9,10 @@ from ..config import Workload
 from ..outcome import Certificate, Check, FailedOutcome
 from ..probe import Endpoint, Patience, Target
 from .examination import Examination
+from .judgement import preemption_storm
 from .pooling import PoolingExamination
+
+UNCOUNTED = "not compared with what was sent: the server shows none"
 
 
 def certify(
@@ -46,17 +49,23 @@ async def _examined(
 ) -> Certificate | FailedOutcome:
     began = time.monotonic()
     checks: list[Check] = []
+    watch, shared = examination.endpoint.watch, examination.target.shared
     for name, item in examination.items():
         examination.say(name)
+        before = watch.preemptions or 0
         result = await item(name)
         if not isinstance(result, Check):
             return result
         checks.append(result)
-        await examination.endpoint.watch.sample()
+        await watch.sample()
+        storm = preemption_storm(name, result.requests, (watch.preemptions or 0) - before)
+        if storm and not shared:
+            return storm
     ailing = await examination.vital_signs()
     if ailing is not None:
         return ailing
-    watch = examination.endpoint.watch
+    if watch.prompt_tokens is None and not shared:
+        checks.append(Check(name="counters", requests=0, seconds=0.0, note=UNCOUNTED))
     return Certificate(
         checks=tuple(checks),
         seconds=time.monotonic() - began,

@@ -10,6 +10,7 @@ from . import extras, judgement
 from .examiner import Examiner
 from .judgement import Pace
 from .load import SHORT_OUTPUT
+from .special import BY_SCHEMA, TOOL_CALL, Special, no_numbers, prompt_logprobs_of
 
 Item = Callable[[str], Awaitable[Check | FailedOutcome]]
 
@@ -21,7 +22,7 @@ SURE = 3
 ROUNDS = 16
 QUESTION = "Say something."
 # Tokens that any call of a small tool fits into.
-ENOUGH = 128
+ENOUGH = 256
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Examination(Examiner):
         yield "full context", self.full_context
         if not self.target.shared:
             yield "long prompts at once", self.long_prompts
+        if self.target.adapter:
+            yield "adapter", self.adapter
         if probe.logprobs:
             yield "log probabilities of a full prompt", self.logprobs
         if thorough and not self.target.shared:
@@ -125,6 +128,12 @@ class Examination(Examiner):
         assert slower is not None
         return slower
 
+    async def adapter(self, name: str) -> Check | FailedOutcome:
+        """Send one request of exactly the context to an adapter."""
+        asks = self.asks(self.loads.full())
+        more = {"model": self.target.adapter}
+        return await self.completed(name, [replace(ask, more=more) for ask in asks])
+
     async def logprobs(self, name: str) -> Check | FailedOutcome:
         """Ask for the log probability of every token of a prompt: a classic late end."""
         prompt = self.prompt(self.loads.full().tokens - 1)
@@ -132,7 +141,7 @@ class Examination(Examiner):
             prompt=prompt,
             output=1,
             more={"prompt_logprobs": 1},
-            fault=extras.logprobs_missing(len(prompt)),
+            fault=prompt_logprobs_of(len(prompt)),
             stream=False,
         )
         return await self.completed(name, [ask])
@@ -198,18 +207,25 @@ class Examination(Examiner):
 
     async def by_schema(self, name: str) -> Check | FailedOutcome:
         """Have an answer kept to a JSON Schema."""
-        return await self.special(name, extras.BY_SCHEMA)
+        return await self.special(name, BY_SCHEMA)
 
     async def tool_call(self, name: str) -> Check | FailedOutcome:
         """Have a tool called."""
-        return await self.special(name, extras.TOOL_CALL)
+        return await self.special(name, TOOL_CALL)
 
-    async def special(self, name: str, special: extras.Special) -> Check | FailedOutcome:
-        """Send a request whose answer must be more than tokens."""
+    async def special(self, name: str, special: Special) -> Check | FailedOutcome:
+        """Ask for an answer that must be more than tokens."""
         began = time.monotonic()
-        body = {**special.body, "max_tokens": min(ENOUGH, self.target.max_model_len // 4)}
-        reply = await self.endpoint.post(name, special.path, body, special.fault)
-        return self.check(name, [reply], began) if isinstance(reply, Reply) else reply
+        output = max(1, min(ENOUGH, self.target.max_model_len // 4))
+        reply = await self.endpoint.chat(
+            name,
+            special.question,
+            output,
+            more=special.more,
+            fault=special.fault,
+            note=special.note,
+        )
+        return self.talked(name, reply, began)
 
     async def own_requests(self, name: str) -> Check | FailedOutcome:
         """Send the user's own requests, one after the other."""
@@ -270,15 +286,32 @@ class Examination(Examiner):
                 return self.check(name, replies, began)
 
     async def ordinary(self, name: str) -> Check | FailedOutcome:
-        """Send one more ordinary request, without a stream."""
+        """Send one more ordinary request, without a stream, and look at its logits.
+
+        A server may be told to give no log probabilities away.
+        """
         asks = self.asks(self.loads.first(), stream=False)
-        return await self.completed(name, asks)
+        more = {"logprobs": 1}
+        result = await self.completed(
+            name, [replace(ask, more=more, fault=no_numbers) for ask in asks]
+        )
+        if isinstance(result, FailedOutcome) and result.cause == "request_refused":
+            return await self.completed(name, asks)
+        return result
 
     async def asked(self, name: str, content: object, *, stream: bool) -> Check | FailedOutcome:
         """Ask through the chat template; a model without one is not asked."""
         began = time.monotonic()
         output = max(1, min(SHORT_OUTPUT, self.target.max_model_len // 4))
         reply = await self.endpoint.chat(name, content, output, stream=stream)
+        return self.talked(name, reply, began)
+
+    def talked(
+        self, name: str, reply: Reply | str | FailedOutcome, began: float
+    ) -> Check | FailedOutcome:
+        """Count a chat, or say why there was none."""
         if isinstance(reply, str):
             return Check(name=name, requests=0, seconds=0.0, note=reply)
-        return self.check(name, [reply], began) if isinstance(reply, Reply) else reply
+        if isinstance(reply, Reply):
+            return self.check(name, [reply], began, reply.note)
+        return reply

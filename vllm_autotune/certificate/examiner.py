@@ -40,7 +40,6 @@ class Examiner:
     endpoint: Endpoint
     say: Callable[[str], None] = lambda _: None
     speeds: list[Speed] = field(default_factory=list)
-    requests: int = 0
     prompt_tokens_read: int = 0
     tokens_per_second: float = 0.0
     missed: int = 0
@@ -67,7 +66,7 @@ class Examiner:
         """Return the tokens of KV cache that can be taken without pushing others out."""
         longest, watch = self.target.max_model_len, self.endpoint.watch
         if self.target.kv_tokens is None or watch.kv_usage is None:
-            return longest // CAREFUL if watch.busy else longest
+            return longest if watch.busy == 0 else longest // CAREFUL
         return max(2, int((FULL - watch.kv_usage) * self.target.kv_tokens))
 
     async def sent(
@@ -123,7 +122,6 @@ class Examiner:
         seconds = time.monotonic() - began
         read = sum(reply.prompt_tokens for reply in replies)
         written = sum(reply.output_tokens for reply in replies)
-        self.requests += len(replies)
         self.prompt_tokens_read += read
         return Check(
             name=name,
@@ -193,8 +191,6 @@ class Examiner:
             return None
         watch = self.endpoint.watch
         await watch.sample()
-        return (
-            judgement.counted_too_few(watch.prompt_tokens, self.prompt_tokens_read)
-            or judgement.preemption_storm(watch.preemptions, self.requests)
-            or await self.leak("after all requests")
-        )
+        return judgement.counted_too_few(
+            watch.prompt_tokens, self.prompt_tokens_read
+        ) or await self.leak("after all requests")

@@ -1,4 +1,4 @@
-"""What is asked only of those who want it: their own requests, an image, a schema, a tool."""
+"""What is asked only of those who want it: requests of the user's own, and an image."""
 
 import base64
 import hashlib
@@ -6,19 +6,13 @@ import json
 import random
 import struct
 import zlib
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadUsage
 from ..probe import CHAT, COMPLETIONS
-
-COLOURS = ("red", "green", "blue")
-# No spaces fit in between, with which a model that is no good could fill its answer.
-COLOUR = {"type": "string", "enum": list(COLOURS)}
-PAINT = {"name": "paint", "parameters": {"type": "object", "properties": {"colour": COLOUR}}}
 
 # Pixels to a side: more than one patch of any vision tower, and quick to send.
 SIDE = 448
@@ -31,62 +25,6 @@ class OwnRequest:
     line: int
     path: str
     body: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Special:
-    """A request whose answer must be more than tokens; `fault` says what it is not."""
-
-    path: str
-    body: Mapping[str, Any]
-    fault: Callable[[Mapping[str, Any]], str | None]
-
-
-def _off_schema(choice: Mapping[str, Any]) -> str | None:
-    with suppress(ValueError):
-        if json.loads(choice.get("text") or "") in COLOURS:
-            return None
-    return "the answer does not keep to its JSON Schema"
-
-
-def _no_tool_call(choice: Mapping[str, Any]) -> str | None:
-    message = choice.get("message") or {}
-    names = [(call.get("function") or {}).get("name") for call in message.get("tool_calls") or ()]
-    if PAINT["name"] in names or choice.get("finish_reason") == "length":
-        return None  # one that was cut short is none yet
-    return "the answer is no call of the tool that it must call"
-
-
-BY_SCHEMA = Special(
-    path=COMPLETIONS,
-    body={
-        "prompt": "The sky is",
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": "colour", "schema": COLOUR},
-        },
-    },
-    fault=_off_schema,
-)
-TOOL_CALL = Special(
-    path=CHAT,
-    body={
-        "messages": [{"role": "user", "content": "Paint the sky."}],
-        "tools": [{"type": "function", "function": PAINT}],
-        "tool_choice": {"type": "function", "function": {"name": PAINT["name"]}},
-    },
-    fault=_no_tool_call,
-)
-
-
-def logprobs_missing(tokens: int) -> Callable[[Mapping[str, Any]], str | None]:
-    """Return what says whether the log probability of a prompt's token is missing."""
-
-    def fault(choice: Mapping[str, Any]) -> str | None:
-        got = len(choice.get("prompt_logprobs") or ())
-        return f"{tokens} prompt tokens got {got} log probabilities" if got != tokens else None
-
-    return fault
 
 
 def read_requests(path: str) -> list[OwnRequest]:

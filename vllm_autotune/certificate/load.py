@@ -19,8 +19,8 @@ LEAVER = 8
 FEW = 4
 # Seconds one item should take by the speed measured: what there is time for, by effort.
 SECONDS = {"quick": 1.5, "standard": 8.0, "soak": 8.0}
-# A full KV cache is what kills most and may take longer: 5 prompts of 32,768 tokens on a 72B model in
-# fp8 that reads 5,200 tokens a second (H200).
+# A full KV cache is what kills most and may take longer: 5 prompts of 32,768 tokens on a 72B model
+# in fp8 that reads 5,200 tokens a second (H200).
 FILLING_SECONDS = {**SECONDS, "standard": 32.0, "soak": 32.0}
 
 
@@ -68,15 +68,15 @@ class Loads:
         """Return prompts that fill the KV cache, as many at full length as are asked for."""
         longest, asked = self.target.full_context, self.workload.concurrency
         tokens = self._cache
-        wanted = max(2, asked, min(MOST_LONG, tokens // longest))
-        wanted = min(wanted, self.target.max_num_seqs)
+        fits = min(max(2, asked, tokens // longest), self.target.max_num_seqs)
+        wanted = min(fits, max(asked, MOST_LONG))
         filling = self._affordable(wanted, min(longest, tokens), FILLING_SECONDS)
         count = min(wanted, max(asked, filling))
         if count < 2 and asked < 2:
             return Load(requests=(), note=self._too_long(2 * longest))
         # Fewer that are at least as long as what fits fill the cache as well.
         length = longest if asked >= count else min(longest, max(2, tokens // count))
-        note = self._fewer(count, wanted)
+        note = self._fewer(count, fits)
         return Load(requests=(self._split(length),) * count, note=note)
 
     def short(self) -> Load:

@@ -1,6 +1,5 @@
 """The command line: the only package that knows click, and the only one that exits."""
 
-import json
 import sys
 from typing import NoReturn
 
@@ -13,21 +12,6 @@ from . import reports, tuning  # noqa: F401  which add their commands
 from .group import cli
 
 __all__ = ["cli", "main"]
-
-
-def _refusal_report(refusal: Refusal) -> str:
-    """Return the JSON document of a run that was refused."""
-    return json.dumps(
-        {
-            "schema_version": 1,
-            "status": "refused",
-            "reason": refusal.message,
-            "hint": refusal.hint,
-            "winner": None,
-            "trials": [],
-        },
-        indent=2,
-    )
 
 
 def main() -> NoReturn:
@@ -54,6 +38,8 @@ def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
     from ..console import Screen  # noqa: PLC0415
 
     if as_json:
-        say(_refusal_report(refusal))
+        from ..report import Refused  # noqa: PLC0415
+
+        say(Refused(reason=refusal.message, hint=refusal.hint).to_json())
     Screen().refuse(refusal)
     sys.exit(refusal.exit_code)

@@ -1,4 +1,4 @@
-"""The command itself: what it means without one, and what its settings are."""
+"""The command itself: what it means without a subcommand, and where its settings come from."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -135,7 +135,11 @@ def probe_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--probe-logprobs", is_flag=True, help="Ask for a full prompt's logprobs."),
         click.option("--probe-image", is_flag=True, help="Ask about an image."),
         click.option("--probe-schema", is_flag=True, help="Ask for an answer by a JSON Schema."),
-        click.option("--probe-tool", is_flag=True, help="Ask for a tool call."),
+        click.option(
+            "--probe-tool",
+            is_flag=True,
+            help="Ask for a tool call; vLLM needs to be given a --tool-call-parser.",
+        ),
         click.option(
             "--probe-file",
             type=click.Path(path_type=Path),

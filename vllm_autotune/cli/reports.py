@@ -137,7 +137,10 @@ def diagnose(logs: Sequence[str], as_json: bool) -> None:
 @cli.command()
 @click.argument("document", type=click.Choice(["report", "plan"]), default="report")
 def schema(document: str) -> None:
-    """Print the JSON Schema of the report, or of what `autotune plan --json` prints."""
+    """Print the JSON Schema of the report, or of what `autotune plan --json` prints.
+
+    That of the report describes what is printed in place of either where it is refused, too.
+    """
     from .. import plan, report  # noqa: PLC0415
 
     described = plan if document == "plan" else report

@@ -1,4 +1,4 @@
-"""The commands that tune, or would."""
+"""The commands that tune, or would, and those of the cache."""
 
 import sys
 from pathlib import Path

@@ -8,13 +8,15 @@ from ..memory import Calibration
 from ..memory.units import GIB
 from ..outcome import OutOfMemory
 from ..settle import NOISE_BYTES
+from ..shortfall import TOO_LITTLE_HEADROOM
 from .situation import OUTSIDE_KV, Situation
 
 # Until a launch has served: two of 59 boots took more than this beyond the estimate.
 MARGIN_BYTES = 0.25 * GIB
-# How often the utilization is lowered, and how much more than ran out is left at least: three
-# times as much each time, since what ran out hides what would have been asked for next.
+# How often a share is lowered because memory ran out beside it.
 UTILIZATION_STEPS = 4
+# How much more is left then: three times as much each time, since the request that ran out hides
+# what would have been asked for next.
 UTILIZATION_STEP = GIB // 2
 
 
@@ -34,19 +36,24 @@ def _beyond_share(now: Situation, config: LaunchConfig) -> float:
     What an earlier launch took more than estimated is added, before that a margin.
     """
     facts, more, least, step = now.facts, 0.0, 0, UTILIZATION_STEP
-    for attempt in now.failures(*OUTSIDE_KV)[:UTILIZATION_STEPS]:
-        failed, outcome = attempt.candidate.config, attempt.outcome
-        if not isinstance(outcome, OutOfMemory):
-            continue
+    ran_out = [
+        (attempt, attempt.outcome)
+        for attempt in now.failures(*OUTSIDE_KV)
+        if isinstance(attempt.outcome, OutOfMemory)
+    ]
+    for attempt, outcome in ran_out[:UTILIZATION_STEPS]:
+        failed = attempt.candidate.config
         free = min(d.free_bytes for d in facts.used(failed))
-        left = free - attempt.candidate.predicted.reserved_bytes
-        if outcome.shortfall_bytes is None:  # it took more than all that was left
-            took = left + max(step, 2 * (attempt.readings.tried_bytes or 0))
-        else:  # so much was lacking of the headroom
-            lacking = max(outcome.shortfall_bytes, least)
-            took = left + lacking - facts.headroom_bytes + 2 * NOISE_BYTES["cuda"]
+        took = free - attempt.candidate.predicted.reserved_bytes + 2 * NOISE_BYTES["cuda"]
+        if outcome.cause == TOO_LITTLE_HEADROOM:  # it took no more than this
+            took += (outcome.shortfall_bytes or 0) - facts.headroom_bytes
+        elif outcome.shortfall_bytes is None:  # it took more than all that was left
+            took += max(step, 2 * (attempt.readings.tried_bytes or 0))
+            least, step = step, 3 * step
+        else:
+            took += max(least, outcome.shortfall_bytes)
+            least, step = step, 3 * step
         more = max(more, took - expect(facts, Calibration(), failed).beyond_share)
-        least, step = step, 3 * step
     return expect(facts, Calibration(), config).beyond_share + (more or MARGIN_BYTES)
 
 

@@ -152,11 +152,12 @@ def prompt_logprobs_bytes(
 ) -> float:
     """Return what the log probabilities of a step's `tokens` take, which no step profiles.
 
-    The logits, again in 32 bits, and their softmax: 2.32, 4.64 and 4.64 GiB for 8192 tokens of
-    152,064 words (0.26, H200). Model Runner V2 takes 1024 tokens at once (prompt_logprob.py).
+    With Model Runner V1 the logits, again in 32 bits, and their softmax: 2.32, 4.64 and 4.64 GiB
+    for 8192 tokens of 152,064 words (0.26, H200). V2 keeps the logits alone, of 1024 tokens at
+    once (gpu/sample/prompt_logprob.py).
     """
     if model_runner(checkpoint, config, vllm) == "v2":
-        tokens = min(tokens, 1024)
+        return float(min(tokens, 1024) * checkpoint.vocab_size * float_bytes(config))
     return float(tokens * checkpoint.vocab_size * (float_bytes(config) + 4 + 4))
 
 

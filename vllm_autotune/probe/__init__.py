@@ -3,6 +3,7 @@
 from .endpoint import CHAT, COMPLETIONS, POOLING, Ask, Endpoint
 from .listing import (
     ModelCard,
+    adapter_of,
     cache_tokens,
     context_of,
     is_healthy,
@@ -10,7 +11,7 @@ from .listing import (
     served_length,
     served_paths,
 )
-from .reply import Reply
+from .reply import Inspect, Reply
 from .target import Patience, Target
 
 __all__ = [
@@ -19,10 +20,12 @@ __all__ = [
     "POOLING",
     "Ask",
     "Endpoint",
+    "Inspect",
     "ModelCard",
     "Patience",
     "Reply",
     "Target",
+    "adapter_of",
     "cache_tokens",
     "context_of",
     "is_healthy",

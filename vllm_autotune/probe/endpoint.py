@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from ..outcome import Crashed, FailedOutcome, Hung
-from .reply import Answer, Expected, Reply, degraded, embedded, parsed, refused
+from .reply import Answer, Expected, Inspect, Reply, degraded, embedded, parsed, refused
 from .target import Patience, Target
 from .tempo import Tempo
 from .watch import Watch
@@ -41,7 +41,7 @@ class Ask:
     prompt: Sequence[int]
     output: int
     more: Mapping[str, Any] = field(default_factory=dict)
-    fault: Callable[[Mapping[str, Any]], str | None] = lambda _: None
+    fault: Inspect = lambda _: None
     stream: bool = True
     leave_after: int | None = None
 
@@ -110,12 +110,34 @@ class Endpoint:
         return await self._waited(item, _together(work), read, written)
 
     async def chat(
-        self, item: str, content: object, output: int, *, stream: bool
+        self,
+        item: str,
+        content: object,
+        output: int,
+        *,
+        stream: bool = False,
+        more: Mapping[str, Any] | None = None,
+        fault: Inspect = lambda _: None,
+        note: Inspect = lambda _: None,
     ) -> Reply | str | FailedOutcome:
-        """Ask through the chat template; a text says why the model cannot chat."""
-        messages = [{"role": "user", "content": content}]
-        body = {"messages": messages, "max_tokens": output, "ignore_eos": True}
-        expected = Expected(item=item, prompt_tokens=None, output_tokens=output, speaks=False)
+        """Ask through the chat template; a text says why the model cannot chat.
+
+        With `more` fields in its body an answer may end before `output` tokens.
+        """
+        body = {
+            "model": self.target.model,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": output,
+            **({"ignore_eos": True} if more is None else more),
+        }
+        expected = Expected(
+            item=item,
+            prompt_tokens=None,
+            output_tokens=output if more is None else None,
+            speaks=False,
+            fault=fault,
+            note=note,
+        )
         work = self._request(CHAT, body, expected, stream=stream)
         reply = await self._waited(item, work, self.target.max_model_len, output)
         if isinstance(reply, FailedOutcome) and reply.cause == "request_refused":
@@ -125,17 +147,10 @@ class Endpoint:
                 return f"a chat may not fit into {self.target.max_model_len} tokens"
         return reply
 
-    async def post(
-        self,
-        item: str,
-        path: str,
-        body: Mapping[str, Any],
-        fault: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
-    ) -> Reply | FailedOutcome:
-        """Send a request as it is; any answer will do that `fault` finds nothing wrong with."""
-        expected = Expected(
-            item=item, prompt_tokens=None, output_tokens=None, speaks=False, fault=fault
-        )
+    async def post(self, item: str, path: str, body: Mapping[str, Any]) -> Reply | FailedOutcome:
+        """Send a request of the user's own; any right answer will do."""
+        expected = Expected(item=item, prompt_tokens=None, output_tokens=None, speaks=False)
+        body = {**body, "model": self.target.model}
         work = self._request(path, body, expected, stream=bool(body.get("stream")))
         longest = self.target.max_model_len
         return await self._waited(item, work, longest, longest)
@@ -217,7 +232,6 @@ class Endpoint:
         leave_after: int | None = None,
     ) -> Reply | FailedOutcome:
         answer = Answer(began=time.monotonic())
-        body = {**body, "model": self.target.model}
         if not stream:
             response = await self.client.post(path, json=body)
             if response.status_code != 200:
@@ -225,7 +239,7 @@ class Endpoint:
             answer.times.append(time.monotonic())
             answer.read(parsed(response.text))
             return expected.verdict(answer)
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         async with self.client.stream("POST", path, json=body) as response:
             if response.status_code != 200:
                 text = (await response.aread()).decode(errors="replace")

@@ -66,6 +66,13 @@ def cache_tokens(url: str, headers: Mapping[str, str] = {}) -> int | None:
     return None
 
 
+def adapter_of(url: str, model: str) -> str | None:
+    """Return the first adapter of `model` that `/v1/models` lists, None if there is none."""
+    cards = model_cards(url)
+    listed = [] if isinstance(cards, str) else cards
+    return next((card.name for card in listed if card.parent == model), None)
+
+
 def served_length(url: str, model: str, headers: Mapping[str, str] = {}) -> int | None:
     """Return the context in tokens that `/v1/models` promises for `model`, None if it has none."""
     cards = model_cards(url, headers)

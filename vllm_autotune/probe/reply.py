@@ -14,18 +14,23 @@ TELLING_TOKENS = 8
 # Lines of a stream that carry no data (WHATWG HTML, "Server-sent events").
 FIELDS = (":", "event:", "id:", "retry:")
 
+# Looks at a choice of an answer, and says what there is to say.
+Inspect = Callable[[Mapping[str, Any]], str | None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """One request that was answered right.
 
-    `began` is when it was sent, `times` when each piece of the answer came (monotonic clock).
+    `began` is when it was sent, `times` when each piece of the answer came (monotonic clock);
+    `note` says what it does not show.
     """
 
     prompt_tokens: int
     output_tokens: int
     began: float
     times: tuple[float, ...]
+    note: str | None = None
 
     @property
     def ttft_seconds(self) -> float:
@@ -81,14 +86,16 @@ class Answer:
 class Expected:
     """What a right answer to a request has: None stands for whatever there is.
 
-    `fault` says what is wrong with its first choice; of a stream it sees the last piece.
+    `fault` says what is wrong with its first choice, `note` what that does not show; of a stream
+    they see the last piece.
     """
 
     item: str
     prompt_tokens: int | None
     output_tokens: int | None
     speaks: bool = True
-    fault: Callable[[Mapping[str, Any]], str | None] = lambda _: None
+    fault: Inspect = lambda _: None
+    note: Inspect = lambda _: None
 
     def verdict(self, answer: Answer) -> Reply | FailedOutcome:
         """Return the answer as a reply, or what is wrong with it."""
@@ -117,6 +124,7 @@ class Expected:
             output_tokens=written,
             began=answer.began,
             times=tuple(answer.times),
+            note=self.note(answer.choice),
         )
 
     def streamed(self, answer: Answer) -> Reply | FailedOutcome:
@@ -185,4 +193,5 @@ def _numbers(entry: object) -> list[float]:
     value = found.get("embedding") or found.get("probs") or found.get("data") or []
     while isinstance(value, list) and value and isinstance(value[0], list):
         value = value[0]
-    return [float(number) for number in value] if isinstance(value, list) else []
+    numbers = value if isinstance(value, list) else []
+    return numbers if all(isinstance(number, int | float) for number in numbers) else []

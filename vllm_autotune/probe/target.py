@@ -11,7 +11,8 @@ class Target:
     serves others meanwhile: it is not filled up, and what they do to it is not held against it.
     One whose memory may have been `spilled` to the host by the driver is judged by its speed; on
     a CPU there is nowhere to spill to, and whatever else runs slows it. Where it is to be
-    deployed with a shorter context than it serves now, `deployed_len` is what is proven.
+    deployed with a shorter context than it serves now, `deployed_len` is what is proven. `adapter`
+    is the name of one it serves besides.
     """
 
     url: str
@@ -22,6 +23,7 @@ class Target:
     deployed_len: int | None = None
     kv_tokens: int | None = None
     max_num_batched_tokens: int | None = None
+    adapter: str | None = None
     speaks: bool = True
     pooling: bool = False
     shared: bool = False
@@ -46,15 +48,15 @@ class Patience:
     They move once per step of the engine, and a CPU may compute minutes on one batch (seen: 90 s
     for 2048 tokens, five times what a prompt of 32 foretold): wait `factor` times what the step
     should take by the speed measured so far, but `least` at the least; `most` is for the time
-    before anything was measured. What moves but never ends may
-    take `endless` times as long as it should, or that many times `least`. Counters are looked
-    at every `every` seconds.
+    before anything was measured. What moves but never ends may take `endless` times as long as it
+    should, or that many times `least`; before anything was measured, four times `most`. Counters
+    are looked at every `every` seconds.
     """
 
     factor: float = 20.0
     least: float = 60.0
     most: float = 600.0
-    endless: float = 20.0
+    endless: float = 10.0
     every: float = 1.0
 
     def still(self, expected: float | None) -> float:
@@ -63,4 +65,4 @@ class Patience:
 
     def whole(self, expected: float | None) -> float:
         """Return how long work may take that should take so many seconds."""
-        return self.endless * max(self.least, self.most if expected is None else expected)
+        return 4 * self.most if expected is None else self.endless * max(self.least, expected)

@@ -13,8 +13,9 @@ RUNNING = ("vllm:num_requests_running",)
 WAITING = ("vllm:num_requests_waiting",)
 # Seconds from one sample to the next, however many first tokens come.
 SHORTEST = 0.1
-# Up to 0.11, a request that waits for room is looked up in the prefix cache at every step.
-NO_PROGRESS = "prefix_cache"
+# What moves without any progress: up to 0.11, a request that waits for room is looked up in the
+# prefix cache at every step, and what is known of adapters has the time of day.
+NO_PROGRESS = ("prefix_cache", "_info", "_created")
 
 
 @dataclass
@@ -71,8 +72,11 @@ class Watch:
         self.moved_at = time.monotonic()
 
     def _read(self, now: dict[str, float]) -> None:
-        telling = {name: value for name, value in now.items() if NO_PROGRESS not in name}
-        if telling and telling != self._before:
+        if not now:
+            self.prompt_tokens = None  # those of the last sample are too few by now
+            return
+        telling = {n: value for n, value in now.items() if not any(w in n for w in NO_PROGRESS)}
+        if telling != self._before:
             self.moved()
         self._before = telling
         running = _first(now, RUNNING)
@@ -109,14 +113,16 @@ def cache_size(text: str) -> int | None:
 
 
 def _samples(text: str) -> dict[str, float]:
-    """Return vLLM's own metrics by name, summed over labels."""
+    """Return vLLM's own metrics by name, summed over labels; a share is that of the fullest."""
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
 
     totals: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name.startswith("vllm:"):
-                totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+                before = totals.get(sample.name, 0.0)
+                share = sample.name.endswith("_perc")
+                totals[sample.name] = max(before, sample.value) if share else before + sample.value
     return totals
 
 

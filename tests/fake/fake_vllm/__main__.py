@@ -56,6 +56,10 @@ Modes while serving:
     no_logprobs          no log probabilities for the prompt
     ignores_schema       its answers keep to no JSON Schema
     calls_no_tool        it talks where it must call a tool
+    thinks               its answers end before it has done with thinking
+    bad_adapter          500 for its adapters
+    nan_logits           the log probability of a token is no number
+    keeps_logprobs       400 for log probabilities
 
 Modes of the process:
 

@@ -165,13 +165,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         text = "" if script.is_on("empty_text") else "".join(texts)
         choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": self.ending}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        if "response_format" in body and not script.is_on("ignores_schema"):
-            choice |= {"text": '"red"', "finish_reason": "stop"}
+        if "response_format" in body:
+            choice["finish_reason"] = "stop"
+            if not script.is_on("ignores_schema"):
+                choice["message"] = {"role": "assistant", "content": '"red"'}
+            if script.is_on("thinks"):
+                choice["message"] = {"role": "assistant", "content": None, "reasoning": text}
         if "tools" in body:
             called = {"type": "function", "function": {"name": "paint", "arguments": "{}"}}
-            choice["finish_reason"] = "stop"
-            if not script.is_on("calls_no_tool"):
+            choice["finish_reason"] = "length" if script.is_on("thinks") else "stop"
+            if not (script.is_on("calls_no_tool") or script.is_on("thinks")):
                 choice["message"] = {"role": "assistant", "tool_calls": [called]}
+        if body.get("logprobs") and not chat:
+            value = None if script.is_on("nan_logits") else -1.0
+            choice["logprobs"] = {"token_logprobs": [value for _ in texts]}
         if body.get("prompt_logprobs") and not script.is_on("no_logprobs"):
             choice["prompt_logprobs"] = [
                 None,
@@ -197,12 +204,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             aliases = ", ".join(self.api.models)
             message = f"The model `{model}` does not exist. Valid aliases: {aliases}."
             raise Refusal(404, "NotFoundError", message, "model")
+        if script.is_on("bad_adapter") and model in self.api.adapters:
+            raise Refusal(500, "InternalServerError", "Internal server error")
         ids = body.get("prompt")
         if isinstance(ids, list):
             too_high = [n for n in ids if isinstance(n, int) and n >= self.api.vocab_size]
             if too_high:
                 message = f"Token id {too_high[0]} is out of vocabulary"
                 raise Refusal(400, "BadRequestError", message)
+        if script.is_on("keeps_logprobs") and body.get("logprobs"):
+            message = "Requested sample logprobs of 1, which is greater than max allowed: 0"
+            raise Refusal(400, "BadRequestError", message)
         if script.is_on("text_only") and "image_url" in str(body.get("messages")):
             raise Refusal(400, "BadRequestError", "fake is not a multimodal model")
         prompt = count_tokens(body, chat)
