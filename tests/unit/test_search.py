@@ -271,9 +271,9 @@ def test_a_request_that_hangs_at_full_length_is_made_shorter(large: Facts) -> No
     hung = Hung(cause="slow", phase="serving", reason="no answer", seconds=60)
     attempt(facts, history, hung)
     assert rungs(facts, history) == ["shorter-context"]
-    assert flags(facts, history) == "--max-model-len 24576"
+    assert flags(facts, history) == "--max-model-len 32752"  # a block less
     attempt(facts, history, hung)
-    assert flags(facts, history) == "--max-model-len 18432"
+    assert flags(facts, history) == "--max-model-len 24560"
 
 
 def test_weights_that_do_not_fit_are_never_answered_by_a_shorter_context(small: Facts) -> None:

@@ -46,7 +46,9 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         asks = asks and not prediction.measured
     if stuck:
         longest = settled(facts, stuck[-1].candidate, stuck[-1].readings)
-        length = min(length, facts.length(longest.config) * 3 // 4)
+        tried = facts.length(longest.config)
+        # A request that needs the last block there is may wait for it for ever.
+        length = min(length, tried - block if len(stuck) == 1 else tried * 3 // 4)
     length = min(length, wanted) if length >= wanted else length // block * block
     if length == wanted and not asks:
         return "the whole context may fit"
