@@ -44,8 +44,10 @@ def test_the_fullest_of_several_engines_counts() -> None:
 
 def test_what_was_counted_before_metrics_failed_is_not_lost() -> None:
     counts = "vllm:num_preemptions_total {}\nvllm:prompt_tokens_total 0\n"
-    watch = shown(counts.format(1), counts.format(4), "")
-    assert (watch.preemptions, watch.prompt_tokens) == (3, None)
+    usage = "vllm:kv_cache_usage_perc 0.5\n"
+    watch = shown(counts.format(1) + usage, counts.format(4) + usage, "")
+    assert (watch.preemptions, watch.kv_usage_peak) == (3, 0.5)
+    assert (watch.prompt_tokens, watch.kv_usage) == (None, None)
 
 
 async def ends(turns: int) -> bool:

@@ -93,8 +93,9 @@ def prompt_logprobs_of(tokens: int) -> Inspect:
 def no_numbers(choice: Mapping[str, Any]) -> str | None:
     """Say whether a token's log probability is no number: then the logits were none either.
 
-    So a model overflows whose range is too small (float16); its tokens look like any others.
+    So a model overflows whose range is too small (float16); its tokens look like any others. Where
+    there are no log probabilities at all, nobody wanted to tell.
     """
-    found = (choice.get("logprobs") or {}).get("token_logprobs") or [None]
+    found = (choice.get("logprobs") or {}).get("token_logprobs") or ()
     numbers = [n for n in found if isinstance(n, int | float) and math.isfinite(n)]
     return None if len(numbers) == len(found) else "a token has no log probability"

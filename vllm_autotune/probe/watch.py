@@ -72,8 +72,8 @@ class Watch:
         self.moved_at = time.monotonic()
 
     def _read(self, now: dict[str, float]) -> None:
-        if not now:
-            self.prompt_tokens = None  # those of the last sample are too few by now
+        if not now:  # what was so at the last sample need not be so now
+            self.busy = self.kv_usage = self.prompt_tokens = None
             return
         telling = {n: value for n, value in now.items() if not any(w in n for w in NO_PROGRESS)}
         if telling != self._before:
