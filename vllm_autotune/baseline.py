@@ -56,3 +56,9 @@ def not_returned(missing: int) -> Environment:
         reason=f"the server's processes ended, but {format_bytes(missing)} did not come back: "
         "another program took them, or the driver holds them",
     )
+
+
+def unkillable() -> Environment:
+    """Return the outcome of a launch whose processes hold their memory for good."""
+    reason = "a process of the server could not be killed"
+    return Environment(cause="memory_not_returned", phase="serving", reason=reason)

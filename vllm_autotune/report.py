@@ -179,9 +179,10 @@ class Refused:
     winner: None = None
     trials: tuple[()] = ()
 
-    def to_json(self) -> str:
-        """Return the document, indented."""
-        return TypeAdapter(Refused).dump_json(self, indent=2).decode()
+
+@cache
+def _documents() -> TypeAdapter[Report | Refused]:
+    return TypeAdapter(Report | Refused)
 
 
 @cache
@@ -194,9 +195,9 @@ def _trial_adapter() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
 
 
-def to_json(report: Report) -> str:
+def to_json(document: Report | Refused) -> str:
     """Return the document, indented; what is unknown or unbounded is null."""
-    return _adapter().dump_json(report, indent=2).decode()
+    return _documents().dump_json(document, indent=2).decode()
 
 
 def trial_line(trial: Trial) -> str:
@@ -265,5 +266,4 @@ def read_report(path: Path) -> Report:
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a report, and of what stands in its place."""
-    documents: TypeAdapter[Any] = TypeAdapter(Report | Refused)
-    return documents.json_schema(mode="serialization")
+    return _documents().json_schema(mode="serialization")

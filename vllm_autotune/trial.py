@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import device
-from .baseline import Baseline, not_returned
+from .baseline import Baseline, not_returned, unkillable
 from .certificate import certify
 from .config import LaunchConfig
 from .diagnose import LogReader
@@ -120,7 +120,7 @@ class _Launch:
         returned = gone and not missing
         # Whoever took the memory that a request ran out of may hold it still.
         if not returned and not (gone and isinstance(outcome, OutOfMemory)):
-            outcome = not_returned(missing) if gone else _unkillable()
+            outcome = not_returned(missing) if gone else unkillable()
         return Trial(
             number=self.number,
             fingerprint=self.candidate.config.fingerprint(),
@@ -149,10 +149,7 @@ class _Launch:
         """Wait until the server answers; return why it never will."""
         asked = 0.0
         while True:
-            code = self.read(server)
-            if code is not None:
-                return self.verdict(code) or _ended(code, self.reader)
-            failed = self.reader.terminal() or self.too_small()
+            failed = self.gone(server) or self.reader.terminal() or self.too_small()
             if failed is not None:
                 return failed
             alarm = self.watchdog.alarm(self.reader.phase)
@@ -179,6 +176,11 @@ class _Launch:
                 break
         return code
 
+    def gone(self, server: Server) -> FailedOutcome | None:
+        """Return why the server has ended, None if it has not."""
+        code = self.read(server)
+        return None if code is None else self.verdict(code) or _ended(code, self.reader)
+
     def too_small(self) -> OutOfMemory | None:
         return too_small(self.facts, self.candidate.config, self.reader.readings)
 
@@ -199,9 +201,9 @@ class _Launch:
         """Send the certificate's requests; the log has the last word on a failure."""
         length = served_length(self.url, self.name)
         if length is None:
-            code = self.read(server)
-            if code is not None:
-                return self.verdict(code) or _ended(code, self.reader)
+            gone = self.gone(server)
+            if gone is not None:
+                return gone
             reason = f"/v1/models on {self.url} does not list {self.name}: another server is there"
             return Environment(cause="stranger_on_port", phase="serving", reason=reason)
         self.read(server)
@@ -218,12 +220,10 @@ class _Launch:
             say=self.probing,
         )
         if isinstance(result, Certificate):
-            code = self.read(server)
-            if code is not None:  # it ended after the last answer
-                return self.verdict(code) or _ended(code, self.reader)
+            gone = self.gone(server)  # after the last answer
             on_cpu = self.devices[0].kind == "cpu"
             lacking = None if on_cpu else too_little_headroom(self.facts, result)
-            return self.reader.terminal() or lacking or Stable(certificate=result)
+            return gone or self.reader.terminal() or lacking or Stable(certificate=result)
         if result.cause == HOST_MEMORY_LOW:
             server.kill()
             return result
@@ -293,17 +293,12 @@ class _Launch:
         return self.reader.verdict(exit_code=code, host_oom_kills=oom_kills() - self.kills)
 
 
-def _unkillable() -> Environment:
-    reason = "a process of the server could not be killed"
-    return Environment(cause="memory_not_returned", phase="serving", reason=reason)
-
-
 def _ended(code: int, reader: LogReader) -> Crashed:
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return Crashed(
         cause="unknown",
         phase=reader.phase,
-        reason=f"the server ended during start-up ({how}) and did not say why",
+        reason=f"the server ended ({how}) and did not say why",
         evidence=(reader.last_line,) if reader.last_line else (),
         exit_code=code,
     )

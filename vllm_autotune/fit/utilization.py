@@ -47,11 +47,9 @@ def _beyond_share(now: Situation, config: LaunchConfig) -> float:
         took = free - attempt.candidate.predicted.reserved_bytes + 2 * NOISE_BYTES["cuda"]
         if outcome.cause == TOO_LITTLE_HEADROOM:  # it took no more than this
             took += (outcome.shortfall_bytes or 0) - facts.headroom_bytes
-        elif outcome.shortfall_bytes is None:  # it took more than all that was left
-            took += max(step, 2 * (attempt.readings.tried_bytes or 0))
-            least, step = step, 3 * step
-        else:
-            took += max(least, outcome.shortfall_bytes)
+        else:  # it took more than all that was left
+            short, tried = outcome.shortfall_bytes, attempt.readings.tried_bytes or 0
+            took += max(step, 2 * tried) if short is None else max(least, short)
             least, step = step, 3 * step
         more = max(more, took - expect(facts, Calibration(), failed).beyond_share)
     return expect(facts, Calibration(), config).beyond_share + (more or MARGIN_BYTES)

@@ -1,6 +1,7 @@
 """Requests to a running server, and what it shows of itself. The only package that knows HTTP."""
 
-from .endpoint import CHAT, COMPLETIONS, POOLING, Ask, Endpoint
+from .ask import Ask
+from .endpoint import CHAT, COMPLETIONS, POOLING, Endpoint
 from .listing import (
     ModelCard,
     adapter_of,

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from ..outcome import Crashed, FailedOutcome, Hung
+from .ask import Ask
 from .reply import Answer, Expected, Inspect, Reply, degraded, embedded, parsed, refused
 from .target import Patience, Target
 from .tempo import Tempo
@@ -28,22 +29,6 @@ CHAT = "/v1/chat/completions"
 CHAT_TOKENS = 256
 # What pooling models are asked through: not each has each.
 POOLING = ("/v1/embeddings", "/classify", "/pooling")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """A request for exactly `output` tokens after a prompt of token ids.
-
-    `more` are further fields of its body, `fault` says what is wrong with an answer's choice. It
-    leaves after `leave_after` pieces of the stream.
-    """
-
-    prompt: Sequence[int]
-    output: int
-    more: Mapping[str, Any] = field(default_factory=dict)
-    fault: Inspect = lambda _: None
-    stream: bool = True
-    leave_after: int | None = None
 
 
 async def _metrics(client: httpx.AsyncClient) -> str:
@@ -157,7 +142,7 @@ class Endpoint:
 
     async def refusal(self, item: str, prompt: Sequence[int]) -> FailedOutcome | None:
         """Send a prompt that must be refused with HTTP 400."""
-        path, body = COMPLETIONS, self._body(Ask(prompt=prompt, output=1))
+        path, body = COMPLETIONS, Ask(prompt=prompt, output=1).body(self.target.model)
         if self.target.pooling:
             path, body = self.pooling, {"model": self.target.model, "input": list(prompt)}
         answer = await self._waited(item, self.client.post(path, json=body), len(prompt))
@@ -185,34 +170,17 @@ class Endpoint:
                 return usage
             await asyncio.sleep(self.patience.every / 4)
 
-    def _body(self, ask: Ask) -> dict[str, Any]:
-        return {
-            "model": self.target.model,
-            "prompt": list(ask.prompt),
-            "max_tokens": ask.output,
-            "ignore_eos": True,
-            "skip_special_tokens": False,  # so that every answer has a text
-            **ask.more,
-        }
-
     async def _after(
         self, start: asyncio.Event | None, item: str, ask: Ask, following: asyncio.Event | None
     ) -> Reply | FailedOutcome:
         """Complete a prompt once `start` is set; set `following` at the first token."""
         if start:
             await start.wait()
-        expected = Expected(
-            item=item,
-            prompt_tokens=len(ask.prompt),
-            output_tokens=ask.output,
-            speaks=self.target.speaks,
-            fault=ask.fault,
-        )
         try:
             return await self._request(
                 COMPLETIONS,
-                self._body(ask),
-                expected,
+                ask.body(self.target.model),
+                ask.expected(item, speaks=self.target.speaks),
                 stream=ask.stream,
                 begun=following,
                 leave_after=ask.leave_after,
