@@ -179,10 +179,9 @@ class Refused:
     winner: None = None
     trials: tuple[()] = ()
 
-
-@cache
-def _documents() -> TypeAdapter[Report | Refused]:
-    return TypeAdapter(Report | Refused)
+    def to_json(self) -> str:
+        """Return the document, indented."""
+        return TypeAdapter(Refused).dump_json(self, indent=2).decode()
 
 
 @cache
@@ -195,9 +194,9 @@ def _trial_adapter() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
 
 
-def to_json(document: Report | Refused) -> str:
+def to_json(report: Report) -> str:
     """Return the document, indented; what is unknown or unbounded is null."""
-    return _documents().dump_json(document, indent=2).decode()
+    return _adapter().dump_json(report, indent=2).decode()
 
 
 def trial_line(trial: Trial) -> str:
@@ -266,4 +265,5 @@ def read_report(path: Path) -> Report:
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a report, and of what stands in its place."""
-    return _documents().json_schema(mode="serialization")
+    documents: TypeAdapter[Any] = TypeAdapter(Report | Refused)
+    return documents.json_schema(mode="serialization")

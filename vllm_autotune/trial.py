@@ -36,6 +36,8 @@ from .shortfall import too_little_headroom, too_small
 
 POLL_SECONDS = 0.2
 HEALTH_SECONDS = 1.0
+# How long it may take to be seen that a server that does not answer any more has ended.
+DEATH_SECONDS = 2.0
 # How long the log of a dying engine may take to say why.
 LAST_WORDS_SECONDS = 4.0
 
@@ -201,9 +203,12 @@ class _Launch:
         """Send the certificate's requests; the log has the last word on a failure."""
         length = served_length(self.url, self.name)
         if length is None:
-            gone = self.gone(server)
-            if gone is not None:
-                return gone
+            deadline = time.monotonic() + DEATH_SECONDS
+            while time.monotonic() < deadline:
+                gone = self.gone(server)
+                if gone is not None:
+                    return gone
+                time.sleep(POLL_SECONDS)
             reason = f"/v1/models on {self.url} does not list {self.name}: another server is there"
             return Environment(cause="stranger_on_port", phase="serving", reason=reason)
         self.read(server)

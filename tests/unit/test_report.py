@@ -208,7 +208,7 @@ def test_the_schema_is_a_json_schema() -> None:
 def test_what_is_printed_in_a_reports_place_has_a_schema_too(
     is_valid: Callable[[str], None],
 ) -> None:
-    text = to_json(Refused(reason="no GPU", hint="get one"))
+    text = Refused(reason="no GPU", hint="get one").to_json()
     is_valid(text)
     assert json.loads(text)["trials"] == []
     with pytest.raises(ValueError, match="it is broken at"):

@@ -38,8 +38,8 @@ def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
     from ..console import Screen  # noqa: PLC0415
 
     if as_json:
-        from ..report import Refused, to_json  # noqa: PLC0415
+        from ..report import Refused  # noqa: PLC0415
 
-        say(to_json(Refused(reason=refusal.message, hint=refusal.hint)))
+        say(Refused(reason=refusal.message, hint=refusal.hint).to_json())
     Screen().refuse(refusal)
     sys.exit(refusal.exit_code)
