@@ -255,6 +255,29 @@ CASES = (
         launches=4,
         seconds=400,
     ),
+    # Not what vLLM may take is small here, but what there is.
+    Case(
+        name="7b-24GiB-left",
+        asks="7B, another program leaves 24 GiB",
+        options=BUSY,
+        tenant_gib=-24,
+        rungs=("utilization",),
+        whole_context=True,
+    ),
+    Case(
+        name="7b-16GiB-left",
+        asks="7B, another program leaves 16 GiB",
+        options=BUSY,
+        tenant_gib=-16,
+        rungs=("utilization",),
+    ),
+    Case(
+        name="7b-11GiB-left",
+        asks="7B, another program leaves 11 GiB; 8,192 tokens",
+        options=(*BUSY, "--context", "8192"),
+        tenant_gib=-11,
+        rungs=("fp8-weights",),
+    ),
     # Model Runner V2 takes the logits of 1,024 tokens at once, V1 those of a whole batch.
     Case(
         name="7b-prompt-logprobs",
@@ -262,6 +285,15 @@ CASES = (
         options=(*BUSY, "--probe-logprobs"),
         env={"VLLM_USE_V2_MODEL_RUNNER": "0"},
         tenant_gib=-40,
+        launches=1,
+        whole_context=True,
+    ),
+    Case(
+        name="7b-prompt-logprobs-v2",
+        asks="7B with 24 GiB left free, prompt_logprobs with Model Runner V2",
+        options=(*BUSY, "--probe-logprobs"),
+        env={"VLLM_USE_V2_MODEL_RUNNER": "1"},
+        tenant_gib=-24,
         launches=1,
         whole_context=True,
     ),

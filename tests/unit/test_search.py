@@ -374,6 +374,21 @@ def test_host_memory_is_shared_by_the_gpus_that_offload(shape: Checkpoint, site:
     assert 0 < max(c.integer("cpu-offload-gb", 0) for c in drafts) <= 15 / 1.9 / 2
 
 
+def test_weights_too_small_to_offload_are_not_blamed_on_the_host(
+    shape: Checkpoint, site: Path
+) -> None:
+    small = replace(shape.weights, bytes=GIB // 2, embedding=0, linear=0, other=0)
+    card = cards("NVIDIA GeForce RTX 2080 Ti", 1.5, (7, 5), 1)
+    for weights, host, reason in (
+        (small, 15, "the weights are less than 1 GiB"),
+        (shape.weights, 1, "no host memory is free"),
+    ):
+        model = replace(shape, weights=weights)
+        facts = gather(model, card, Workload(), engine(site), host_gib=host)
+        reasons = {rung.name: why for rung, candidate, why in plan(facts) if not candidate}
+        assert reasons["cpu-offload"] == reason
+
+
 def test_a_quantized_sibling_comes_before_quantizing_online(small: Facts) -> None:
     sibling = replace(
         small.checkpoint, path="/models/7b-AWQ", quantization="awq",

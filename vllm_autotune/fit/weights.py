@@ -45,8 +45,10 @@ def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     if any(a in now.failures("load") for a in now.history[-1:]):
         lacking = max(lacking, 2 * GIB)  # the weights are larger than estimated
     gib = min(already + max(0, math.ceil(lacking / GIB)), int(most / GIB))
+    if gib == 0 and lacking <= 0:
+        return "the weights leave room enough"
     if gib == 0:
-        return "the weights leave room enough" if lacking <= 0 else "no host memory is free"
+        return "the weights are less than 1 GiB" if weights < GIB else "no host memory is free"
     return original.replace({"cpu-offload-gb": gib})
 
 
