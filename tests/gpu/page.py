@@ -52,6 +52,15 @@ def warm_ratio(report: Mapping[str, Any], row: Mapping[str, Any]) -> float:
     return float(row["ratio"] * (1 - cold / row["seconds"]))
 
 
+def card(devices: Sequence[Mapping[str, Any]]) -> str:
+    """Return how large a card was, or was rehearsed, and what others had left of it."""
+    first, count = devices[0], len(devices)
+    size = first["limit_bytes"] or first["memory_bytes"]
+    left = f"{first['free_bytes'] / 2**30:.0f} of " if first["free_bytes"] < 0.9 * size else ""
+    gib = f"{size / 2**30:.1f}".removesuffix(".0")
+    return f"{f'{count} x ' if count > 1 else ''}{left}{gib} GiB"
+
+
 def cells(name: str, report: Mapping[str, Any] | None, row: Mapping[str, Any]) -> list[str]:
     """Return one line of the table; `row` is what the run measured besides the report."""
     asked = row.get("asks", "-")
@@ -59,15 +68,12 @@ def cells(name: str, report: Mapping[str, Any] | None, row: Mapping[str, Any]) -
         why = "; ".join(row.get("faults", ())) or "ended before it could report"
         return [name, asked, *["-"] * 4, why, *["-"] * 6]
     winner = report["winner"] or {}
-    device, count = report["devices"][0], len(report["devices"])
-    size = device["limit_bytes"] or device["memory_bytes"]
-    gib = f"{size / 2**30:.1f}".removesuffix(".0")
     last = report["trials"][-1]["outcome"].get("reason", "") if report["trials"] else ""
     without = f"none: {last or report['reason']}"
     return [
         name,
         asked,
-        f"{count} x {gib} GiB" if count > 1 else f"{gib} GiB",
+        card(report["devices"]),
         str(report["launches"]),
         str(naive_launches(report) or "-"),
         f"{report['elapsed_seconds']:.0f}",

@@ -303,6 +303,7 @@ def _follow(
             watched.process.kill()
         time.sleep(POLL_SECONDS)
     reader.join()
+    watched.process.stdout.close()
     if pending:
         faults.append(f"`{case.at.strip()}` was never seen")
     return "".join(lines)

@@ -104,7 +104,7 @@ def test_a_run_is_taken_over_and_one_not_run_replaces_nothing(page: Any, tmp_pat
     page.adopt(out, machine)
 
     text = page.page(tmp_path.joinpath("h200").parent)
-    assert "| a | new | 140.4 GiB | 1 | 1 | 74 | as it is | 32,768 | 2,115,568 | 33 |" in text
+    assert "| a | new | 140.4 GiB | 1 | 1 | 75 | as it is | 32,768 | 2,115,568 | 33 |" in text
     assert "| b | old |" in text
     assert "more" not in (machine / "table.json").read_text()
 

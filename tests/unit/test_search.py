@@ -377,6 +377,7 @@ def test_host_memory_is_shared_by_the_gpus_that_offload(shape: Checkpoint, site:
 def test_weights_too_small_to_offload_are_not_blamed_on_the_host(
     shape: Checkpoint, site: Path
 ) -> None:
+    assert shape.weights
     small = replace(shape.weights, bytes=GIB // 2, embedding=0, linear=0, other=0)
     card = cards("NVIDIA GeForce RTX 2080 Ti", 1.5, (7, 5), 1)
     for weights, host, reason in (
