@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from . import cgroup
 from .errors import BadUsage, NoDevice
 
 NODES = Path("/sys/devices/system/node")
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +88,13 @@ def host_free_bytes() -> int:
     """Return the host memory that weights may be offloaded into now."""
     match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     available = int(match[1]) * 1024 if match else 0
-    limit, used = _cgroup_memory()
-    return available if limit is None else min(available, max(0, limit - used))
+    allowed = cgroup.free_bytes()
+    return available if allowed is None else min(available, allowed)
 
 
 def host_memory_bytes() -> int:
     """Return the memory of the host, or what our cgroup may use of it."""
-    limit, _ = _cgroup_memory()
+    limit = cgroup.limit_bytes()
     return _physical_bytes() if limit is None else min(_physical_bytes(), limit)
 
 
@@ -229,18 +229,15 @@ def _find(name: str, devices: list[Device], source: str) -> Device:
 
 def _cpu() -> Device:
     node, free = _node_memory()
-    limit, used = _cgroup_memory()
-    if limit is not None:
-        node = min(node, limit)
-        free = min(free, max(0, limit - used))
+    allowed = cgroup.free_bytes()
     return Device(
         kind="cpu",
         index=0,
         name=_processor(),
         uuid="cpu-0",
         memory_bytes=host_memory_bytes(),
-        share_bytes=node,
-        free_bytes=free,
+        share_bytes=min(node, host_memory_bytes()),
+        free_bytes=free if allowed is None else min(free, allowed),
     )
 
 
@@ -260,31 +257,6 @@ def _allowed_node() -> int:
     for node in sorted(NODES.glob("node[0-9]*")):
         if (node / f"cpu{cpu}").exists():
             return int(node.name.removeprefix("node"))
-    return 0
-
-
-def _cgroup_memory() -> tuple[int | None, int]:
-    """The limit (None if there is none) and the use of our cgroup, in bytes."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):  # absent, or `max`
-            bound = int((CGROUP / limit).read_text())
-            if bound < 1 << 62:  # cgroup v1 spells "none" as a huge number
-                return bound, max(0, int((CGROUP / used).read_text()) - _page_cache())
-    return None, 0
-
-
-def _page_cache() -> int:
-    """The bytes of files in memory that the kernel takes back before it runs out."""
-    for file, names in (
-        ("memory.stat", ("active_file", "inactive_file", "slab_reclaimable")),
-        ("memory/memory.stat", ("total_active_file", "total_inactive_file")),
-    ):
-        with suppress(OSError, ValueError):
-            lines = (line.split() for line in (CGROUP / file).read_text().splitlines())
-            return sum(int(value) for name, value in lines if name in names)
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import device
+from . import cgroup, device
 from .baseline import Baseline, not_returned, unkillable
 from .certificate import certify
 from .config import LaunchConfig
@@ -30,7 +30,7 @@ from .outcome import (
 from .pooling import pools
 from .probe import Patience, Target, adapter_of, is_healthy, served_length
 from .report import Trial
-from .server import READY_GRACE, Server, free_port, oom_kills
+from .server import READY_GRACE, Server, free_port
 from .settle import settled
 from .shortfall import too_little_headroom, too_small
 
@@ -97,7 +97,7 @@ class _Launch:
         self.url = f"http://127.0.0.1:{free_port(self.limits.ports)}"
         self.devices = self.facts.used(self.candidate.config)
         self.reader = LogReader()
-        self.kills = oom_kills()
+        self.kills = cgroup.oom_kills()
         self.watchdog = Watchdog.over(self.candidate.config, on_host=self.devices[0].on_host)
         self.began = time.monotonic()
         self.item = ""
@@ -295,7 +295,7 @@ class _Launch:
             time.sleep(POLL_SECONDS)
 
     def verdict(self, code: int | None) -> FailedOutcome | None:
-        return self.reader.verdict(exit_code=code, host_oom_kills=oom_kills() - self.kills)
+        return self.reader.verdict(exit_code=code, host_oom_kills=cgroup.oom_kills() - self.kills)
 
 
 def _ended(code: int, reader: LogReader) -> Crashed:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.pace import LATEST, SOON
-from vllm_autotune import device
+from vllm_autotune import cgroup
 from vllm_autotune.errors import BudgetSpent
 from vllm_autotune.outcome import (
     Crashed,
@@ -229,7 +229,7 @@ def in_a_cgroup(
         temporary.write_text(str(2**36 - free()))
         temporary.replace(folder / "memory.current")
 
-    monkeypatch.setattr(device, "CGROUP", folder)
+    monkeypatch.setattr(cgroup, "MOUNT", folder)
     return use
 
 
@@ -239,14 +239,14 @@ def in_a_cgroup(
 def test_a_trial_is_stopped_before_the_host_runs_out_of_memory(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, script: dict[str, object], phase: str
 ) -> None:
-    cgroup = bench.folder / "cgroup"
-    cgroup.mkdir()
+    folder = bench.folder / "cgroup"
+    folder.mkdir()
     seen: list[str] = []
 
     def free() -> int:
         return 2**26 if seen and seen[-1] == phase else 2**35
 
-    use = in_a_cgroup(monkeypatch, cgroup, free)
+    use = in_a_cgroup(monkeypatch, folder, free)
 
     def show(progress: Progress) -> None:
         seen.append(progress.phase)

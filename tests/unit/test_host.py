@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_autotune import device
+from vllm_autotune import cgroup
 from vllm_autotune.config import LaunchConfig, Value
 from vllm_autotune.device import host_free_bytes, host_memory_bytes
 from vllm_autotune.host import LEAST, Watchdog
@@ -14,22 +14,61 @@ GIB = 2**30
 
 
 @pytest.fixture
-def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cgroup that allows 1 GiB, of which 960 MiB are used: 700 MiB of them by files."""
     (tmp_path / "memory.max").write_text(f"{GIB}\n")
     (tmp_path / "memory.current").write_text(f"{960 * 2**20}\n")
     stat = f"anon {260 * 2**20}\nactive_file {500 * 2**20}\ninactive_file {200 * 2**20}\n"
     (tmp_path / "memory.stat").write_text(stat)
-    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    monkeypatch.setattr(cgroup, "MOUNT", tmp_path)
     return tmp_path
 
 
-def test_files_that_the_kernel_keeps_in_memory_count_as_free(cgroup: Path) -> None:
+def test_files_that_the_kernel_keeps_in_memory_count_as_free(ours: Path) -> None:
     assert host_memory_bytes() == GIB
     assert host_free_bytes() == (1024 - 260) * 2**20
 
 
-def test_a_host_with_room_raises_no_alarm(cgroup: Path) -> None:
+V2 = ("", "memory.max", "memory.current", "0::{path}\n")
+V1 = (
+    "memory",
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    "9:pids:/\n4:memory:{path}\n0::/\n",
+)
+
+
+@pytest.mark.parametrize(("mount", "limit", "use", "line"), [V2, V1])
+def test_the_tightest_group_around_ours_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: str, limit: str, use: str, line: str
+) -> None:
+    """A Slurm step may use what its job may, whose limit stands two folders above."""
+    step = tmp_path / mount / "slurm" / "job_7" / "step_0"
+    step.mkdir(parents=True)
+    (step / limit).write_text("max" if limit == "memory.max" else str(2**63 - 4096))
+    (step.parent / limit).write_text(str(8 * GIB))
+    (step / use).write_text(str(GIB))
+    (step.parent / use).write_text(str(5 * GIB))
+    (tmp_path / "self").write_text(line.format(path="/slurm/job_7/step_0"))
+    monkeypatch.setattr(cgroup, "MOUNT", tmp_path)
+    monkeypatch.setattr(cgroup, "OURS", tmp_path / "self")
+
+    assert cgroup.limit_bytes() == 8 * GIB
+    assert cgroup.free_bytes() == 3 * GIB
+
+
+@pytest.mark.parametrize("path", ["/", "/../..", "/docker/0123"])
+def test_a_container_finds_its_group_at_the_root_whatever_it_is_called(
+    ours: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    (ours / "self").write_text(f"0::{path}\n")
+    (ours / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
+    monkeypatch.setattr(cgroup, "OURS", ours / "self")
+    assert cgroup.limit_bytes() == GIB
+    assert cgroup.oom_kills() == 2
+
+
+def test_a_host_with_room_raises_no_alarm(ours: Path) -> None:
     assert Watchdog.over(LaunchConfig("m"), on_host=True).alarm("load") is None
 
 
@@ -44,9 +83,9 @@ def test_a_host_with_room_raises_no_alarm(cgroup: Path) -> None:
     ],
 )
 def test_only_a_candidate_that_fills_the_host_is_blamed(
-    cgroup: Path, on_host: bool, args: dict[str, Value], blamed: bool
+    ours: Path, on_host: bool, args: dict[str, Value], blamed: bool
 ) -> None:
-    (cgroup / "memory.stat").write_text("anon 0\n")
+    (ours / "memory.stat").write_text("anon 0\n")
     watchdog = Watchdog.over(LaunchConfig("m", args), on_host=on_host)
     assert watchdog.floor_bytes == LEAST
     alarm = watchdog.alarm("load")
@@ -57,7 +96,7 @@ def test_only_a_candidate_that_fills_the_host_is_blamed(
         assert (alarm.where, alarm.shortfall_bytes) == ("host", 64 * 2**20)
 
 
-def test_a_candidate_that_has_loaded_nothing_yet_is_not_blamed(cgroup: Path) -> None:
-    (cgroup / "memory.stat").write_text("anon 0\n")
+def test_a_candidate_that_has_loaded_nothing_yet_is_not_blamed(ours: Path) -> None:
+    (ours / "memory.stat").write_text("anon 0\n")
     alarm = Watchdog.over(LaunchConfig("m"), on_host=True).alarm("config")
     assert isinstance(alarm, Environment)

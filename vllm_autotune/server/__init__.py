@@ -7,7 +7,7 @@ stopping it ends with a search for that marker. A guardian process does the same
 """
 
 from .leftovers import Leftover, leftovers
-from .processes import oom_kills, output_of
+from .processes import output_of
 from .server import HYGIENE, READY_GRACE, Server, free_port
 
 __all__ = [
@@ -17,6 +17,5 @@ __all__ = [
     "Server",
     "free_port",
     "leftovers",
-    "oom_kills",
     "output_of",
 ]

@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 
 MARKER = "AUTOTUNE_TRIAL"
-CGROUP = Path("/sys/fs/cgroup")
 KILL_SECONDS = 10.0
 
 
@@ -54,14 +53,3 @@ def end_all(those: Callable[[], Iterator[psutil.Process]]) -> bool:
                 process.kill()
         time.sleep(0.05)
     return not left
-
-
-def oom_kills() -> int:
-    """Return how many processes the kernel has killed for memory in our cgroup so far."""
-    for file in ("memory.events", "memory/memory.oom_control"):  # cgroup v2, v1
-        with suppress(OSError):
-            for line in (CGROUP / file).read_text().splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    return int(count)
-    return 0
