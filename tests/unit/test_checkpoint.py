@@ -127,6 +127,27 @@ def test_packed_weights_count_as_they_are_stored(tmp_path: Path) -> None:
     assert found.weight_bytes == 2 * 1000 * 64 + 64 * 16 * 4 + 2 * 128
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "kv_cache", "method"),
+    [("FP8", "FP8", "modelopt"), ("NVFP4", None, "modelopt_fp4")],
+)
+def test_modelopts_own_file_says_how_a_checkpoint_is_quantized(
+    tmp_path: Path, algorithm: str, kv_cache: str | None, method: str
+) -> None:
+    plain = read_checkpoint(str(make(tmp_path)))
+    words = {"quant_algo": algorithm, "kv_cache_quant_algo": kv_cache}
+    said = {"producer": {"name": "modelopt", "version": "0.29.0"}, "quantization": words}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(said))
+    found = read_checkpoint(str(tmp_path))
+    assert (plain.quantization, found.quantization) == (None, method)
+    assert found.kv_quantized == bool(kv_cache)
+    assert found.digest != plain.digest
+    (tmp_path / "hf_quant_config.json").write_text("{")
+    with pytest.raises(BadModel, match=r"hf_quant_config\.json is broken JSON") as refusal:
+        read_checkpoint(str(tmp_path))
+    assert refusal.value.hint == "Copy or download hf_quant_config.json again."
+
+
 def test_shards_are_those_the_index_names(tmp_path: Path) -> None:
     make(tmp_path, tensors=None)
     write_safetensors(tmp_path / "model-00001-of-00002.safetensors", {"a.weight": ("BF16", [8, 8])})

@@ -132,6 +132,15 @@ def test_a_model_on_the_hub_is_known_from_its_headers_alone(hub: Hub, tmp_path: 
     assert not list((tmp_path / "home").rglob("config.json"))
 
 
+def test_modelopts_own_file_is_read_from_the_hub_too(hub: Hub, tmp_path: Path) -> None:
+    folder = make(tmp_path / "hub" / "org" / "Tiny-FP8")
+    words = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8"}}
+    (folder / "hf_quant_config.json").write_text(json.dumps(words))
+    code, out, err = plan(hub.address, tmp_path / "home", "--model", "org/Tiny-FP8")
+    assert code == 0, err
+    assert json.loads(out)["model"]["quantization"] == "modelopt"
+
+
 def test_a_revision_that_is_not_there_is_refused(hub: Hub, tmp_path: Path) -> None:
     make(tmp_path / "hub" / "org" / "Tiny")
     words = ("--model", "org/Tiny", "--revision", "v9")

@@ -15,6 +15,7 @@ from .parameters import UNGATED, count_experts, count_parameters, expert_width, 
 from .remote import read_remote
 from .shape import (
     derive_context,
+    has_quantized_kv,
     method_of,
     quantization_of,
     read_config,
@@ -175,7 +176,7 @@ def _describe(
         dtype=dtype or "bfloat16",
         weights=weights,
         quantization="gguf" if files.format == "gguf" else method_of(quantization),
-        kv_quantized=bool(quantization.get("kv_cache_scheme")),
+        kv_quantized=has_quantized_kv(quantization),
         tied_embeddings=tied,
         experts=count_experts(part),
         experts_per_token=number(part, "num_experts_per_tok", "num_experts_per_token", "moe_topk"),

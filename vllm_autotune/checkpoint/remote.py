@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..errors import BadModel
-from .shape import read_config
+from .shape import QUANTIZATION, read_config
 from .tensors import Files, is_served
 
 SECONDS = 10.0  # for each answer
@@ -63,7 +63,8 @@ def _ask(hub: Any, model: str, revision: str | None) -> tuple[str, bytes, dict[s
         )
     # Not into the cache: half a snapshot there would pass for a downloaded model.
     with TemporaryDirectory(prefix="autotune-") as folder:
-        hub.hf_hub_download(model, "config.json", revision=info.sha, local_dir=folder)
+        for name in {"config.json", QUANTIZATION}.intersection(names):
+            hub.hf_hub_download(model, name, revision=info.sha, local_dir=folder)
         text, config = read_config(Path(folder))
     headers = []
     for name in filter(is_served, names):

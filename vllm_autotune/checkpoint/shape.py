@@ -19,6 +19,7 @@ LENGTHS = (
 )
 TEXT = ("text_config", "llm_config", "language_config")
 UNSCALED = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
+QUANTIZATION = "hf_quant_config.json"
 MOST_LAYERS = 10_000
 STATE_ONLY = {"mamba", "mamba2", "falcon_mamba"}
 # What a nested text_config may leave out, because transformers' class has it as its default.
@@ -46,30 +47,40 @@ NESTED: dict[str, dict[str, int]] = {
 def read_config(folder: Path) -> tuple[bytes, dict[str, Any]]:
     """Return a folder's `config.json` as written and parsed.
 
+    ModelOpt up to 0.29 writes the quantization into a file beside it (vLLM 0.26,
+    transformers_utils/config.py), which is part of both then.
+
     Raises BadModel where it is missing, unreadable or no JSON object.
     """
-    path = folder / "config.json"
+    path, beside = folder / "config.json", folder / QUANTIZATION
     if not path.is_file():
         raise BadModel(
             f"{folder} has no config.json.",
             "Give the folder that config.json and the weights are in.",
         )
+    text, config = _read_json(path)
+    if config.get("quantization_config") is None and beside.is_file():
+        more, config["quantization_config"] = _read_json(beside)
+        text += more
+    return text, config
+
+
+def _read_json(path: Path) -> tuple[bytes, dict[str, Any]]:
     try:
         text = path.read_bytes()
-        config = json.loads(text)
+        fields = json.loads(text)
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise BadModel(
-            f"{path} is broken JSON: {error}.",
-            "Copy or download config.json again.",
+            f"{path} is broken JSON: {error}.", f"Copy or download {path.name} again."
         ) from error
-    if not isinstance(config, dict):
+    if not isinstance(fields, dict):
         raise BadModel(
-            f"{path} holds {type(config).__name__}, not an object with the model's fields.",
-            "Copy or download config.json again.",
+            f"{path} holds {type(fields).__name__}, not an object with the model's fields.",
+            f"Copy or download {path.name} again.",
         )
-    return text, config
+    return text, fields
 
 
 def text_part(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,9 +110,18 @@ def method_of(quantization: Mapping[str, Any]) -> str | None:
     if not quantization:
         return None
     named = str(quantization.get("quant_method") or "").lower().replace("_tensors", "-tensors")
-    if not named and "quantization" in quantization:
-        named = "modelopt"
+    inner = quantization.get("quantization")
+    if not named and isinstance(inner, dict):  # ModelOpt's own file
+        named = "modelopt_fp4" if inner.get("quant_algo") == "NVFP4" else "modelopt"
     return named or "unknown"
+
+
+def has_quantized_kv(quantization: Mapping[str, Any]) -> bool:
+    """Return whether the checkpoint asks for a quantized KV cache."""
+    inner = quantization.get("quantization")
+    parts = (quantization, inner) if isinstance(inner, dict) else (quantization,)
+    names = ("kv_cache_scheme", "kv_cache_quant_algo")
+    return any(part.get(name) for part in parts for name in names)
 
 
 def derive_context(text: Mapping[str, Any]) -> tuple[int, int]:
