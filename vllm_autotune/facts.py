@@ -94,8 +94,7 @@ class Facts:
         return config.integer("max-num-batched-tokens", self._batch_defaults(config)[0])
 
     def _batch_defaults(self, config: LaunchConfig) -> tuple[int, int]:
-        split = len(self.used(config))
-        return batch_defaults(self.devices[0], self.engine.release, world=split)
+        return batch_defaults(self.devices[0], config, self.engine.release)
 
     def budget(self, device: Device) -> int:
         """Return the bytes of `device` that may be used at most."""

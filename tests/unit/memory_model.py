@@ -251,7 +251,7 @@ class Machine:
         checkpoint = facts.checkpoints[config.model]
         world = len(facts.used(config))
         estimate = footprint(checkpoint, config, device, vllm=release)
-        tokens, seqs = estimate.max_num_batched_tokens, estimate.max_num_seqs
+        tokens, seqs = facts.batch_tokens(config), facts.sequences(config)
         # One model's ratio differs from step to step: by 0.02 to 0.1 on an H200.
         own = random.Random(f"{self.seed} {tokens} {seqs} {config.args.get('quantization')}")
         step = step_bytes(checkpoint, config, tokens, seqs, vllm=release).low
@@ -417,7 +417,7 @@ class Machine:
         if rung.fit == "max-num-seqs":
             return max(64, facts.workload.concurrency)
         if rung.fit == "max-num-batched-tokens":
-            return 2048 if batch_defaults(facts.devices[0], (0, 26))[0] > 2048 else 512
+            return 2048 if batch_defaults(facts.devices[0], config, (0, 26))[0] > 2048 else 512
         if rung.fit == "cpu-offload-gb":
             return int(min(facts.host_free_bytes / 1.9, self.needs(config).weights) / GIB)
         if rung.fit == "tensor-parallel-size":

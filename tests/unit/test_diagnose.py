@@ -12,7 +12,7 @@ import pytest
 
 from tests.pace import SOON
 from vllm_autotune.console import print_diagnosis
-from vllm_autotune.diagnose import LogReader, cures, diagnose, read_log
+from vllm_autotune.diagnose import LogReader, cures, read_log
 from vllm_autotune.diagnose.signatures import SIGNATURES
 from vllm_autotune.outcome import (
     PHASES,
@@ -516,11 +516,13 @@ def test_the_last_line_is_fit_to_show() -> None:
     assert reader.last_line == "Loading:  20%|## | 2/10 [00:02<00:08]"
 
 
-def test_diagnose_takes_lines_or_pieces() -> None:
+def test_a_log_is_read_in_whatever_pieces_it_comes() -> None:
     text = LOADING + LOADED + WORKER + OUT
-    by_line = diagnose(text.splitlines(keepends=True), exit_code=1)
-    assert by_line == diagnose([text[:99], text[99:]], exit_code=1)
-    assert isinstance(by_line, OutOfMemory)
+    pieces = LogReader()
+    for piece in (text[:99], text[99:]):
+        pieces.feed(piece)
+    assert isinstance(pieces.verdict(exit_code=1), OutOfMemory)
+    assert pieces.verdict(exit_code=1) == read(text).verdict(exit_code=1)
 
 
 def test_every_signature_is_complete() -> None:

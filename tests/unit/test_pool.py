@@ -26,8 +26,6 @@ COLD = Footprint(
         null=Interval.exactly(1),
     ),
     context=32768,
-    max_num_seqs=256,
-    max_num_batched_tokens=2048,
     graphs_charged=True,
 )
 PARTS = ("activations", "graphs", "non_torch")

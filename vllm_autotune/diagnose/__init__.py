@@ -1,6 +1,6 @@
 """What a vLLM log says: how far the server came, its numbers, and what it died of."""
 
 from .diagnosis import Diagnosis, read_log
-from .reader import LogReader, cures, diagnose
+from .reader import LogReader, cures
 
-__all__ = ["Diagnosis", "LogReader", "cures", "diagnose", "read_log"]
+__all__ = ["Diagnosis", "LogReader", "cures", "read_log"]

@@ -260,16 +260,6 @@ def _harmless(lead: str, signature: Signature) -> bool:
     return loudness in ("DEBUG", "INFO") or (loudness == "WARNING" and signature.strength > DEATH)
 
 
-def diagnose(
-    log: Iterable[str], exit_code: int | None = None, host_oom_kills: int = 0
-) -> FailedOutcome | None:
-    """Return the verdict on a whole log, given as lines with their ends, or as any pieces."""
-    reader = LogReader()
-    for text in log:
-        reader.feed(text)
-    return reader.verdict(exit_code=exit_code, host_oom_kills=host_oom_kills)
-
-
 def cures(outcome: FailedOutcome) -> tuple[str, ...]:
     """Return what helps against this failure, best first, in words for a person."""
     for signature in SIGNATURES:

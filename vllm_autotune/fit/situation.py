@@ -39,4 +39,4 @@ class Situation:
 
     def defaults(self, config: LaunchConfig) -> tuple[int, int]:
         """Return batched tokens and sequences as this vLLM would choose them."""
-        return batch_defaults(self.facts.used(config)[0], self.facts.engine.release)
+        return batch_defaults(self.facts.devices[0], config, self.facts.engine.release)

@@ -34,25 +34,22 @@ def footprint(
     prompt_logprobs: bool = False,
 ) -> Footprint:
     """Estimate what a launch needs on each of its devices, if need be for prompt_logprobs too."""
-    notes: list[str] = []
     tp = config.integer("tensor-parallel-size", 1)
     pp = config.integer("pipeline-parallel-size", 1)
-    tokens, seqs = batch_defaults(device, vllm, world=tp * pp)
+    tokens, seqs = batch_defaults(device, config, vllm)
     tokens = config.integer("max-num-batched-tokens", tokens)
     seqs = min(config.integer("max-num-seqs", seqs), tokens)
     graphs = Interval(0, 0)
     if device.kind != "cpu":
         graphs = graph_bytes(checkpoint, config, seqs, tp=tp, pp=pp)
-    activations = activation_bytes(checkpoint, config, device, tokens, seqs, vllm=vllm, notes=notes)
+    activations = activation_bytes(checkpoint, config, device, tokens, seqs, vllm=vllm)
     return Footprint(
-        weights=weight_bytes(checkpoint, config, device, vllm=vllm, notes=notes),
+        weights=weight_bytes(checkpoint, config, device, vllm=vllm),
         activations=activations,
         graphs=graphs,
         non_torch=non_torch_bytes(device, tp * pp),
-        cache=_cache(checkpoint, config, device, vllm=vllm, in_flight=tokens, notes=notes),
+        cache=_cache(checkpoint, config, device, vllm=vllm, in_flight=tokens),
         context=checkpoint.context,
-        max_num_seqs=seqs,
-        max_num_batched_tokens=tokens,
         graphs_charged=graphs_charged(checkpoint, config, vllm),
         beyond_share=beyond_share_bytes(
             checkpoint,
@@ -65,7 +62,6 @@ def footprint(
             vllm=vllm,
         ),
         kv_fixed=_kv_fixed(config, device),
-        notes=tuple(notes),
     )
 
 
@@ -84,14 +80,10 @@ def _cache(
     *,
     vllm: Version | None,
     in_flight: int,
-    notes: list[str],
 ) -> Cache:
     pp = config.integer("pipeline-parallel-size", 1)
     groups: tuple[Group, ...] | None = None
-    if checkpoint.plan is None:
-        name = checkpoint.architecture or checkpoint.model_type
-        notes.append(f"KV cache: the layers of {name} are not known")
-    else:
+    if checkpoint.plan is not None:
         alone = len(checkpoint.plan) == 1
         groups = tuple(
             _group(layers, checkpoint, config, alone=alone, on_cpu=device.kind == "cpu")

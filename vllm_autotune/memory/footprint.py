@@ -1,6 +1,6 @@
 """What a launch needs on each device, and what is left of a budget for the KV cache."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .interval import Interval
 from .kv import Cache
@@ -13,7 +13,7 @@ class Footprint:
     `graphs_charged` says whether vLLM takes the CUDA graphs out of the budget before it sizes
     the KV cache; None where that depends on what is not known here. `kv_fixed` is the KV cache
     asked for in bytes, whatever the rest takes. `beyond_share` is what it takes in the end on top
-    of the budget. `notes` says what the estimate abstains on.
+    of the budget.
     """
 
     weights: Interval
@@ -22,12 +22,9 @@ class Footprint:
     non_torch: Interval
     cache: Cache
     context: int
-    max_num_seqs: int
-    max_num_batched_tokens: int
     graphs_charged: bool | None = None
     kv_fixed: int | None = None
     beyond_share: float = 0.0
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def beside(self) -> Interval:

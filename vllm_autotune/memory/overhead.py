@@ -20,15 +20,17 @@ V2_EXPERTS = frozenset({"DeepseekV2ForCausalLM", "GraniteMoeForCausalLM", "Qwen2
 
 
 def batch_defaults(
-    device: Device, vllm: Version | None = None, *, world: int = 1
+    device: Device, config: LaunchConfig, vllm: Version | None = None
 ) -> tuple[int, int]:
     """Return vLLM's default `--max-num-batched-tokens` and `--max-num-seqs` for a server.
 
-    From the whole memory of the device, whatever limit is set (get_batch_defaults in
-    engine/arg_utils.py). `world` counts the processes.
+    From the whole memory of the device, whatever limit is set, on a CPU from the number of
+    workers (get_batch_defaults in engine/arg_utils.py).
     """
     if device.kind == "cpu":
-        return 2048 * world, 128 * world
+        tp = config.integer("tensor-parallel-size", 1)
+        workers = tp * config.integer("pipeline-parallel-size", 1)
+        return 2048 * workers, 128 * workers
     if device.memory_bytes >= 160 * GIB and (vllm is None or vllm >= (0, 32)):
         return 16384, 1024
     if device.memory_bytes >= 70 * GIB and "a100" not in device.name.lower():
@@ -78,7 +80,6 @@ def activation_bytes(
     seqs: int,
     *,
     vllm: Version | None,
-    notes: list[str],
 ) -> Interval:
     """Return the peak of one profiling step: a full batch, then sampling for every sequence.
 
@@ -91,8 +92,7 @@ def activation_bytes(
     if device.kind == "cpu":  # resident pages, which the allocator gives back late
         interval = Interval(0.4 * step.low, 2 * step.high + 0.3 * GIB)
     if checkpoint.multimodal and not config.args.get("language-model-only"):
-        notes.append("activations: what the vision or audio tower needs is not estimated")
-        interval += Interval(0, 8 * GIB)
+        interval += Interval(0, 8 * GIB)  # what the vision or audio tower needs is not known
     return interval
 
 

@@ -42,12 +42,10 @@ def weight_bytes(
     device: Device,
     *,
     vllm: tuple[int, ...] | None,
-    notes: list[str],
 ) -> Interval:
-    """Return what the weights take on the fullest device; add to `notes` what is not known."""
+    """Return what the weights take on the fullest device."""
     weights = checkpoint.weights
     if weights is None:
-        notes.append("weights: there are no files, and the shape of this architecture is not known")
         return Interval.unknown()
     size = float_bytes(config)
     method = config.text("quantization")
@@ -61,18 +59,17 @@ def weight_bytes(
         each = ONLINE[method]
         linear = weights.linear * each + weights.tower * Interval(each.low, size)
     else:
-        notes.append(f"weights: what --quantization {method} makes of them is not known")
+        # What this method makes of them is not known.
         linear = Interval(weights.linear * 0.25, (weights.linear + weights.tower) * size)
     whole = rest + linear
     if checkpoint.multimodal and checkpoint.load_format == "none":
-        notes.append("weights: the vision or audio tower is not counted")
-        whole += Interval(0, 8 * GIB)
+        whole += Interval(0, 8 * GIB)  # the vision or audio tower is not counted
     shared = min(weights.embedding * size, whole.high)
     spread = _spread(checkpoint, config, whole, shared)
     if device.kind == "cpu":
         # Mapped files count as resident until they are let go.
         return Interval(spread.low * 0.9, spread.high * 1.35 + SLACK)
-    return _offloaded(config, spread, vllm, notes)
+    return _offloaded(config, spread, vllm)
 
 
 def _spread(
@@ -91,19 +88,15 @@ def _spread(
     return Interval(whole.low / (tp * pp) * 0.995, high * copies * 1.003 + SLACK)
 
 
-def _offloaded(
-    config: LaunchConfig, weights: Interval, vllm: tuple[int, ...] | None, notes: list[str]
-) -> Interval:
+def _offloaded(config: LaunchConfig, weights: Interval, vllm: tuple[int, ...] | None) -> Interval:
     gib = config.number("cpu-offload-gb") or 0.0
     if config.number("offload-group-size"):
-        notes.append("weights: how much --offload-group-size moves to the host is not known")
-        return Interval(0, weights.high)
+        return Interval(0, weights.high)  # how much it moves to the host is not known
     if not gib:
         return weights
     # Whole tensors move until the amount is reached, so one may go beyond it.
     low = max(0.0, weights.low - (gib + 1.0) * GIB)
     high = max(0.0, weights.high - gib * GIB) + 0.3 * GIB
     if config.env.get("VLLM_USE_V2_MODEL_RUNNER") != "0" and (vllm is None or vllm >= (0, 26)):
-        notes.append("weights: the V2 model runner may ignore --cpu-offload-gb")
-        return Interval(low, weights.high)
+        return Interval(low, weights.high)  # Model Runner V2 may ignore it
     return Interval(low, min(weights.high, high))
