@@ -305,6 +305,54 @@ FROM_SOURCE: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error.", "model_not_found", {}),
     ("  Value error, Model architectures ['Foo'] failed to be inspected. Please check the logs",
      "unknown_architecture", {}),
+    ("RuntimeError: Triton Error [CUDA]: out of memory", "cuda_out_of_memory", {"where": "gpu"}),
+    ("RuntimeError: CUDART error: out of memory", "cuda_out_of_memory", {"where": "gpu"}),
+    ("CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:139", "cuda_out_of_memory",
+     {"where": "gpu"}),
+    ("Failed: Cuda error /workspace/csrc/libtorch_stable/custom_all_reduce.cuh:453 'out of memory'",
+     "cuda_out_of_memory", {"where": "gpu"}),
+    ("ValueError: FP8 KV cache is not supported by the Triton attention backend on Tesla T4 "
+     "(compute capability 7.5); native FP8 (fp8e4nv) requires SM89+. Re-run with --kv-cache-dtype "
+     "float16.", "unsupported_kv_cache_dtype",
+     {"kind": "rejected", "phase": "load", "argument": "kv-cache-dtype"}),
+    ("ValueError: FP8 KV cache is not supported by the Triton MLA backend on NVIDIA A100-SXM4-80GB "
+     "(compute capability 8.0); native FP8 (fp8e4nv) requires SM89+. Re-run with --kv-cache-dtype "
+     "bfloat16.", "unsupported_kv_cache_dtype", {"argument": "kv-cache-dtype"}),
+    ("ValueError: bfloat16 KV cache is not supported on Tesla T4 (compute capability 7.5); "
+     "bfloat16 requires SM80+. Re-run with --kv-cache-dtype float16.",
+     "unsupported_kv_cache_dtype", {"argument": "kv-cache-dtype"}),
+    ("AssertionError: Triton reshape-and-cache cannot store kv_cache_dtype=fp8 on this device: an "
+     "FP8 KV cache needs native fp8e4nv (SM89+). Use --kv-cache-dtype bfloat16 (or float16 on "
+     "SM75).", "unsupported_kv_cache_dtype", {"argument": "kv-cache-dtype"}),
+    ("AttributeError: Model FooForCausalLM does not support BitsAndBytes quantization yet. No "
+     "'packed_modules_mapping' found.", "bitsandbytes_unavailable", {"argument": "quantization"}),
+    ("ValueError: Prequant BitsAndBytes models with tensor parallelism is not supported. Please "
+     "try with pipeline parallelism.", "tensor_parallel_unsupported",
+     {"kind": "rejected", "argument": "tensor-parallel-size"}),
+    *((line, "tensor_parallel_indivisible", {
+        "kind": "rejected", "phase": "load", "argument": "tensor-parallel-size",
+    }) for line in (
+        "ValueError: The output_size of gate's and up's weight = 320 is not divisible by weight "
+        "quantization block_n = 128.",
+        "ValueError: The input_size of down's weight = 320 is not divisible by weight quantization "
+        "block_k = 128.",
+        "ValueError: Weight input_size_per_partition = 64 is not divisible by weight quantization "
+        "block_k = 128.",
+        "ValueError: Weight output_partition_size = 320 is not divisible by weight quantization "
+        "block_n = 128.",
+        "ValueError: The input size is not aligned with the quantized weight shape. This can be "
+        "caused by too large tensor parallel size.",
+        "ValueError: The output size is not aligned with the quantized weight shape. This can be "
+        "caused by too large tensor parallel size.",
+        "ValueError: Weight output_size_per_partition = 96 is not divisible by  min_thread_n = 64. "
+        "Consider reducing tensor_parallel_size or running with --quantization gptq.",
+        "ValueError: Weight input_size_per_partition=96 for layer 'model.layers.0.mlp.down_proj' "
+        "is not divisible by group_size=128. This happens when tensor_parallel_size splits",
+    )),
+    ("torch.AcceleratorError: CUDA error: no kernel image is available for execution on the device",
+     "no_kernel_image", {"kind": "environment", "phase": "load"}),
+    ("RuntimeError: Triton Error [CUDA]: no kernel image is available for execution on the device",
+     "no_kernel_image", {"kind": "environment"}),
 )  # fmt: skip
 
 
@@ -316,6 +364,29 @@ def test_a_line_from_the_sources_is_known(line: str, cause: str, numbers: dict[s
     for name, value in numbers.items():
         assert alike(getattr(verdict, name), value), name
     assert cures(verdict)
+
+
+def test_an_allocation_that_torch_tries_again_ends_no_start() -> None:
+    said = "CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:139\n"
+    assert read(LOADING + said).terminal() is None
+    assert read(LOADING + said + READY).verdict() is None
+    assert read(LOADING + READY + said).verdict(exit_code=0) is None
+    verdict = read(LOADING + said + WORKER + OUT).terminal()
+    assert isinstance(verdict, OutOfMemory)
+    assert verdict.shortfall_bytes == (298 - 51) * 2**20
+
+
+def test_no_cure_for_a_refused_kv_cache_is_one_that_another_backend_refuses() -> None:
+    for signature in SIGNATURES:
+        if signature.name == "unsupported_kv_cache_dtype":
+            assert not re.search(r"fp8|int[48]|per_token_head", " ".join(signature.cures))
+
+
+def test_the_cure_for_blocks_cut_in_two_is_not_about_heads_alone() -> None:
+    line = "ValueError: The input size is not aligned with the quantized weight shape.\n"
+    verdict = read(LOADING + line).terminal()
+    assert verdict is not None
+    assert "blocks" in cures(verdict)[0]
 
 
 def test_the_mamba_limit_is_a_reading() -> None:

@@ -8,6 +8,15 @@ from .signature import CONSEQUENCE, GENERIC, HEADING, Signature, signature, spel
 
 _QUANT = {"phase": "config", "argument": "quantization"}
 _KV_DTYPE = {"argument": "kv-cache-dtype"}
+# Another backend may refuse any other 8-bit type as well; the model's own dtype is safe.
+_OWN_KV_DTYPE = (
+    "leave --kv-cache-dtype out",
+    "if the checkpoint asks for 8 bits itself, give bfloat16, below compute capability 8.0 float16",
+)
+_DIVIDING = (
+    "use a --tensor-parallel-size that divides the number of attention heads and, of quantized "
+    "weights, the blocks",
+)
 _MODEL = {"phase": "config", "argument": "model"}
 # vLLM logs these and tries again, or looks elsewhere: only the end of the process makes them fatal.
 _HUB = {**_MODEL, "fatal": False, "strength": CONSEQUENCE}
@@ -39,8 +48,24 @@ REJECTIONS: tuple[Signature, ...] = (
         "tensor_parallel_indivisible", "rejected", "must be divisible by tensor parallel size",
         r"(?P<detail>Total number of attention heads \(\d+\) must be divisible by tensor parallel "
         r"size \(\d+\))", "{detail}",
-        "use a --tensor-parallel-size that divides the number of attention heads",
-        phase="config", argument="tensor-parallel-size",
+        *_DIVIDING, phase="config", argument="tensor-parallel-size",
+    ),
+    *spellings(
+        "tensor_parallel_indivisible", "rejected", {
+            "is not divisible by":
+                r"(?P<detail>(?:The (?:in|out)put_size of|Weight (?:in|out)put_)[^=]{1,80}= ?\d+"
+                r".{0,400}? is not divisible by[\w ]+= ?\d+)",
+            "size is not aligned with the quantized":
+                r"(?P<detail>The (?:in|out)put size is not aligned with the quantized weight "
+                r"shape)",
+        }, "{detail}", *_DIVIDING, phase="load", argument="tensor-parallel-size",
+    ),
+    signature(
+        "tensor_parallel_unsupported", "rejected", "Prequant BitsAndBytes models with ",
+        r"Prequant BitsAndBytes models with (?:tensor parallelism|TP) is not",
+        "a bitsandbytes checkpoint cannot be split over GPUs",
+        "use --pipeline-parallel-size instead",
+        phase="load", argument="tensor-parallel-size", versions="0.6.6 to 0.27",
     ),
     signature(
         "too_few_gpus", "rejected", "larger than the number of available GPUs",
@@ -118,11 +143,12 @@ REJECTIONS: tuple[Signature, ...] = (
         "add --allow-deprecated-quantization, or use another method",
         versions="0.14 to 0.33", **_QUANT,
     ),
-    signature(
-        "bitsandbytes_unavailable", "rejected", "itsandbytes",
-        r"(?P<detail>Please install bitsandbytes\S+|\S+ does not support BitsAndBytes "
-        r"quantization)",
-        "{detail}", "install bitsandbytes", "use another quantization method",
+    *spellings(
+        "bitsandbytes_unavailable", "rejected", {
+            "Please install bitsandbytes": r"(?P<detail>Please install bitsandbytes\S+)",
+            "does not support BitsAndBytes":
+                r"(?P<detail>\S+ does not support BitsAndBytes quantization)",
+        }, "{detail}", "install bitsandbytes if it is missing", "use another quantization method",
         phase="load", argument="quantization", versions="0.6.6 to 0.27",
     ),
     signature(
@@ -135,15 +161,16 @@ REJECTIONS: tuple[Signature, ...] = (
         "unsupported_kv_cache_dtype", "rejected", "kv_cache_dtype not supported",
         r"No valid attention backend found for .{0,4000}kv_cache_dtype not supported",
         "no attention backend of this device knows that KV cache dtype",
-        "leave --kv-cache-dtype out, or try fp8_e5m2 or int8_per_token_head",
-        versions="0.11.2 to 0.33", **_KV_DTYPE,
+        *_OWN_KV_DTYPE, versions="0.11.2 to 0.33", **_KV_DTYPE,
     ),
-    signature(
-        "unsupported_kv_cache_dtype", "rejected", "not support",
-        r"Error: .{0,400}?FlashAttention does not support fp8|"
-        r"type fp8e4nv not supported in this architecture",
-        "this GPU has no such 8-bit KV cache", "leave --kv-cache-dtype out, or try fp8_e5m2",
-        **_KV_DTYPE,
+    *spellings(
+        "unsupported_kv_cache_dtype", "rejected", {
+            "not support":
+                r"Error: .{0,400}?FlashAttention does not support fp8|"
+                r"type fp8e4nv not supported in this architecture|"
+                r"Error: (?:FP8|bfloat16) KV cache is not supported (?:by|on) ",
+            "Triton reshape-and-cache cannot store": "",
+        }, "this GPU has no such KV cache", *_OWN_KV_DTYPE, **_KV_DTYPE,
     ),
     signature(
         "no_attention_backend", "rejected", "No valid attention backend found",

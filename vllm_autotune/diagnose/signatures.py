@@ -166,11 +166,17 @@ _MEMORY: tuple[Signature, ...] = (
     ),
     signature(
         "cuda_out_of_memory", "out_of_memory", "out of memory",
-        r"Error: (?:(?:CUDA|HIP|XPU) out of memory\.|CUDA error: out of memory)"
+        r"Error: (?:(?:CUDA|HIP|XPU) out of memory\.|"
+        r"(?:CUDA [Ee]rror|CUDART error|Triton Error \[CUDA\]): out of memory)"
         r"(?: Tried to allocate (?P<tried_bytes>[\d.]+ [KMG]iB))?"
         r"(?:.*?of which (?P<left_bytes>[\d.]+ [KMG]iB) is free)?|"
-        r"(?:NCCL|Cuda failure).{0,400}?'out of memory'",
+        r"(?:NCCL|Cuda failure|Failed: Cuda error).{0,400}?'out of memory'",
         "the device ran out of memory", strength=GENERIC, serving=True,
+    ),
+    # The allocator of sleep mode prints it; torch then frees what it cached and tries again.
+    signature(
+        "cuda_out_of_memory", "out_of_memory", "CUDA Error: out of memory at ", "",
+        "the device ran out of memory", strength=CONSEQUENCE, fatal=False,
     ),
     signature(
         "cuda_out_of_memory", "out_of_memory", "CUBLAS_STATUS_ALLOC_FAILED",
@@ -201,6 +207,14 @@ _SURROUNDINGS: tuple[Signature, ...] = (
         r"(?P<detail>Insufficient space in \S+ for [^:]+: \d+ MiB required, \d+ MiB free)",
         "{detail}",
         "give the container more shared memory: --shm-size or --ipc=host", versions="0.27 to 0.33",
+    ),
+    signature(
+        "no_kernel_image", "environment", "no kernel image is available for execution",
+        r"rror.{0,400}?no kernel image is available for execution on the device",
+        "this build of vLLM, or of its torch, has no code for this GPU",
+        "install a build for this GPU; vLLM's own wheels hold compute capability 7.5 and newer "
+        "from 0.26",
+        strength=GENERIC, serving=True,
     ),
     *spellings(
         "nccl", "environment", {
