@@ -60,15 +60,26 @@ SEVERAL = frozenset({"modelopt", "quark", "online", "torchao", "inc", "mxfp8"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """An attention backend: where it runs, and from where on it reads an 8-bit KV cache.
+    """An attention backend: where it runs, reads an 8-bit KV cache, and knows attention sinks.
 
-    Both are ranges of capabilities with their ends; `fp8` is None where it never does.
+    All are ranges of capabilities with their ends, None where it never does. `heads` are the head
+    sizes it takes, empty for any.
     """
 
     name: str
     runs: tuple[Capability, Capability]
     fp8: tuple[Capability, Capability] | None
+    sinks: tuple[Capability, Capability] | None = None
+    heads: frozenset[int] = frozenset()
     flashinfer: bool = False  # comes with the package `flashinfer`
+
+    def serves(
+        self, capability: Capability, head_size: int | None, *, fp8: bool, sinks: bool
+    ) -> bool:
+        """Return whether it runs there with all that is asked for."""
+        ranges = [self.runs, *([self.fp8] if fp8 else ()), *([self.sinks] if sinks else ())]
+        takes = not (head_size and self.heads) or head_size in self.heads
+        return takes and all(ends and ends[0] <= capability <= ends[1] for ends in ranges)
 
 
 ANY: tuple[Capability, Capability] = ((7, 0), (99, 9))
@@ -81,11 +92,19 @@ AMPERE_TO_RTX_50: tuple[Capability, Capability] = ((8, 0), (12, 1))
 # v1/attention/backends/*.py, `supports_compute_capability` and the KV cache dtypes of each, in
 # the order of `_get_backend_priorities` (platforms/cuda.py), 0.26 and 0.32. FlashAttention reads
 # 8 bits as version 3 only (Hopper); Triton needs the type fp8e4nv (8.9); FlashInfer converts
-# itself, measured on an A100 (vLLM PR 24577).
+# itself, measured on an A100 (vLLM PR 24577). Sinks (GPT-OSS) are for FlashAttention 3 and 4, and
+# for FlashInfer on 10.x (0.32 also decodes with them on 9.0 and 12.x).
 DENSE = (
-    Backend(name="FLASH_ATTN", runs=((8, 0), (99, 9)), fp8=HOPPER),
-    Backend(name="FLASHINFER", runs=AMPERE_TO_RTX_50, fp8=AMPERE_TO_RTX_50, flashinfer=True),
-    Backend(name="TRITON_ATTN", runs=ANY, fp8=SINCE_ADA),
+    Backend(name="FLASH_ATTN", runs=((8, 0), (99, 9)), fp8=HOPPER, sinks=HOPPER_OR_B200),
+    Backend(
+        name="FLASHINFER",
+        runs=AMPERE_TO_RTX_50,
+        fp8=AMPERE_TO_RTX_50,
+        sinks=B200,
+        heads=frozenset({64, 128, 256, 512}),
+        flashinfer=True,
+    ),
+    Backend(name="TRITON_ATTN", runs=ANY, fp8=SINCE_ADA, sinks=ANY),
     Backend(name="FLEX_ATTENTION", runs=ANY, fp8=None),
 )
 LATENT = (
@@ -100,17 +119,25 @@ FLASHINFER_FP8 = (0, 11)
 
 
 def attention_backends(
-    capability: Capability, *, mla: bool = False, flashinfer: bool = True, fp8: bool = False
+    capability: Capability,
+    *,
+    mla: bool = False,
+    flashinfer: bool = True,
+    fp8: bool = False,
+    head_size: int | None = None,
+    sinks: bool = False,
 ) -> tuple[str, ...]:
     """Return the backends vLLM may choose from, the one it prefers first.
 
-    `mla` asks for multi-head latent attention, `fp8` for an 8-bit KV cache.
+    `mla` asks for multi-head latent attention, `fp8` for an 8-bit KV cache, `sinks` for attention
+    sinks; a `head_size` of None may be any.
     """
-    found = []
-    for backend in LATENT if mla else DENSE:
-        where = backend.fp8 if fp8 else backend.runs
-        if where and where[0] <= capability <= where[1] and (flashinfer or not backend.flashinfer):
-            found.append(backend.name)
+    found = [
+        backend.name
+        for backend in (LATENT if mla else DENSE)
+        if backend.serves(capability, head_size, fp8=fp8, sinks=sinks)
+        and (flashinfer or not backend.flashinfer)
+    ]
     if capability[0] == 10:  # FlashInfer leads on B200
         found.sort(key=lambda name: not name.startswith("FLASHINFER"))
     return tuple(found)
@@ -128,16 +155,32 @@ def least_for_method(method: str, release: Release, own: Capability | None) -> C
 
 
 def least_for_kv_cache(
-    dtype: str, release: Release, *, mla: bool = False, flashinfer: bool = False
+    dtype: str,
+    release: Release,
+    *,
+    mla: bool = False,
+    flashinfer: bool = False,
+    head_size: int | None = None,
+    sinks: bool = False,
 ) -> Capability | None:
-    """Return the least capability whose attention reads this KV cache, None if it is not known."""
+    """Return the least capability whose attention reads this KV cache, None if it is not known.
+
+    Heads of this size and attention `sinks` leave out the backends that lack them.
+    """
     if not dtype.startswith("fp8"):
         return None
     useful = flashinfer and release >= FLASHINFER_FP8
     return next(
         capability
         for capability in GENERATIONS
-        if attention_backends(capability, mla=mla, flashinfer=useful, fp8=True)
+        if attention_backends(
+            capability,
+            mla=mla,
+            flashinfer=useful,
+            fp8=True,
+            head_size=None if mla else head_size,
+            sinks=sinks,
+        )
     )
 
 

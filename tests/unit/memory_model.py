@@ -254,7 +254,7 @@ class Machine:
         tokens, seqs = facts.batch_tokens(config), facts.sequences(config)
         # One model's ratio differs from step to step: by 0.02 to 0.1 on an H200.
         own = random.Random(f"{self.seed} {tokens} {seqs} {config.args.get('quantization')}")
-        step = step_bytes(checkpoint, config, tokens, seqs, vllm=release).low
+        step = step_bytes(checkpoint, config, tokens, seqs, vllm=release, device=device).low
         activations = self.step * own.uniform(0.95, 1.05) * step
         graphs = self.graphs * estimate.graphs.middle
         charged = graphs if graphs_charged(checkpoint, config, release) else 0.0

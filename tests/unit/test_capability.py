@@ -128,6 +128,31 @@ def test_latent_attention_needs_a_newer_card_for_8_bits_with_flashinfer_too() ->
     assert least_for_kv_cache("fp8_e4m3", (0, 26, 0), mla=True, flashinfer=True) == (8, 9)
 
 
+@pytest.mark.parametrize(
+    ("head_size", "least"),
+    [(None, (8, 0)), (64, (8, 0)), (128, (8, 0)), (256, (8, 0)), (80, (8, 9)), (96, (8, 9))],
+)
+def test_flashinfer_reads_8_bits_of_some_head_sizes_only(
+    head_size: int | None, least: tuple[int, int]
+) -> None:
+    # flashinfer.py, `get_supported_head_sizes`; Triton, which takes any, refuses below 8.9.
+    found = least_for_kv_cache("fp8", (0, 26, 0), flashinfer=True, head_size=head_size)
+    assert found == least
+
+
+def test_attention_sinks_leave_an_8bit_kv_cache_to_newer_cards() -> None:
+    # GPT-OSS; `supports_sink` of flash_attn.py, flashinfer.py and triton_attn.py (0.26).
+    assert least_for_kv_cache("fp8", (0, 26, 0), flashinfer=True, sinks=True) == (8, 9)
+    assert attention_backends((8, 6), fp8=True, head_size=64, sinks=True) == ()
+    assert attention_backends((8, 6), head_size=64, sinks=True) == ("TRITON_ATTN",)
+    assert attention_backends((9, 0), fp8=True, sinks=True) == ("FLASH_ATTN", "TRITON_ATTN")
+    assert attention_backends((10, 0), fp8=True, sinks=True) == ("FLASHINFER", "TRITON_ATTN")
+
+
+def test_latent_attention_has_a_size_of_its_own() -> None:
+    assert least_for_kv_cache("fp8", (0, 26, 0), mla=True, head_size=56) == (8, 9)
+
+
 def test_a_16bit_kv_cache_asks_for_nothing() -> None:
     assert least_for_kv_cache("auto", (0, 26, 0)) is None
 

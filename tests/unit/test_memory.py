@@ -26,6 +26,7 @@ from vllm_autotune.memory import (
     parse_bytes,
 )
 from vllm_autotune.memory.overhead import model_runner
+from vllm_autotune.memory.weights import float_bytes
 from vllm_autotune.outcome import Readings
 
 SHAPES = Path(__file__).parent / "shapes"
@@ -147,6 +148,195 @@ def test_four_bits_shrink_all_but_the_embeddings(shapes: dict[str, Checkpoint]) 
     )
     assert gib(6.37) in estimate(three).weights
     assert gib(2.65) in estimate(three, {"quantization": "bitsandbytes"}).weights
+
+
+def on_card(capability: tuple[int, int], memory_gib: float = 80) -> Device:
+    return replace(device(memory_gib, "a card"), capability=capability)
+
+
+@pytest.mark.parametrize("ways", [{"data-parallel-size": 4}, {"prefill-context-parallel-size": 4}])
+def test_data_parallel_devices_share_the_experts_out(
+    shapes: dict[str, Checkpoint], ways: dict[str, Value]
+) -> None:
+    """vLLM flattens data, prefill context and tensor parallel for experts (fused_moe/config.py)."""
+    mixture, dense = shapes["qwen3-30b-a3b"], shapes["llama-3.1-8b"]
+    assert mixture.weights
+    experts = 2 * 48 * 128 * 3 * 2048 * 768
+    found = estimate(mixture, ways).weights
+    assert mixture.weights.bytes - experts * 3 / 4 in found
+    assert found.high - found.low < gib(0.6)
+    assert estimate(dense, ways).weights == estimate(dense).weights
+
+
+@pytest.mark.parametrize("shape", ["mixtral-8x7b", "deepseek-v3", "llama-4-scout"])
+def test_experts_over_many_nodes_are_not_called_too_big(
+    shapes: dict[str, Checkpoint], shape: str
+) -> None:
+    """671 GB of DeepSeek V3 on 32 devices: 654 of them are experts."""
+    whole = estimate(shapes[shape]).weights
+    spread = estimate(shapes[shape], {"data-parallel-size": 32, "enable-expert-parallel": True})
+    assert whole.low / 32 < spread.weights.low * 1.01 < gib(30)
+    assert spread.weights.high < 0.25 * whole.high
+
+
+def test_decode_context_parallel_deals_out_the_tokens_of_a_sequence(
+    shapes: dict[str, Checkpoint],
+) -> None:
+    """Full attention and MLA keep ceil(length / dcp) tokens (v1/kv_cache_interface.py)."""
+    for shape in ("llama-3.1-8b", "deepseek-v3"):
+        args: dict[str, Value] = {"tensor-parallel-size": 16, "enforce-eager": True}
+        whole = estimate(shapes[shape], args)
+        dealt = estimate(shapes[shape], {**args, "decode-context-parallel-size": 2})
+        assert dealt.kv_bytes(32_000) == whole.kv_bytes(16_000)
+        assert dealt.cache.token_bytes().low == whole.cache.token_bytes().low / 2
+
+
+def test_prefill_context_parallel_dealt_them_out_in_some_versions(
+    shapes: dict[str, Checkpoint],
+) -> None:
+    whole = estimate(shapes["llama-3.1-8b"]).kv_bytes(32_000)
+    found = estimate(shapes["llama-3.1-8b"], {"prefill-context-parallel-size": 2}).kv_bytes(32_000)
+    assert found == Interval(whole.low / 2, whole.high)
+
+
+@pytest.mark.parametrize(
+    ("capability", "args", "width", "hidden"),
+    [
+        ((8, 0), {}, 2944, 3072),  # Marlin
+        ((12, 0), {}, 2944, 3072),
+        ((10, 0), {}, 3072, 3072),  # TRTLLM
+        ((9, 0), {}, 2880, 2880),  # Triton
+        ((9, 0), {"tensor-parallel-size": 2}, 2 * 1472, 2880),
+        ((8, 0), {"tensor-parallel-size": 8}, 8 * 384, 3072),
+        ((8, 0), {"tensor-parallel-size": 8, "enable-expert-parallel": True}, 2944, 3072),
+        ((8, 0), {"data-parallel-size": 8}, 8 * 384, 3072),
+        ((9, 0), {"moe-backend": "marlin"}, 2944, 3072),
+    ],
+)
+def test_4bit_experts_are_padded_for_their_kernels(
+    shapes: dict[str, Checkpoint],
+    capability: tuple[int, int],
+    args: dict[str, Value],
+    width: int,
+    hidden: int,
+) -> None:
+    """mxfp4_round_up_hidden_size_and_intermediate_size (oracle/mxfp4.py, 0.26)."""
+    gpt_oss = shapes["gpt-oss-20b"]
+    assert gpt_oss.weights
+    plain = replace(gpt_oss, quantization="something else")
+    card = on_card(capability)
+    stored, found = (estimate(c, args, on=card).weights for c in (plain, gpt_oss))
+    assert found.low == stored.low
+    share = 1 / int(str(args.get("tensor-parallel-size", 1)))
+    more = gpt_oss.weights.packed_bytes * (width * hidden / 2880**2 - 1) * share
+    if "data-parallel-size" in args:
+        assert found.high > stored.high
+    else:
+        assert found.high - stored.high == pytest.approx(more, rel=0.02)
+
+
+def test_buffers_for_adapters_widen_what_the_weights_take(shapes: dict[str, Checkpoint]) -> None:
+    """Each layer keeps rank x (inputs + outputs) for every slice of it (lora/layers)."""
+    seven, plain = shapes["qwen2.5-7b"], estimate(shapes["qwen2.5-7b"])
+    slices = (
+        (3584, 3584 + 2 * 512) + 2 * (3584,),  # q, k and v: three slices of the same inputs
+        (3584, 3584),  # o
+        (2 * 3584, 2 * 18944),  # gate and up
+        (18944, 3584),  # down
+    )
+    least = 16 * 2 * 28 * sum(map(sum, slices))
+    found = estimate(seven, {"enable-lora": True})
+    assert found.weights.low == plain.weights.low
+    assert least < found.weights.high - plain.weights.high < 1.3 * least
+    assert found.graphs.high == 2 * plain.graphs.high
+    more = estimate(seven, {"enable-lora": True, "max-loras": 4, "max-lora-rank": "64"})
+    each = found.weights.high - plain.weights.high
+    assert more.weights.high - plain.weights.high == pytest.approx(16 * each)
+    assert estimate(seven, {"max-lora-rank": 64}).weights == plain.weights
+
+
+def test_adapters_of_every_expert_take_gigabytes(shapes: dict[str, Checkpoint]) -> None:
+    mixture = shapes["qwen3-30b-a3b"]
+    more = estimate(mixture, {"enable-lora": True}).weights.high - estimate(mixture).weights.high
+    assert more > 16 * 2 * 48 * 128 * 3 * (2048 + 768)
+
+
+DRAFT = '{"model": "yuhuili/EAGLE3-LLaMA3.1-Instruct-8B", "method": "eagle3"}'
+
+
+@pytest.mark.parametrize(
+    ("args", "most"),
+    [
+        ({"speculative-config": '{"method": "ngram", "num_speculative_tokens": 4}'}, 1),
+        ({"speculative-config": '{"model": "ngram"}'}, 1),
+        ({"spec-method": "suffix"}, 1),
+        ({"speculative-config": '{"method": "mtp", "num_speculative_tokens": 1}'}, 2),
+        ({"speculative-config.method": "qwen3_next_mtp"}, 2),
+        ({"speculative-config": DRAFT}, math.inf),
+        ({"speculative-config": "no JSON"}, math.inf),
+        ({"spec-model": "some/draft"}, math.inf),
+    ],
+)
+def test_a_draft_of_unknown_size_rules_nothing_out_and_nothing_in(
+    shapes: dict[str, Checkpoint], args: dict[str, Value], most: float
+) -> None:
+    plain, found = estimate(shapes["llama-3.1-8b"]), estimate(shapes["llama-3.1-8b"], args)
+    assert found.weights == Interval(plain.weights.low, most * plain.weights.high)
+    assert found.kv_bytes(8192).low == plain.kv_bytes(8192).low
+    assert found.kv_bytes(8192).high == min(most, 2) * plain.kv_bytes(8192).high
+    assert found.graphs.high == min(most, 2) * plain.graphs.high
+
+
+def test_more_drafted_tokens_capture_larger_graphs(shapes: dict[str, Checkpoint]) -> None:
+    args: dict[str, Value] = {"max-num-seqs": 8, "spec-method": "ngram"}
+    seven = shapes["qwen2.5-7b"]
+    none, eight = (estimate(seven, {**args, "spec-tokens": n}).graphs for n in (0, 8))
+    assert eight.high > 1.5 * none.high
+
+
+def test_a_boot_without_adapters_says_nothing_of_one_with(shapes: dict[str, Checkpoint]) -> None:
+    seven = estimate(shapes["qwen2.5-7b"])
+    calibration = Calibration().learned(LaunchConfig("m"), SHORT, BUDGET, seven)
+    others: tuple[dict[str, Value], ...] = ({"enable-lora": True}, {"speculative-config": DRAFT})
+    for args in others:
+        guess = estimate(shapes["qwen2.5-7b"], args)
+        assert calibration.apply(guess, LaunchConfig("m", args)).weights == guess.weights
+
+
+@pytest.mark.parametrize(
+    ("shape", "capability", "args", "bytes_each"),
+    [
+        ("gemma-2-9b", (7, 5), {}, 4),
+        ("gemma-2-9b", (8, 0), {}, 2),
+        ("gemma-2-9b", (7, 5), {"dtype": "half"}, 2),  # which vLLM refuses itself
+        ("gemma-3-4b", (7, 0), {"dtype": "auto"}, 4),
+        ("llama-3.1-8b", (7, 5), {}, 2),
+    ],
+)
+def test_without_bfloat16_some_models_become_float32(
+    shapes: dict[str, Checkpoint],
+    shape: str,
+    capability: tuple[int, int],
+    args: dict[str, Value],
+    bytes_each: int,
+) -> None:
+    """config/model.py, _FLOAT16_NOT_SUPPORTED_MODELS and _resolve_auto_dtype (0.26, 0.32)."""
+    there, newer = (estimate(shapes[shape], args, on=on_card(c)) for c in (capability, (9, 0)))
+    double = bytes_each / 2
+    assert there.weights.low == pytest.approx(double * newer.weights.low)
+    assert there.kv_bytes(4096).low == double * newer.kv_bytes(4096).low
+    assert (there.activations.low > 1.3 * newer.activations.low) == (double == 2)
+
+
+def test_gemma_within_another_model_is_served_as_float16(shapes: dict[str, Checkpoint]) -> None:
+    """vLLM asks for the outer model type, `paligemma`."""
+    seen = replace(
+        shapes["gemma-2-2b"],
+        multimodal=True,
+        architecture="PaliGemmaForConditionalGeneration",
+    )
+    assert float_bytes(LaunchConfig("m"), seen, on_card((7, 5))) == 2
+    assert float_bytes(LaunchConfig("m"), shapes["gemma-2-2b"], on_card((7, 5))) == 4
 
 
 # What vLLM 0.26 took on an H200 with dummy weights, most of them cut to four layers, after it had
@@ -440,6 +630,38 @@ def test_graphs_shrink_with_the_sequences_and_vanish_when_eager(
 
 
 @pytest.mark.parametrize(
+    ("capability", "vllm", "sizes"),
+    [
+        ((9, 0), (0, 32), 51),
+        ((10, 0), (0, 26, 1), 51),
+        ((10, 0), (0, 32), 83),
+        ((10, 3), (0, 32), 83),
+        ((11, 0), (0, 32), 51),
+        ((12, 0), (0, 32), 51),
+        ((10, 0), None, 83),
+    ],
+)
+def test_a_b200_captures_graphs_of_twice_the_size_in_newer_versions(
+    shapes: dict[str, Checkpoint],
+    capability: tuple[int, int],
+    vllm: tuple[int, ...] | None,
+    sizes: int,
+) -> None:
+    """1024 tokens instead of 512 (_set_cudagraph_sizes in config/vllm.py, 0.26 and 0.32)."""
+    found = estimate(shapes["qwen2.5-7b"], on=on_card(capability), vllm=vllm).graphs
+    assert found.low == pytest.approx(0.3 * gib(0.89) * sizes / 51)
+
+
+def test_gpt_oss_captures_them_everywhere_but_no_more_than_a_batch(
+    shapes: dict[str, Checkpoint],
+) -> None:
+    few = estimate(shapes["gpt-oss-20b"], {"max-num-seqs": 16}).graphs
+    assert few.low == pytest.approx(0.3 * gib(0.89) * 83 / 51 * 24 / 28)
+    small = estimate(shapes["gpt-oss-20b"], {"max-num-seqs": 16, "max-num-batched-tokens": 256})
+    assert small.graphs.low == pytest.approx(0.3 * gib(0.89) * 35 / 51 * 24 / 28)
+
+
+@pytest.mark.parametrize(
     ("on", "expected"),
     [
         (device(), (8192, 1024)),
@@ -585,6 +807,11 @@ ARGS = st.fixed_dictionaries(
         "cpu-offload-gb": st.integers(0, 100),
         "block-size": st.sampled_from([16, 32, 128]),
         "enforce-eager": st.just(True),
+        "data-parallel-size": st.sampled_from([2, 16]),
+        "decode-context-parallel-size": st.sampled_from([2, 8]),
+        "prefill-context-parallel-size": st.just(2),
+        "enable-lora": st.just(True),
+        "spec-method": st.sampled_from(["ngram", "mtp", "eagle3"]),
     },
 )
 VERSIONS = st.sampled_from([None, (0, 9, 2), (0, 20), (0, 26), (0, 33)])

@@ -13,23 +13,31 @@ from .units import GIB
 if TYPE_CHECKING:
     from .pool import Pool
 
+# Flags that put something beside the model.
+ADDED = (
+    *("enable-lora", "max-loras", "max-lora-rank", "speculative-config"),
+    *("spec-method", "spec-model", "spec-tokens"),
+)
 # Flags and variables that change what the weights take.
 WEIGHT_FLAGS = (
     *("quantization", "quantization-config", "dtype", "tensor-parallel-size", "load-format"),
     *("pipeline-parallel-size", "data-parallel-size", "enable-expert-parallel", "hf-overrides"),
     *("cpu-offload-gb", "cpu-offload-params", "offload-backend", "offload-group-size"),
     *("offload-num-in-group", "offload-prefetch-step", "offload-params", "language-model-only"),
+    *("prefill-context-parallel-size", *ADDED),
 )
 # Flags and variables that change what the rest takes, without what makes it only smaller.
 STEP_FLAGS = (
     *("compilation-config", "optimization-level", "cudagraph-capture-sizes", "dtype"),
     *("max-cudagraph-capture-size", "limit-mm-per-prompt", "language-model-only"),
-    *("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"),
+    *("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", *ADDED),
 )
 # Flags that change what a sequence takes of the KV cache.
 CACHE_FLAGS = (
     *("kv-cache-dtype", "block-size", "disable-hybrid-kv-cache-manager", "dtype"),
     *("tensor-parallel-size", "pipeline-parallel-size", "max-num-batched-tokens"),
+    *("decode-context-parallel-size", "prefill-context-parallel-size", "speculative-config"),
+    *("spec-method", "spec-model"),
 )
 SIZES = ("max-num-seqs", "max-num-batched-tokens")
 VARIABLES = ("VLLM_USE_V2_MODEL_RUNNER", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")

@@ -9,6 +9,7 @@ from ..checkpoint import Checkpoint
 from ..checkpoint.layers import Layers
 from ..config import LaunchConfig
 from ..device import Device
+from .additions import has_draft
 from .footprint import Footprint
 from .interval import Interval
 from .kv import Cache, Group, state_bytes, token_bytes
@@ -22,7 +23,7 @@ from .overhead import (
     non_torch_bytes,
 )
 from .units import GIB
-from .weights import float_bytes, weight_bytes
+from .weights import expert_ranks, float_bytes, weight_bytes
 
 
 def footprint(
@@ -41,13 +42,13 @@ def footprint(
     seqs = min(config.integer("max-num-seqs", seqs), tokens)
     graphs = Interval(0, 0)
     if device.kind != "cpu":
-        graphs = graph_bytes(checkpoint, config, seqs, tp=tp, pp=pp)
+        graphs = graph_bytes(checkpoint, config, device, seqs, vllm=vllm)
     activations = activation_bytes(checkpoint, config, device, tokens, seqs, vllm=vllm)
     return Footprint(
         weights=weight_bytes(checkpoint, config, device, vllm=vllm),
         activations=activations,
         graphs=graphs,
-        non_torch=non_torch_bytes(device, tp * pp),
+        non_torch=non_torch_bytes(device, tp * pp * expert_ranks(checkpoint, config)),
         cache=_cache(checkpoint, config, device, vllm=vllm, in_flight=tokens),
         context=checkpoint.context,
         graphs_charged=graphs_charged(checkpoint, config, vllm),
@@ -86,8 +87,7 @@ def _cache(
     if checkpoint.plan is not None:
         alone = len(checkpoint.plan) == 1
         groups = tuple(
-            _group(layers, checkpoint, config, alone=alone, on_cpu=device.kind == "cpu")
-            for layers in checkpoint.plan
+            _group(layers, checkpoint, config, device, alone=alone) for layers in checkpoint.plan
         )
     return Cache(
         groups=groups,
@@ -129,11 +129,11 @@ def _all_tokens(checkpoint: Checkpoint, config: LaunchConfig, vllm: Version | No
 
 
 def _group(
-    layers: Layers, checkpoint: Checkpoint, config: LaunchConfig, *, alone: bool, on_cpu: bool
+    layers: Layers, checkpoint: Checkpoint, config: LaunchConfig, device: Device, *, alone: bool
 ) -> Group:
     tp = config.integer("tensor-parallel-size", 1)
     pp = config.integer("pipeline-parallel-size", 1)
-    size = float_bytes(config)
+    size = float_bytes(config, checkpoint, device)
     most = math.ceil(layers.count / pp)
     dtype = config.text("kv-cache-dtype") or "auto"
     token = Interval(0, 0)
@@ -143,12 +143,26 @@ def _group(
             whole = token_bytes(layers, tp=tp, size=size, dtype="auto", stored=False)
             token = Interval(token.low, max(token.high, whole.high))
     wide: bool | None = config.text("mamba-ssm-cache-dtype") == "float32"
-    if on_cpu and not wide:
+    if device.kind == "cpu" and not wide:
         wide = None  # the CPU backend widens the states of some kernels (platforms/cpu.py)
     return Group(
         kind=layers.kind,
-        layers=Interval(most if alone else max(1, layers.count // pp), most),
+        # A draft keeps no more than the model it drafts for.
+        layers=Interval(
+            most if alone else max(1, layers.count // pp), most * (1 + has_draft(config))
+        ),
         token=token,
         window=layers.window,
         state=state_bytes(layers, tp=tp, size=size, wide=wide),
+        ranks=_ranks(config),
     )
+
+
+def _ranks(config: LaunchConfig) -> Interval:
+    """Return over how many devices a sequence's tokens are dealt.
+
+    `max_memory_usage_bytes` in v1/kv_cache_interface.py: those of decode context parallel (0.26
+    and 0.32), in some earlier versions those of prefill context parallel too.
+    """
+    decode = config.integer("decode-context-parallel-size", 1)
+    return Interval(decode, decode * config.integer("prefill-context-parallel-size", 1))

@@ -17,17 +17,26 @@ FLOAT16 = frozenset({"auto", "float16", "bfloat16", "half"})
 
 NOTHING = Interval(0, 0)
 ANYWHERE = Interval(0, 1)
+ONE = Interval(1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Layers of one kind on one device; `token` is bytes per token and layer, `state` per layer."""
+    """Layers of one kind on one device; `token` is bytes per token and layer, `state` per layer.
+
+    `ranks` is over how many devices the tokens of one sequence are dealt.
+    """
 
     kind: Kind
     layers: Interval
     token: Interval = NOTHING
     window: int = 0
     state: Interval = NOTHING
+    ranks: Interval = ONE
+
+    def share(self, length: int, *, most: bool) -> int:
+        """Return the tokens of a sequence that one device keeps, at most or at least."""
+        return ceil(length / (self.ranks.low if most else self.ranks.high))
 
     def blocks(self, length: int, block: float, in_flight: float, *, most: bool) -> int:
         """Return the blocks one sequence holds, at most or at least."""
@@ -37,7 +46,7 @@ class Group:
             return ceil(min(self.window - 1 + in_flight, length) / block) + 1
         if self.kind == "chunked":
             return ceil(min(self.window + in_flight, length) / block)
-        return ceil(length / block)
+        return ceil(self.share(length, most=most) / block)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +74,8 @@ class Cache:
         for group in self.groups:
             if group.kind in {"full", "mla"}:
                 total += Interval(
-                    group.layers.low * group.token.low, group.layers.high * group.token.high
+                    group.layers.low * group.token.low / group.ranks.high,
+                    group.layers.high * group.token.high / group.ranks.low,
                 )
         return total
 
@@ -106,7 +116,7 @@ class Cache:
         for group in self.groups or ():
             blocks = group.blocks(length, block, self.in_flight.low, most=False)
             if promoted and group.kind != "state":
-                blocks = ceil(length / block)
+                blocks = ceil(group.share(length, most=False) / block)
             size = group.state.low if group.kind == "state" else group.token.low * block
             total += group.layers.low * size * blocks
             page = min(page, group.layers.low * size)
@@ -132,7 +142,7 @@ class Cache:
                 span = block * page / own
             blocks = group.blocks(length, span, self.in_flight.high, most=True)
             if promoted and group.kind != "state":
-                blocks = max(blocks, ceil(length / span))
+                blocks = max(blocks, ceil(group.share(length, most=True) / span))
             total += ceil(group.layers.high / size) * blocks
         return size * page * (total * sequences + self.null.high)
 

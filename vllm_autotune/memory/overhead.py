@@ -5,6 +5,7 @@ from typing import Literal
 from ..checkpoint import Checkpoint
 from ..config import LaunchConfig
 from ..device import Device
+from .additions import drafted_tokens, has_draft
 from .interval import Interval
 from .units import GIB
 from .weights import float_bytes
@@ -87,7 +88,7 @@ def activation_bytes(
     are 0.86 to 1.24 times this in 59 boots of 34 shapes, 512 to 8192 tokens, 64 to 1024
     sequences (0.26, H200; tests/unit/shapes/booted/0.26.0-h200.json).
     """
-    step = step_bytes(checkpoint, config, tokens, seqs, vllm=vllm)
+    step = step_bytes(checkpoint, config, tokens, seqs, vllm=vllm, device=device)
     interval = Interval(0.8 * step.low, 1.3 * step.high + 0.05 * GIB)
     if device.kind == "cpu":  # resident pages, which the allocator gives back late
         interval = Interval(0.4 * step.low, 2 * step.high + 0.3 * GIB)
@@ -97,11 +98,17 @@ def activation_bytes(
 
 
 def step_bytes(
-    checkpoint: Checkpoint, config: LaunchConfig, tokens: int, seqs: int, *, vllm: Version | None
+    checkpoint: Checkpoint,
+    config: LaunchConfig,
+    tokens: int,
+    seqs: int,
+    *,
+    vllm: Version | None,
+    device: Device | None = None,
 ) -> Interval:
     """Return what a profiling step takes by the formula, with each model runner it may be."""
     tp = config.integer("tensor-parallel-size", 1)
-    hidden, size = checkpoint.hidden_size, float_bytes(config)
+    hidden, size = checkpoint.hidden_size, float_bytes(config, checkpoint, device)
     matrices = 3 if checkpoint.gated else 2
     mixture = checkpoint.experts_per_token * (hidden + 3 * checkpoint.expert_size / tp)
     layer = matrices * checkpoint.intermediate_size / tp + 4 * hidden
@@ -113,7 +120,7 @@ def step_bytes(
 
     runner = model_runner(checkpoint, config, vllm)
     capped = checkpoint.model_type.startswith("gemma2")  # soft-capped logits are kept in 32 bits
-    least, most = (4 if capped else 2), 14
+    least, most = (4 if capped else size), 12 + size
     if runner is None:
         return Interval(with_logits(least), with_logits(most))
     return Interval.exactly(with_logits(most if runner == "v1" else least))
@@ -142,13 +149,18 @@ def beyond_share_bytes(
     runner = model_runner(checkpoint, config, vllm)
     sampler = 0 if runner == "v1" else 2 * 4 * seqs * checkpoint.vocab_size
     charged = graphs_charged(checkpoint, config, vllm)
-    scores = prompt_logprobs_bytes(checkpoint, config, prompt_logprobs, vllm=vllm)
+    scores = prompt_logprobs_bytes(checkpoint, config, device, prompt_logprobs, vllm=vllm)
     scores = max(0.0, scores - activations)  # which are not needed any more by then
     return CONTEXT_BYTES + activations / 4 + sampler + scores + (0.0 if charged else graphs)
 
 
 def prompt_logprobs_bytes(
-    checkpoint: Checkpoint, config: LaunchConfig, tokens: int, *, vllm: Version | None
+    checkpoint: Checkpoint,
+    config: LaunchConfig,
+    device: Device,
+    tokens: int,
+    *,
+    vllm: Version | None,
 ) -> float:
     """Return what the log probabilities of a step's `tokens` take, which no step profiles.
 
@@ -156,25 +168,41 @@ def prompt_logprobs_bytes(
     for 8192 tokens of 152,064 words (0.26, H200). V2 keeps the logits alone, of 1024 tokens at
     once (gpu/sample/prompt_logprob.py).
     """
+    size = float_bytes(config, checkpoint, device)
     if model_runner(checkpoint, config, vllm) == "v2":
-        return float(min(tokens, 1024) * checkpoint.vocab_size * float_bytes(config))
-    return float(tokens * checkpoint.vocab_size * (float_bytes(config) + 4 + 4))
+        return float(min(tokens, 1024) * checkpoint.vocab_size * size)
+    return float(tokens * checkpoint.vocab_size * (size + 4 + 4))
 
 
 def graph_bytes(
-    checkpoint: Checkpoint, config: LaunchConfig, seqs: int, *, tp: int, pp: int
+    checkpoint: Checkpoint,
+    config: LaunchConfig,
+    device: Device,
+    seqs: int,
+    *,
+    vllm: Version | None,
 ) -> Interval:
     """Return the memory of captured graphs: 0.89 GiB for 28 layers in 51 sizes (vLLM 0.26).
 
-    It is 1.2 to 2.0 times what two smaller models, fewer sequences and runner V1 took.
+    It is 1.2 to 2.0 times what two smaller models, fewer sequences and runner V1 took. The largest
+    batch is 512, on 10.x it became 1024 between 0.26 and 0.32 (config/vllm.py), and for GPT-OSS it
+    is 1024 whatever the sequences (models/config.py). LoRA captures all a second time without
+    adapters, and a draft model its own.
     """
+    tp = config.integer("tensor-parallel-size", 1)
+    pp = config.integer("pipeline-parallel-size", 1)
     if config.args.get("enforce-eager") is True or config.text("optimization-level") == "0":
         return Interval(0, 0)
-    largest = min(2 * seqs, 512)
+    b200 = device.capability is not None and device.capability[0] == 10
+    limit = 1024 if b200 and (vllm is None or vllm >= (0, 27)) else 512
+    largest = min(2 * seqs * (1 + drafted_tokens(config)), limit)
+    largest = 1024 if checkpoint.model_type == "gpt_oss" else largest
+    largest = min(largest, config.integer("max-num-batched-tokens", largest))
     sizes = 3 + len(range(8, min(256, largest + 1), 8)) + len(range(256, largest + 1, 16))
     estimate = 0.89 * GIB * sizes / 51 * checkpoint.layers / pp / 28
     low = 0.0 if "compilation-config" in config.args else 0.3 * estimate
-    return Interval(low, 1.5 * estimate + 0.1 * GIB * (1 if tp == 1 else 4))
+    times = 1 + (config.args.get("enable-lora") is True) + has_draft(config)
+    return Interval(low, times * (1.5 * estimate + 0.1 * GIB * (1 if tp == 1 else 4)))
 
 
 def graphs_charged(

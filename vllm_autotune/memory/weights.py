@@ -1,10 +1,11 @@
 """What the weights take on one device once vLLM has loaded them."""
 
-from math import ceil
+from math import ceil, prod
 
 from ..checkpoint import Checkpoint
 from ..config import LaunchConfig
 from ..device import Device
+from .additions import draft_bytes, is_plain, lora_bytes
 from .interval import Interval
 from .units import GIB
 
@@ -29,11 +30,31 @@ ONLINE: dict[str, Interval] = {
 SLACK = 0.16 * GIB
 # Bytes of one float; anything else `--dtype` may say is 16 bits.
 DTYPES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
+# Model types that vLLM does not serve as float16 (config/model.py, 0.26 and 0.32).
+NO_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4", "plamo2"})
+BFLOAT16 = (8, 0)  # the least capability that has it (platforms/cuda.py, `supported_dtypes`)
 
 
-def float_bytes(config: LaunchConfig) -> int:
-    """Return the bytes of one float as served: `--dtype auto` turns 32 bits into 16."""
-    return DTYPES.get(config.text("dtype") or "auto", 2)
+def refuses_float16(checkpoint: Checkpoint) -> bool:
+    """Return whether vLLM refuses `--dtype float16` for this model."""
+    # The outer type counts: Gemma 2 within PaliGemma is served as float16.
+    outer = not checkpoint.multimodal or checkpoint.architecture.startswith("Gemma3")
+    return outer and checkpoint.model_type in NO_FLOAT16
+
+
+def float_bytes(
+    config: LaunchConfig, checkpoint: Checkpoint | None = None, device: Device | None = None
+) -> int:
+    """Return the bytes of one float as served: `--dtype auto` turns 32 bits into 16.
+
+    But not where the card has no bfloat16 and the model is not served as float16 (config/model.py,
+    `_resolve_auto_dtype`, vLLM 0.26).
+    """
+    asked = config.text("dtype") or "auto"
+    if asked == "auto" and checkpoint and device and device.capability:
+        lacks = device.kind == "cuda" and device.capability < BFLOAT16
+        return 4 if lacks and refuses_float16(checkpoint) else 2
+    return DTYPES.get(asked, 2)
 
 
 def weight_bytes(
@@ -47,12 +68,13 @@ def weight_bytes(
     weights = checkpoint.weights
     if weights is None:
         return Interval.unknown()
-    size = float_bytes(config)
+    size = float_bytes(config, checkpoint, device)
     method = config.text("quantization")
     rest = Interval.exactly((weights.embedding + weights.other) * size)
     if checkpoint.quantization or not weights.elements:
         # Stored scales keep their own type; only a wider --dtype adds to the plain tensors.
-        rest, linear = Interval(0, 0), Interval.exactly(weights.bytes)
+        padding = weights.packed_bytes * (_padded(checkpoint, config, device) - 1)
+        rest, linear = Interval(0, 0), Interval(weights.bytes, weights.bytes + padding)
     elif method is None:
         linear = Interval.exactly((weights.linear + weights.tower) * size + weights.packed_bytes)
     elif method in ONLINE:
@@ -65,11 +87,73 @@ def weight_bytes(
     if checkpoint.multimodal and checkpoint.load_format == "none":
         whole += Interval(0, 8 * GIB)  # the vision or audio tower is not counted
     shared = min(weights.embedding * size, whole.high)
+    whole = _dealt(checkpoint, config, whole, shared + (weights.other + weights.tower) * size, size)
     spread = _spread(checkpoint, config, whole, shared)
+    added = lora_bytes(checkpoint, config, size) + draft_bytes(config, spread.high)
+    spread += Interval(0, added)
     if device.kind == "cpu":
         # Mapped files count as resident until they are let go.
         return Interval(spread.low * 0.9, spread.high * 1.35 + SLACK)
     return _offloaded(config, spread, vllm)
+
+
+def expert_ranks(checkpoint: Checkpoint, config: LaunchConfig) -> int:
+    """Return how many groups of tensor parallel devices share the experts out, 1 for a dense model.
+
+    With expert parallel or without (fused_moe/config.py, `flatten_tp_across_dp_and_pcp`, 0.26).
+    """
+    ways = ("data-parallel-size", "prefill-context-parallel-size")
+    return prod(config.integer(way, 1) for way in ways) if checkpoint.experts else 1
+
+
+def _dealt(
+    checkpoint: Checkpoint, config: LaunchConfig, whole: Interval, beside: float, size: int
+) -> Interval:
+    """Take away the experts that other data parallel devices hold.
+
+    `beside` is what is no linear layer of the text model. At most the experts are what their sizes
+    say, at least what attention and plain layers of 16 bits leave of the whole.
+    """
+    ranks = expert_ranks(checkpoint, config)
+    if ranks == 1:
+        return whole
+    hidden, matrices = checkpoint.hidden_size, 3 if checkpoint.gated else 2
+    attention = 2 * hidden * checkpoint.head_dim * (checkpoint.heads + checkpoint.kv_heads)
+    if not is_plain(checkpoint):
+        attention = max(attention, 8 * hidden**2)
+    plain = attention + matrices * hidden * checkpoint.intermediate_size
+    experts = checkpoint.experts * matrices * hidden * checkpoint.expert_size
+    most = min(whole.low, checkpoint.layers * experts * size)
+    least = min(most, max(0.0, whole.low - beside - checkpoint.layers * plain * size))
+    elsewhere = 1 - 1 / ranks
+    return Interval(whole.low - most * elsewhere, whole.high - least * elsewhere)
+
+
+def _padded(checkpoint: Checkpoint, config: LaunchConfig, device: Device) -> float:
+    """Return what experts of 4 bits (mxfp4) take at most once padded, over what is stored.
+
+    Triton, on Hopper, pads the part of an expert on one device to 64, Marlin to 128 and the hidden
+    size to 256, TRTLLM, on the B200, both to 256 (oracle/mxfp4.py, vLLM 0.26).
+    """
+    width, hidden = checkpoint.expert_size, checkpoint.hidden_size
+    if checkpoint.quantization != "mxfp4" or device.kind == "cpu" or not width:
+        return 1.0
+    if config.args.get("enable-expert-parallel") is not True:
+        tp = config.integer("tensor-parallel-size", 1)
+        width = ceil(width / (tp * expert_ranks(checkpoint, config)))
+    # LoRA, or a choice of the user's, brings other kernels than Triton.
+    usual = not {"enable-lora", "moe-backend"} & config.args.keys()
+    major = device.capability[0] if device.capability else None
+    if major == 9 and usual:
+        to_width, to_hidden = 64, 1
+    else:
+        to_width, to_hidden = (256 if major in (None, 10) else 128), 256
+    wide, high = _round_up(width, to_width), _round_up(hidden, to_hidden)
+    return wide * high / (width * hidden)
+
+
+def _round_up(number: int, step: int) -> int:
+    return ceil(number / step) * step
 
 
 def _spread(
