@@ -10,6 +10,7 @@ from .facts import Applied, Attempt, Facts
 from .fit import SOLVERS, Situation, most_utilization
 from .ladder import Rung
 from .memory import Calibration
+from .memory.weights import refuses_float16
 
 # Solved in this order: what the weights are and where they lie first, the context last.
 ORDER = (
@@ -22,6 +23,7 @@ ORDER = (
     "cpu-offload-gb",
     "max-model-len",
 )
+HALF = ("half", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ def build(
         if reason:
             reasons[rung.name] = reason
             return
-        changed = config.replace(rung.args, rung.env)
+        args = {name: value for name, value in rung.args.items() if name not in facts.fixed}
+        changed = config.replace(args, rung.env)
         if rung.fit:
             solved = SOLVERS[rung.fit](situation, changed)
             if isinstance(solved, str):
@@ -63,7 +66,13 @@ def build(
         if changed == config:
             reasons[rung.name] = "it is so already"
             return
-        args = {k: v for k, v in changed.args.items() if config.args.get(k) != v}
+        # Where an argument of another rung is gone, that rung is too: what both set is ours then.
+        gone = [a for a in applied.values() if a.args.keys() - changed.args.keys()]
+        for other in gone:
+            del applied[other.name]
+            reasons[other.name] = f"{rung.name} takes its place"
+        before = config.replace({name: None for other in gone for name in other.args})
+        args = {k: v for k, v in changed.args.items() if before.args.get(k) != v}
         env = {k: v for k, v in changed.env.items() if config.env.get(k) != v}
         applied[rung.name] = Applied(name=rung.name, gives_up=rung.gives_up, args=args, env=env)
         config = changed
@@ -91,7 +100,9 @@ def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
     """Return why a rung does not apply here, None if it does."""
     device, engine = facts.used(config)[0], facts.engine
     checkpoint = facts.checkpoints[config.model]
-    fixed = sorted(rung.flags() & set(facts.fixed))
+    # What a fitted value needs beside it may be fixed: then the user's stands for the rung's.
+    bound = {rung.fit} if rung.fit else rung.flags()
+    fixed = sorted(bound & facts.fixed.keys())
     unknown = sorted(flag for flag in rung.flags() if not engine.knows(flag))
     quantized = checkpoint.quantization is not None or "quantization" in facts.fixed
     when, capability = rung.when, device.capability
@@ -134,6 +145,10 @@ def _incapable(rung: Rung, checkpoint: Checkpoint, facts: Facts) -> str | None:
     """Return why the card or this vLLM cannot do what a rung sets."""
     device, engine = facts.devices[0], facts.engine
     method, dtype = rung.args.get("quantization"), rung.args.get("kv-cache-dtype")
+    if rung.args.get("dtype") in HALF and refuses_float16(checkpoint):
+        return f"vLLM does not serve {checkpoint.model_type} in float16"
+    if rung.fit == "tensor-parallel-size" and checkpoint.quantization == "bitsandbytes":
+        return "vLLM does not split a bitsandbytes checkpoint over GPUs"
     if rung.fit == "checkpoint":
         reasons = [_unrunnable(c.quantization, facts) for c in _siblings(facts).values()]
         return reasons[0] if reasons and all(reasons) else None
@@ -144,7 +159,14 @@ def _incapable(rung: Rung, checkpoint: Checkpoint, facts: Facts) -> str | None:
     if engine.kv_cache_dtypes and dtype not in engine.kv_cache_dtypes:
         return f"vLLM {engine.version} has no {dtype} KV cache"
     mla = any(group.kind == "mla" for group in checkpoint.plan or ())
-    least = least_for_kv_cache(dtype, engine.release, mla=mla, flashinfer=engine.has_flashinfer)
+    least = least_for_kv_cache(
+        dtype,
+        engine.release,
+        mla=mla,
+        flashinfer=engine.has_flashinfer,
+        head_size=checkpoint.head_dim,
+        sinks=checkpoint.model_type == "gpt_oss",
+    )
     return shortage(f"{dtype} KV cache", least, device.name, device.capability)
 
 
@@ -153,7 +175,7 @@ def _unrunnable(method: str | None, facts: Facts) -> str | None:
     device, engine = facts.devices[0], facts.engine
     if method is None:
         return None
-    if engine.quantizations and method not in engine.quantizations:
+    if not engine.quantizes(method):
         return f"vLLM {engine.version} has no {method} quantization here"
     least = least_for_method(method, engine.release, engine.least_capability(method))
     return shortage(f"{method} quantization", least, device.name, device.capability)

@@ -22,8 +22,12 @@ SUFFIXES = {
 GENERATING = ("auto", "generate", "generation", "transcription", "draft")
 
 
-def pools(config: LaunchConfig, architecture: str) -> bool:
-    """Tell whether a server of this configuration pools."""
+def pools(config: LaunchConfig, architecture: str, *, pooled: bool = False) -> bool:
+    """Tell whether a server of this configuration pools.
+
+    A checkpoint that is `pooled` does whatever its architecture (vLLM 0.26 and 0.32,
+    config/model.py, `_get_default_runner_type`).
+    """
     runner, task = config.text("runner"), config.text("task")
     convert = config.text("convert")
     if runner in ("pooling", "generate"):
@@ -32,4 +36,6 @@ def pools(config: LaunchConfig, architecture: str) -> bool:
         return task not in GENERATING
     if convert not in (None, "auto", "none"):
         return True
-    return next((pools for end, pools in SUFFIXES.items() if architecture.endswith(end)), False)
+    return pooled or next(
+        (pools for end, pools in SUFFIXES.items() if architecture.endswith(end)), False
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from .config import AUTO, LaunchConfig, Value
 from .draft import Draft, build
 from .facts import Applied, Attempt, Candidate, Facts, Prediction, calibrated, predict
+from .fit import INDIVISIBLE
 from .ladder import Rung
 from .memory import format_bytes
 from .outcome import Environment, FailedOutcome, Hung, OutOfMemory, Phase, Rejected, Stable
@@ -29,12 +30,14 @@ class Skip:
 class Step:
     """What to do next: launch `candidate`, or stop for `reason` if there is none.
 
-    `skips` are the rungs passed over on the way to it.
+    `skips` are the rungs passed over on the way to it; `stuck` tells that the last failure was
+    no rung's, so that no other candidate would end otherwise.
     """
 
     candidate: Candidate | None
     reason: str
     skips: tuple[Skip, ...] = ()
+    stuck: bool = False
 
 
 def next_step(facts: Facts, history: Sequence[Attempt]) -> Step:
@@ -49,7 +52,7 @@ def next_step(facts: Facts, history: Sequence[Attempt]) -> Step:
     history = [a for a in history if not isinstance(a.outcome, Environment)]
     withdrawn = _withdrawn(facts, history)
     if withdrawn is None:
-        return Step(candidate=None, reason=_unanswered(history[-1].outcome))
+        return Step(candidate=None, reason=_unanswered(history[-1].outcome), stuck=True)
     return _Search(facts, history, withdrawn).step()
 
 
@@ -70,6 +73,7 @@ def _withdrawn(facts: Facts, history: Sequence[Attempt]) -> dict[str, str] | Non
 
     What was rejected, crashed or served wrong is blamed on the rung that set the argument vLLM
     named, else on all that the candidate added. The same failure without them clears them all.
+    GPUs that cannot divide the weights are answered by another number of them.
     """
     withdrawn: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
@@ -82,6 +86,8 @@ def _withdrawn(facts: Facts, history: Sequence[Attempt]) -> dict[str, str] | Non
         elif not isinstance(outcome, Stable | Environment):
             argument = outcome.argument if isinstance(outcome, Rejected) else None
             named = {name for name, args in names.items() if argument in args}
+            if named and outcome.cause == INDIVISIBLE:
+                continue
             blamed = named or names.keys() - before
             if not blamed or (outcome.cause, outcome.reason) in seen:
                 return None

@@ -21,7 +21,7 @@ from .veto import veto
 # Arguments of serving that a trial sets itself, or that have no place in a report.
 SERVING = frozenset(
     {
-        *("host", "port", "uds", "api-key", "served-model-name", "root-path", "model"),
+        *("host", "port", "uds", "api-key", "served-model-name", "root-path"),
         *("ssl-keyfile", "ssl-certfile", "ssl-ca-certs", "ssl-cert-reqs", "allowed-origins"),
     }
 )
@@ -73,8 +73,9 @@ def survey(request: Request) -> Facts:
 
     Raises a Refusal for whatever is missing, broken or contradictory.
     """
-    if Path(request.model).exists():  # what is deployed starts from any folder
-        request = replace(request, model=str(Path(request.model).resolve()))
+    local = Path(request.model).expanduser()
+    if local.exists():  # what is deployed starts from any folder
+        request = replace(request, model=str(local.resolve()))
     dummy = parse_arguments(request.fixed).get("load-format") == "dummy"
     checkpoint = read_checkpoint(request.model, request.revision, weights_required=not dummy)
     engine = _engine(request)
@@ -88,7 +89,7 @@ def survey(request: Request) -> Facts:
     checkpoints = {request.model: checkpoint}
     if checkpoint.quantization is None:
         for sibling in checkpoint.siblings:
-            checkpoints[sibling.model] = read_checkpoint(sibling.model)
+            checkpoints[sibling] = read_checkpoint(sibling)
     usual = HOST_HEADROOM_BYTES if devices[0].on_host else HEADROOM_BYTES
     facts = Facts(
         model=request.model,
@@ -123,6 +124,11 @@ def _given(written: Mapping[str, Value]) -> dict[str, Value]:
             f"--config {written['config']}: what such a file sets is not seen here",
             "write its lines as arguments: -- --dtype half --trust-remote-code",
         )
+    if "model" in written:
+        raise BadUsage(
+            f"--model {written['model']} after `--`: it is the other --model that is tuned",
+            "name the model before `--`, and drop it there",
+        )
     return {name: value for name, value in written.items() if name not in SERVING}
 
 
@@ -139,7 +145,7 @@ def _possible(facts: Facts) -> None:
         raise BadUsage(
             f"--concurrency {facts.workload.concurrency} is more than the {most:.0f} sequences "
             "of your --max-num-seqs",
-            "leave one of them away",
+            "drop one of them",
         )
     if facts.workload.probe.tool and not _calls_tools(facts):
         raise BadUsage(
@@ -200,15 +206,15 @@ def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Valu
     longest = checkpoint.context
     given = LaunchConfig(request.model, fixed).number("max-model-len")
     for option, tokens in (("--context", context), ("--min-context", shortest)):
-        if tokens is not None and tokens > longest:
+        if tokens is not None and tokens > longest and not _extends(fixed):
             raise BadUsage(
                 f"{option} {tokens:,} is more than the model's {longest:,} tokens",
-                f"ask for at most {longest}",
+                f"ask for at most {longest}, or extend it: -- --hf-overrides '{{...}}'",
             )
     if context is not None and given is not None and given != context:
         raise BadUsage(
             f"--context {context} and the fixed --max-model-len {given:.0f} contradict each other",
-            "leave one of them away",
+            "drop one of them",
         )
     wanted = context or int(given or checkpoint.default_context)
     if shortest is not None and shortest > wanted:
@@ -225,6 +231,12 @@ def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Valu
         exact=request.exact,
         probe=request.probe,
     )
+
+
+def _extends(fixed: Mapping[str, Value]) -> bool:
+    """Tell whether the user makes the model accept more tokens than its config.json says."""
+    allowed = os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "0") == "1"
+    return allowed or not fixed.keys().isdisjoint(("hf-overrides", "rope-scaling", "rope-theta"))
 
 
 def _frugal(facts: Facts) -> Facts:

@@ -44,12 +44,16 @@ LAST_WORDS_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What a waiting person is shown: the phase, for how long, and the last telling line."""
+    """What a waiting person is shown: the phase, for how long, and the last telling line.
+
+    `item` is the item of the certificate that is asked, None before the server is ready.
+    """
 
     phase: Phase
     seconds: float
     line: str
     free_bytes: int | None
+    item: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +103,7 @@ class _Launch:
         self.reader = LogReader()
         self.kills = cgroup.oom_kills()
         self.watchdog = Watchdog.over(self.candidate.config, on_host=self.devices[0].on_host)
-        self.began = time.monotonic()
-        self.item = ""
+        self.item: str | None = None
 
     def run(self) -> Trial:
         baseline = Baseline.of(self.devices)
@@ -166,7 +169,7 @@ class _Launch:
             seconds = now - self.began
             if seconds > self.limits.launch_seconds:
                 return _never_ready(self.reader, seconds)
-            self.tick(seconds)
+            self.tick()
             time.sleep(POLL_SECONDS)
 
     def read(self, server: Server) -> int | None:
@@ -186,16 +189,18 @@ class _Launch:
     def too_small(self) -> OutOfMemory | None:
         return too_small(self.facts, self.candidate.config, self.reader.readings)
 
-    def tick(self, seconds: float, doing: str = "") -> None:
+    def tick(self) -> None:
         """Show progress, and stop when the time is over."""
-        if self.limits.until is not None and time.monotonic() > self.limits.until:
+        now = time.monotonic()
+        if self.limits.until is not None and now > self.limits.until:
             raise TimeoutError
         self.show(
             Progress(
-                phase="serving" if doing else self.reader.phase,
-                seconds=seconds,
-                line=doing or self.reader.last_line,
+                phase="serving" if self.item else self.reader.phase,
+                seconds=now - self.began,
+                line=self.reader.last_line,
                 free_bytes=device.free_bytes(self.devices[0]),
+                item=self.item,
             )
         )
 
@@ -241,11 +246,11 @@ class _Launch:
     def probing(self, item: str) -> None:
         """Note and show the item that begins."""
         self.item = item
-        self.tick(time.monotonic() - self.began, f"probe: {item}")
+        self.tick()
 
     def watched(self, server: Server) -> FailedOutcome | None:
         """Show that the probe goes on; return why it must not, by the log or for the host."""
-        self.tick(time.monotonic() - self.began, f"probe: {self.item}")
+        self.tick()
         return self.ended(server) or self.watchdog.alarm("serving")
 
     def target(self, length: int) -> Target:
@@ -264,7 +269,7 @@ class _Launch:
             vocab_size=checkpoint.vocab_size,
             kv_tokens=self.reader.readings.kv_tokens,
             speaks=config.text("load-format") != "dummy",
-            pooling=pools(config, checkpoint.architecture),
+            pooling=pools(config, checkpoint.architecture, pooled=checkpoint.pooled),
             spilled=self.devices[0].kind != "cpu",
         )
 

@@ -30,7 +30,10 @@ is the tuning's seconds over the starts and the probe alone, `warm` the same wit
 winner's first start took longer than that second one. "-" was not measured.
 """
 # Why a rung is passed over that a ladder without arithmetic would launch all the same.
-BY_ARITHMETIC = re.compile(r"^(cannot|even|at most|may)|context (may )?fits?|are few already")
+BY_ARITHMETIC = re.compile(
+    r"^(cannot|even|at most|may)|context (may )?fits?|are few already|is the least already"
+    r"|^--concurrency \d+ needs|^a batch must hold"
+)
 
 
 def naive_launches(report: Mapping[str, Any]) -> int | None:

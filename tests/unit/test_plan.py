@@ -138,7 +138,7 @@ def test_bars_stay_within_the_terminal(
     autotune: Autotune, model: Path, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    ended = autotune("plan", "--model", model, "--device", "2 x 4090", *DUMMY)
+    ended = autotune("plan", "--model", model, "--device", "4 x 4090", *DUMMY)
     lines = ended.out.splitlines()
     command = next(i for i, line in enumerate(lines) if "vllm serve" in line)
     assert max(map(len, lines[:command])) <= columns

@@ -18,6 +18,7 @@ from vllm_autotune.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CODE = "from vllm_autotune.cli import main; main()"
+READ = "import sys; from vllm_autotune.checkpoint import *; print(read_checkpoint(*sys.argv[1:]))"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 pytest.importorskip("huggingface_hub")
@@ -99,9 +100,13 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 def plan(hub_address: str, home: Path, *words: str, **env: str) -> tuple[int, str, str]:
-    """Plan in a process of its own: the library reads its environment when it is imported."""
+    return run(CODE, hub_address, home, "plan", "--json", "--device", "4090", *words, **env)
+
+
+def run(code: str, hub_address: str, home: Path, *words: str, **env: str) -> tuple[int, str, str]:
+    """Run in a process of its own: the library reads its environment when it is imported."""
     done = subprocess.run(
-        [sys.executable, "-c", CODE, "plan", "--json", "--device", "4090", *words],
+        [sys.executable, "-c", code, *words],
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
             "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
@@ -139,6 +144,37 @@ def test_modelopts_own_file_is_read_from_the_hub_too(hub: Hub, tmp_path: Path) -
     code, out, err = plan(hub.address, tmp_path / "home", "--model", "org/Tiny-FP8")
     assert code == 0, err
     assert json.loads(out)["model"]["quantization"] == "modelopt"
+
+
+def test_a_model_that_is_only_begun_in_the_cache_is_read_from_the_hub(
+    hub: Hub, tmp_path: Path
+) -> None:
+    make(tmp_path / "hub" / "org" / "Tiny")
+    repository = tmp_path / "home" / "hub" / "models--org--Tiny"
+    snapshot = repository / "snapshots" / COMMIT
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    snapshot.mkdir(parents=True)
+    (snapshot / "tokenizer.json").write_text("{}")
+    for lacks in ("has no config.json", "has no weights"):
+        offline = {"HF_HUB_OFFLINE": "1"}
+        code, _, err = plan(hub.address, tmp_path / "home", "--model", "org/Tiny", **offline)
+        assert code == 3
+        assert lacks in err
+        assert "hf download org/Tiny" in err
+        code, out, err = plan(hub.address, tmp_path / "home", "--model", "org/Tiny")
+        assert code == 0, err
+        assert json.loads(out)["model"]["path"] == "org/Tiny"
+        (snapshot / "config.json").write_text(json.dumps(SMALL))
+
+
+def test_the_modules_of_a_model_are_read_from_the_hub_too(hub: Hub, tmp_path: Path) -> None:
+    folder = make(tmp_path / "hub" / "org" / "Embedding")
+    modules = [{"type": "sentence_transformers.models.Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    code, out, err = run(READ, hub.address, tmp_path / "home", "org/Embedding")
+    assert code == 0, err
+    assert "pooled=True" in out
 
 
 def test_a_revision_that_is_not_there_is_refused(hub: Hub, tmp_path: Path) -> None:

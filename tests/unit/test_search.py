@@ -413,3 +413,164 @@ def test_a_plan_has_a_row_for_every_rung(small: Facts) -> None:
     reasons = {rung.name: why for rung, candidate, why in rows if candidate is None}
     assert reasons["tensor-parallel"] == "it needs 2 GPUs, there is 1"
     assert reasons["float16"] == "NVIDIA GeForce RTX 4090 does not need it"
+
+
+@pytest.fixture
+def two(shape: Checkpoint, site: Path) -> Facts:
+    """Two cards that hold the model together only, and nothing but them to try."""
+    names = ("utilization", "tensor-parallel", "pipeline-parallel")
+    skipped = [r.name for r in default_ladder().rungs if r.name not in names]
+    ladder = default_ladder().without(skipped)
+    pair = cards("NVIDIA RTX A4000", 14.0, (8, 6), 2)
+    return gather(shape, pair, Workload(), engine(site), ladder=ladder)
+
+
+def test_a_rung_that_another_takes_the_place_of_is_not_in_the_candidate(two: Facts) -> None:
+    history: list[Attempt] = []
+    attempt(two, history, ran_out("kv_cache"))
+    assert "tensor-parallel" in [applied.name for applied in history[0].candidate.rungs]
+    step = next_step(two, history)
+    assert step.candidate
+    applied = {rung.name: rung.args for rung in step.candidate.rungs}
+    assert "tensor-parallel" not in applied
+    assert applied["pipeline-parallel"] == {
+        "pipeline-parallel-size": 2,
+        "distributed-executor-backend": "mp",
+    }
+    skips = {skip.rung: skip.reason for skip in step.skips}
+    assert skips["tensor-parallel"] == "pipeline-parallel takes its place"
+
+
+@pytest.mark.parametrize("backend", ["ray", "mp"])
+def test_gpus_are_added_by_the_backend_that_the_user_fixed(two: Facts, backend: str) -> None:
+    facts = fixed(two, distributed_executor_backend=backend)
+    assert "tensor-parallel" in rungs(facts, [])
+    assert f"--distributed-executor-backend {backend} " in flags(facts, [])
+    one = replace(facts, fixed={**facts.fixed, "tensor-parallel-size": "1"})
+    reasons = {rung.name: why for rung, candidate, why in plan(one) if not candidate}
+    assert reasons["tensor-parallel"] == "you fixed --tensor-parallel-size"
+
+
+def test_a_number_of_gpus_that_vllm_cannot_divide_by_leads_to_another(
+    shape: Checkpoint, site: Path
+) -> None:
+    four = cards("NVIDIA RTX A4000", 10.0, (8, 6), 4)
+    ladder = default_ladder().without(
+        ["fp8-weights", "4bit-weights", "cpu-offload", "kv-cache-8bit", "quantized-checkpoint"]
+    )
+    facts = gather(shape, four, Workload(), engine(site), ladder=ladder)
+    history: list[Attempt] = []
+    for size in (2, 4):
+        assert f"--tensor-parallel-size {size}" in flags(facts, history)
+        refusal = Rejected(
+            cause="tensor_parallel_indivisible", phase="load", reason=f"{size} do not divide it",
+            argument="tensor-parallel-size",
+        )  # fmt: skip
+        attempt(facts, history, refusal)
+    step = next_step(facts, history)
+    assert step.candidate
+    assert "--pipeline-parallel-size" in " ".join(step.candidate.config.flags())
+    skips = {skip.rung: skip.reason for skip in step.skips}
+    assert skips["tensor-parallel"] == "no number of GPUs up to 4 divides 28 heads and the MLPs"
+
+
+@pytest.mark.parametrize(
+    ("version", "method", "args", "size"),
+    [
+        ("0.26.0", "fp8", {}, "4"),  # 2560 / 8 = 320, which 128 does not divide
+        ("0.26.0", "fp8", {"enable-expert-parallel": True}, "8"),
+        ("0.32.0", "fp8", {}, "8"),  # in blocks of 64
+        ("0.32.0", "compressed-tensors", {}, "4"),
+    ],
+)
+def test_gpus_do_not_divide_the_blocks_of_quantized_experts(
+    shape: Checkpoint, site: Path, version: str, method: str, args: dict[str, Value], size: str
+) -> None:
+    """As with Qwen3-Coder-480B-A35B-Instruct-FP8."""
+    model = replace(
+        shape, heads=96, kv_heads=8, experts=160, expert_size=2560, intermediate_size=0, block=128,
+        quantization=method,
+    )  # fmt: skip
+    eight = cards("NVIDIA RTX A4000", 2.5, (8, 6), 8)
+    facts = gather(model, eight, Workload(), engine(site, version), fixed=args)
+    candidate = {rung.name: candidate for rung, candidate, _ in plan(facts)}["tensor-parallel"]
+    assert candidate
+    assert candidate.config.text("tensor-parallel-size") == size
+
+
+def test_a_width_that_no_number_of_gpus_divides_is_named(two: Facts) -> None:
+    odd = replace(two.checkpoint, intermediate_size=18944 + 64, block=128)
+    facts = replace(two, checkpoints={two.model: odd})
+    reasons = {rung.name: why for rung, candidate, why in plan(facts) if not candidate}
+    assert reasons["tensor-parallel"] == (
+        "no number of GPUs up to 2 divides 28 heads and the MLPs into whole blocks of 128"
+    )
+
+
+def test_a_bitsandbytes_checkpoint_is_dealt_out_and_not_split(two: Facts) -> None:
+    packed = replace(two.checkpoint, quantization="bitsandbytes")
+    facts = replace(two, checkpoints={two.model: packed})
+    reasons = {rung.name: why for rung, candidate, why in plan(facts) if not candidate}
+    assert reasons["tensor-parallel"] == "vLLM does not split a bitsandbytes checkpoint over GPUs"
+    assert "pipeline-parallel" in rungs(facts, [])
+
+
+@pytest.mark.parametrize("model_type", ["gemma2", "gemma3_text", "glm4"])
+def test_a_model_that_vllm_does_not_serve_in_float16_is_left_to_vllm(
+    shape: Checkpoint, site: Path, model_type: str
+) -> None:
+    turing = cards("Quadro RTX 8000", 47.0, (7, 5), 1)
+    facts = gather(shape, turing, Workload(), engine(site))
+    assert "--dtype half" in flags(facts, [])
+    stubborn = replace(shape, model_type=model_type)
+    facts = gather(stubborn, turing, Workload(), engine(site))
+    assert "--dtype" not in flags(facts, [])
+    reasons = {rung.name: why for rung, candidate, why in plan(facts) if not candidate}
+    assert reasons["float16"] == f"vLLM does not serve {model_type} in float16"
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "sequences", "tokens"),
+    [
+        (256, "--concurrency 256 needs 256 sequences", None),
+        (1024, "--concurrency 1024 needs 1024 sequences",
+         "a batch must hold a token of each of 1024 sequences"),
+    ],
+)  # fmt: skip
+def test_a_batch_that_cannot_be_smaller_is_told_by_what_it_must_hold(
+    shape: Checkpoint, site: Path, concurrency: int, sequences: str, tokens: str | None
+) -> None:
+    workload = Workload(context=512, min_context=512, concurrency=concurrency)
+    facts = gather(shape, SMALL, workload, engine(site))
+    rows = {rung.name: (candidate, why) for rung, candidate, why in plan(facts)}
+    assert rows["fewer-sequences"] == (None, sequences)
+    if tokens:
+        assert rows["smaller-batches"] == (None, tokens)
+    else:
+        assert rows["smaller-batches"][0]
+
+
+def test_one_sequence_at_a_time_is_the_least(small: Facts) -> None:
+    interactive = replace(small, ladder=default_ladder("low-latency"))
+    rung = next(r for r in default_ladder().rungs if r.name == "fewer-sequences")
+    alone = replace(
+        interactive.ladder,
+        rungs=(*(replace(r, args={"max-num-seqs": 1}) if r.name == "interactive" else r
+                 for r in interactive.ladder.rungs), rung),
+    )  # fmt: skip
+    reasons = {r.name: why for r, _, why in plan(replace(small, ladder=alone))}
+    assert reasons["fewer-sequences"] == "one sequence at a time is the least already"
+
+
+def test_an_8_bit_kv_cache_is_not_tried_where_no_kernel_takes_the_models_heads(
+    shape: Checkpoint, tmp_path: Path
+) -> None:
+    card = cards("NVIDIA GeForce RTX 3090", 23.5, (8, 6), 1)
+    vllm = engine(install(tmp_path / "site"))
+    (vllm.package.parent / "flashinfer").mkdir()
+    for head_dim, reason in ((128, None), (96, "fp8 KV cache needs compute capability 8.9")):
+        facts = gather(replace(shape, head_dim=head_dim), card, Workload(), vllm)
+        reasons = {rung.name: why for rung, candidate, why in plan(facts) if not candidate}
+        found = reasons.get("kv-cache-8bit")
+        assert (reason or "") in (found or "")
+        assert bool(found) == bool(reason)

@@ -40,7 +40,7 @@ def test_a_quantized_checkpoint_is_a_sibling_of_its_model(
     sibling = checkpoints.make_checkpoint(tmp_path / f"tiny-{method}", config, method)
     whole, quantized = read_checkpoint(str(model)), read_checkpoint(str(sibling))
 
-    assert [s.model for s in whole.siblings] == [str(sibling)]
+    assert whole.siblings == (str(sibling),)
     assert quantized.quantization == KINDS[method]
     assert whole.weight_bytes
     assert quantized.weight_bytes

@@ -14,7 +14,9 @@ from .layers import Layers, count_kv_heads, layer_plan, number
 from .parameters import UNGATED, count_experts, count_parameters, expert_width, plain_width
 from .remote import read_remote
 from .shape import (
+    block_of,
     derive_context,
+    has_pooling,
     has_quantized_kv,
     method_of,
     quantization_of,
@@ -23,21 +25,15 @@ from .shape import (
     sizes_of,
     text_part,
 )
-from .tensors import HEAD, Files, Format, Weights, find_weights, tally
+from .tensors import HEAD, Files, Format, Incomplete, Weights, find_weights, tally
 
 # Families whose embeddings are shared with the output unless config.json says otherwise.
 TIED = ("gemma", "gpt2", "gpt_bigcode", "opt", "bloom", "falcon", "cohere", "starcoder2", "mpt")
 TOWERS = ("vision_config", "visual", "audio_config", "vision_tower_config", "mm_vision_tower")
 DTYPES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sibling:
-    """A quantized checkpoint of the same model next to it; `model` is what vLLM is given."""
-
-    model: str
-    quantization: str
-    weight_bytes: int
+# Where a model lies, its revision, its config.json (parsed, and as written), its weight files.
+Source = tuple[Path, str | None, dict[str, Any], bytes, Files]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +44,10 @@ class Checkpoint:
     none is asked for; they differ for LongRoPE. `intermediate_size` is the width of the widest
     MLP that every token passes (0: all are experts), `expert_size` that of one expert; `gated`
     ones have three matrices, others two. `weight_bytes` is what the tensors that vLLM loads take
-    as stored, None where that is not known. `plan` is None for an unknown model.
+    as stored, None where that is not known. `block` is the side of the blocks of weights that
+    share a scale, 1 without them. `plan` is None for an unknown model. A `pooled` one has a pooling
+    module of Sentence Transformers. `siblings` are quantized checkpoints of the same model next to
+    it, by the names vLLM is given.
     """
 
     path: str
@@ -67,6 +66,7 @@ class Checkpoint:
     dtype: str
     weights: Weights | None
     quantization: str | None
+    block: int = 1
     kv_quantized: bool
     tied_embeddings: bool
     experts: int
@@ -75,7 +75,8 @@ class Checkpoint:
     gated: bool = True
     plan: tuple[Layers, ...] | None
     multimodal: bool
-    siblings: tuple[Sibling, ...]
+    pooled: bool = False
+    siblings: tuple[str, ...]
     digest: str
     load_format: Format
 
@@ -95,13 +96,7 @@ def read_checkpoint(
     Raises BadModel where the model is missing, broken or cannot be read.
     """
     try:
-        folder, revision, text, config, files = _read(model, revision)
-        if weights_required and files.format == "none":
-            raise BadModel(
-                f"{folder} has no weights: no .safetensors, .bin or .gguf file.",
-                "Download the weights, or pass -- --load-format dummy to try a shape without them.",
-            )
-        return _describe(folder, revision, config, text, files)
+        return _describe(*_read(model, revision, weights_required=weights_required))
     except (OSError, ValueError, RuntimeError) as error:  # no way in, or a name that cannot be
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise BadModel(
@@ -110,25 +105,47 @@ def read_checkpoint(
         ) from error
 
 
-def _read(
-    model: str, revision: str | None
-) -> tuple[Path, str | None, bytes, dict[str, Any], Files]:
-    """Return where a model lies, its revision, its configuration, and its weight files."""
+def _read(model: str, revision: str | None, *, weights_required: bool) -> Source:
+    """Return a model as it is here, or where something is missing as it is on the Hub.
+
+    The cache may hold a part of it: only a tokenizer, or an unfinished download.
+    """
     try:
-        path, revision = locate(model, revision)
-    except BadModel:
-        remote = read_remote(model, revision) if NAME.fullmatch(model) else None
-        if remote is None:
+        return _whole(_read_here(model, revision), required=weights_required)
+    except Incomplete as refusal:
+        if not NAME.fullmatch(model) or Path(model).exists():
             raise
-        commit, text, config, files = remote
-        return Path(model), commit, text + commit.encode(), config, files
+        remote = read_remote(model, revision)
+        if remote is None:
+            at = f" --revision {revision}" if revision else ""
+            raise BadModel(
+                refusal.message, f"Download it first: hf download {model}{at}"
+            ) from refusal
+    commit, text, config, files = remote
+    source = (Path(model), commit, config, text + commit.encode(), files)
+    return _whole(source, required=weights_required)
+
+
+def _whole(source: Source, *, required: bool) -> Source:
+    """Refuse a model without weights, if they are required."""
+    folder, *_, files = source
+    if required and files.format == "none":
+        raise Incomplete(
+            f"{folder} has no weights: no .safetensors, .bin or .gguf file.",
+            "Download the weights, or pass -- --load-format dummy to try a shape without them.",
+        )
+    return source
+
+
+def _read_here(model: str, revision: str | None) -> Source:
+    path, revision = locate(model, revision)
     folder = path.parent if path.is_file() else path
     if _is_gguf_alone(path):
         files = find_weights(path)
         config = read_gguf(files.paths[0]).config
-        return folder, revision, json.dumps(config, sort_keys=True).encode(), config, files
+        return folder, revision, config, json.dumps(config, sort_keys=True).encode(), files
     text, config = read_config(folder)
-    return folder, revision, text, config, find_weights(path)
+    return folder, revision, config, text, find_weights(path)
 
 
 def _is_gguf_alone(path: Path) -> bool:
@@ -176,6 +193,7 @@ def _describe(
         dtype=dtype or "bfloat16",
         weights=weights,
         quantization="gguf" if files.format == "gguf" else method_of(quantization),
+        block=block_of(quantization),
         kv_quantized=has_quantized_kv(quantization),
         tied_embeddings=tied,
         experts=count_experts(part),
@@ -184,6 +202,7 @@ def _describe(
         gated=model_type not in UNGATED,
         plan=plan,
         multimodal=any(config.get(name) for name in (*TOWERS, "thinker_config")),
+        pooled=has_pooling(config),
         siblings=find_siblings(folder, config),
         digest=_digest(text, files),
         load_format=files.format,
@@ -227,8 +246,8 @@ def _digest(text: bytes, files: Files) -> str:
     return digest.hexdigest()[:16]
 
 
-def find_siblings(folder: Path, config: Mapping[str, Any]) -> tuple[Sibling, ...]:
-    """Return the whole quantized checkpoints of the same model next to it, smallest first."""
+def find_siblings(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the whole quantized checkpoints of the same model next to it."""
     part = text_part(config)
     if quantization_of(config, part):
         return ()
@@ -237,22 +256,12 @@ def find_siblings(folder: Path, config: Mapping[str, Any]) -> tuple[Sibling, ...
         try:
             _, other = read_config(path)
             theirs = text_part(other)
-            method = method_of(quantization_of(other, theirs))
-            if method is None or not _same(part, theirs):
-                continue
-            files = find_weights(path)
+            alike = quantization_of(other, theirs) and _same(part, theirs)
+            if alike and find_weights(path).format in {"safetensors", "bin"}:
+                found.append(model)
         except (BadModel, OSError):
             continue  # half a download is no alternative
-        if files.format in {"safetensors", "bin"}:
-            weights = _weights(files, sizes_of(theirs).layers, _tied(other, theirs, files), 2, 0)
-            found.append(
-                Sibling(
-                    model=model,
-                    quantization=method,
-                    weight_bytes=weights.bytes if weights else 0,
-                )
-            )
-    return tuple(sorted(found, key=lambda sibling: sibling.weight_bytes))
+    return tuple(found)
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

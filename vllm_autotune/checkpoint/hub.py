@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import BadModel
+from .tensors import Incomplete
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # What the name of a quantized checkpoint says beside its model's: -AWQ, -GPTQ-Int4, -FP8-dynamic,
@@ -45,11 +46,7 @@ def locate(model: str, revision: str | None) -> tuple[Path, str | None]:
     commit = _commit(repository, revision or "main")
     if commit is None:
         which = f" at revision {revision}" if revision else ""
-        raise BadModel(
-            f"{model}{which} is neither a folder here nor in the Hugging Face cache.",
-            f"Download it first: hf download {model}"
-            + (f" --revision {revision}" if revision else ""),
-        )
+        raise Incomplete(f"{model}{which} is neither a folder here nor in the Hugging Face cache.")
     return repository / "snapshots" / commit, commit
 
 

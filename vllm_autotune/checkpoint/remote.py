@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..errors import BadModel
-from .shape import QUANTIZATION, read_config
+from .shape import BESIDE, read_config
 from .tensors import Files, is_served
 
 SECONDS = 10.0  # for each answer
@@ -63,7 +63,7 @@ def _ask(hub: Any, model: str, revision: str | None) -> tuple[str, bytes, dict[s
         )
     # Not into the cache: half a snapshot there would pass for a downloaded model.
     with TemporaryDirectory(prefix="autotune-") as folder:
-        for name in {"config.json", QUANTIZATION}.intersection(names):
+        for name in {"config.json", *BESIDE}.intersection(names):
             hub.hf_hub_download(model, name, revision=info.sha, local_dir=folder)
         text, config = read_config(Path(folder))
     headers = []

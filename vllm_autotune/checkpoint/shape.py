@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from math import lcm
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadModel
 from .layers import Sizes, number
-from .tensors import unreadable
+from .tensors import Incomplete, unreadable
 
 # Fields by every name they go by in vLLM's model_arch_config_convertor.py.
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -19,7 +20,14 @@ LENGTHS = (
 )
 TEXT = ("text_config", "llm_config", "language_config")
 UNSCALED = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
-QUANTIZATION = "hf_quant_config.json"
+# Files that are part of config.json: ModelOpt's up to 0.29, and Sentence Transformers'.
+QUANTIZATION, MODULES = "hf_quant_config.json", "modules.json"
+BESIDE = (QUANTIZATION, MODULES)
+# vLLM 0.32, transformers_utils/config.py; 0.26 knows the first alone.
+POOLING = (
+    "sentence_transformers.models.Pooling",
+    "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+)
 MOST_LAYERS = 10_000
 STATE_ONLY = {"mamba", "mamba2", "falcon_mamba"}
 # What a nested text_config may leave out, because transformers' class has it as its default.
@@ -47,34 +55,41 @@ NESTED: dict[str, dict[str, int]] = {
 def read_config(folder: Path) -> tuple[bytes, dict[str, Any]]:
     """Return a folder's `config.json` as written and parsed.
 
-    ModelOpt up to 0.29 writes the quantization into a file beside it (vLLM 0.26,
-    transformers_utils/config.py), which is part of both then.
+    What vLLM reads from files beside it (0.26, transformers_utils/config.py) is part of both:
+    ModelOpt's quantization, and under its file's name the modules of Sentence Transformers.
 
     Raises BadModel where it is missing, unreadable or no JSON object.
     """
-    path, beside = folder / "config.json", folder / QUANTIZATION
+    path, beside, modules = (folder / name for name in ("config.json", *BESIDE))
     if not path.is_file():
-        raise BadModel(
+        raise Incomplete(
             f"{folder} has no config.json.",
             "Give the folder that config.json and the weights are in.",
         )
-    text, config = _read_json(path)
+    text, config = _read_object(path)
     if config.get("quantization_config") is None and beside.is_file():
-        more, config["quantization_config"] = _read_json(beside)
+        more, config["quantization_config"] = _read_object(beside)
+        text += more
+    if modules.is_file():
+        more, config[MODULES] = _read_json(modules)
         text += more
     return text, config
 
 
-def _read_json(path: Path) -> tuple[bytes, dict[str, Any]]:
+def _read_json(path: Path) -> tuple[bytes, Any]:
     try:
         text = path.read_bytes()
-        fields = json.loads(text)
+        return text, json.loads(text)
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise BadModel(
             f"{path} is broken JSON: {error}.", f"Copy or download {path.name} again."
         ) from error
+
+
+def _read_object(path: Path) -> tuple[bytes, dict[str, Any]]:
+    text, fields = _read_json(path)
     if not isinstance(fields, dict):
         raise BadModel(
             f"{path} holds {type(fields).__name__}, not an object with the model's fields.",
@@ -122,6 +137,24 @@ def has_quantized_kv(quantization: Mapping[str, Any]) -> bool:
     parts = (quantization, inner) if isinstance(inner, dict) else (quantization,)
     names = ("kv_cache_scheme", "kv_cache_quant_algo")
     return any(part.get(name) for part in parts for name in names)
+
+
+def block_of(quantization: Mapping[str, Any]) -> int:
+    """Return the side of the blocks of 8-bit weights that share a scale, 1 without such blocks."""
+    groups = quantization.get("config_groups")
+    groups = list(groups.values()) if isinstance(groups, dict) else []
+    weights = [group.get("weights") for group in groups if isinstance(group, dict)]
+    blocks = [quantization.get("weight_block_size")]
+    blocks += [some.get("block_structure") for some in weights if isinstance(some, dict)]
+    sides = [side for block in blocks if isinstance(block, list) for side in block]
+    return lcm(*(side for side in sides if isinstance(side, int) and side > 0))
+
+
+def has_pooling(config: Mapping[str, Any]) -> bool:
+    """Return whether Sentence Transformers pool what the model makes of a text."""
+    modules = config.get(MODULES)
+    modules = modules if isinstance(modules, list) else []
+    return any(isinstance(module, dict) and module.get("type") in POOLING for module in modules)
 
 
 def derive_context(text: Mapping[str, Any]) -> tuple[int, int]:

@@ -28,6 +28,10 @@ Format = Literal["safetensors", "bin", "gguf", "none"]
 Role = Literal["embedding", "linear", "other", "tower"]
 
 
+class Incomplete(BadModel):
+    """Say that something of a model is not here."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """How much a checkpoint holds, by what vLLM does with it.
@@ -205,7 +209,7 @@ def _all_there(folder: Path, names: list[str]) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise BadModel(
+        raise Incomplete(
             f"{folder} lacks {', '.join(missing[:3])}{more}: "
             f"{len(missing)} of the {len(names)} weight files its index names.",
             "The download is incomplete; finish it.",

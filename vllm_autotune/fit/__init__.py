@@ -9,12 +9,12 @@ from collections.abc import Callable
 from ..config import LaunchConfig
 from .batch import fit_batched_tokens, fit_sequences
 from .context import fit_context
-from .parallel import fit_pipeline_parallel, fit_tensor_parallel
+from .parallel import INDIVISIBLE, fit_pipeline_parallel, fit_tensor_parallel
 from .situation import Situation
 from .utilization import fit_utilization, most_utilization
 from .weights import fit_checkpoint, fit_offload
 
-__all__ = ["SOLVERS", "Situation", "most_utilization"]
+__all__ = ["INDIVISIBLE", "SOLVERS", "Situation", "most_utilization"]
 
 SOLVERS: dict[str, Callable[[Situation, LaunchConfig], LaunchConfig | str]] = {
     "checkpoint": fit_checkpoint,

@@ -18,7 +18,8 @@ def fit_sequences(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     steps = [max(step, floor) for step in (*named, *SEQUENCES)]
     lower = next((step for step in steps if step < below), None)
     if lower is None:
-        return f"{below} sequences are few already"
+        alone = "one sequence at a time is the least already"
+        return alone if floor == 1 else f"--concurrency {floor} needs {floor} sequences"
     return config.replace({"max-num-seqs": lower})
 
 
@@ -32,6 +33,8 @@ def fit_batched_tokens(now: Situation, config: LaunchConfig) -> LaunchConfig | s
     ]
     below = min([tokens, *failed])
     lower = next((n for n in BATCHED_TOKENS if sequences <= n < below), None)
+    if lower is None and below > BATCHED_TOKENS[-1]:
+        return f"a batch must hold a token of each of {sequences} sequences"
     if lower is None:
         return f"{below} tokens a batch are few already"
     return config.replace({"max-num-batched-tokens": lower})

@@ -42,7 +42,7 @@ def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         lacking = _lacking(now, shortest(now, config))
     if math.isinf(lacking):
         return "the arithmetic does not know this architecture"
-    if any(a in now.failures("load") for a in now.history[-1:]):
+    if now.history and now.history[-1] in now.failures("load"):
         lacking = max(lacking, 2 * GIB)  # the weights are larger than estimated
     gib = min(already + max(0, math.ceil(lacking / GIB)), int(most / GIB))
     if gib == 0 and lacking <= 0:
