@@ -76,14 +76,16 @@ def described(processes: set[psutil.Process]) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Give each worker its own: a device's lock lies there, and tests run side by side.
+    """Give each worker its own, for a device's lock as well: tests run side by side.
 
     Its path is short, since vLLM's sockets lie there too.
     """
     tmp_path_factory.getbasetemp()  # stays where it is
     before = tempfile.gettempdir()
     tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="t-")
+    os.environ["AUTOTUNE_LOCK_DIR"] = tempfile.tempdir
     yield
+    del os.environ["AUTOTUNE_LOCK_DIR"]
     shutil.rmtree(tempfile.tempdir, ignore_errors=True)
     tempfile.tempdir = os.environ["TMPDIR"] = before
 

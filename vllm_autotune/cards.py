@@ -120,7 +120,7 @@ def imagine(
         raise BadUsage(f"--device {device}: {count} GPUs are no machine", "ask for 1 to 64 of them")
     if capability not in (None, card.capability):
         dotted = ".".join(map(str, card.capability))
-        raise BadUsage(f"--capability: {card} has {dotted}", "leave --capability away")
+        raise BadUsage(f"--capability: {card} has {dotted}", "drop --capability")
     size = int(card.gib * GIB)
     return [_idle(index, str(card), size, card.capability) for index in range(count)]
 

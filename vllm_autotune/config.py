@@ -79,6 +79,7 @@ def parse_arguments(words: Iterable[str]) -> dict[str, Value]:
                 flag, equals, value = "-O", "=", level[1]
             short, dot, rest = flag.partition(".")
             name = SHORT.get(short, short.lstrip("-").replace("_", "-")) + dot + rest
+            args.pop(name, None)  # of `--x --no-x` the one that is written last counts
             args[name] = value if equals else True
         elif not name:
             raise BadUsage(

@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,23 +63,28 @@ def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Devi
     `wanted` picks GPUs by index or UUID, comma separated, among those that
     `CUDA_VISIBLE_DEVICES` leaves visible.
 
-    Raises NoDevice when there is none, BadUsage when `wanted` names one that is not there.
+    Raises NoDevice when there is none, or `wanted` names one that does not answer; BadUsage when
+    it names one that is not there.
     """
     if kind == "cpu":
         if wanted is not None:
             raise BadUsage(
                 f"--gpus {wanted}: the installed vLLM is a CPU build and uses no GPU",
-                "leave --gpus away, or point --vllm-python at a CUDA build of vLLM",
+                "drop --gpus, or point --vllm-python at a CUDA build of vLLM",
             )
         return [_cpu()]
-    devices = _visible(_nvidia(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    there, silent = _nvidia()
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = there if variable is None else _visible(variable, there, silent)
     if not devices:
+        why = [f"GPU {index} does not answer ({error})" for index, error in silent.items()]
+        why += [f"CUDA_VISIBLE_DEVICES={variable} hides {_listed(there)}"] if there else []
         raise NoDevice(
-            "no NVIDIA GPU is visible",
+            f"no NVIDIA GPU is visible{': ' if why else ''}{'; '.join(why)}",
             "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; in a container, start it with the GPUs",
         )
     if wanted is not None:
-        found = [_find(name, devices, "--gpus") for name in wanted.split(",")]
+        found = [_wanted(name.strip(), devices, silent) for name in wanted.split(",")]
         return list(dict.fromkeys(found))
     return sorted(devices, key=lambda d: -d.free_bytes)
 
@@ -127,7 +132,7 @@ def refreshed(device: Device) -> Device:
     return replace(device, share_bytes=now.share_bytes, free_bytes=now.free_bytes)
 
 
-def visible_environment(devices: list[Device]) -> dict[str, str]:
+def visible_environment(devices: Sequence[Device]) -> dict[str, str]:
     """Return the variables that show a child exactly these GPUs, in this order."""
     if devices[0].kind == "cpu":
         return {}
@@ -153,34 +158,41 @@ def _nvml() -> Iterator[Any]:
         ) from error
 
 
-def _nvidia() -> list[Device]:
+def _nvidia() -> tuple[list[Device], dict[str, str]]:
+    """Return the GPUs, and by index why others do not answer: one that is lost spoils no other."""
+    found: list[Device] = []
+    silent = {}
     with _nvml() as nvml:
-        driver = str(nvml.nvmlSystemGetDriverVersion())
-        found = []
         for index in range(nvml.nvmlDeviceGetCount()):
-            card = nvml.nvmlDeviceGetHandleByIndex(index)
-            slices = list(_mig_slices(nvml, card))
-            for handle in slices or [card]:
-                total, free, unified = _memory(nvml, handle)
-                capability = None
-                with suppress(nvml.NVMLError):
-                    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(card)
-                    capability = (int(major), int(minor))
-                found.append(
-                    Device(
-                        kind="cuda",
-                        index=index,
-                        name=str(nvml.nvmlDeviceGetName(handle)),
-                        uuid=str(nvml.nvmlDeviceGetUUID(handle)),
-                        memory_bytes=total,
-                        free_bytes=free,
-                        capability=capability,
-                        driver=driver,
-                        mig=bool(slices),
-                        unified=unified,
-                    )
-                )
-        return found
+            try:
+                found += list(_on_card(nvml, index))
+            except nvml.NVMLError as error:
+                silent[str(index)] = str(error)
+    return found, silent
+
+
+def _on_card(nvml: Any, index: int) -> Iterator[Device]:
+    """Yield a card, or the slices it is cut into."""
+    card = nvml.nvmlDeviceGetHandleByIndex(index)
+    slices = list(_mig_slices(nvml, card))
+    capability = None
+    with suppress(nvml.NVMLError):
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(card)
+        capability = (int(major), int(minor))
+    for handle in slices or [card]:
+        total, free, unified = _memory(nvml, handle)
+        yield Device(
+            kind="cuda",
+            index=index,
+            name=str(nvml.nvmlDeviceGetName(handle)),
+            uuid=str(nvml.nvmlDeviceGetUUID(handle)),
+            memory_bytes=total,
+            free_bytes=free,
+            capability=capability,
+            driver=str(nvml.nvmlSystemGetDriverVersion()),
+            mig=bool(slices),
+            unified=unified,
+        )
 
 
 def _memory(nvml: Any, handle: Any) -> tuple[int, int, bool]:
@@ -208,23 +220,36 @@ def _mig_slices(nvml: Any, card: Any) -> Iterator[Any]:
             yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
 
 
-def _visible(devices: list[Device], variable: str | None) -> list[Device]:
-    if variable is None:
-        return devices
+def _visible(variable: str, devices: list[Device], silent: Mapping[str, str]) -> list[Device]:
     visible: list[Device] = []
     for name in filter(None, map(str.strip, variable.split(","))):
-        if name == "-1":
-            break  # CUDA stops at the first name it does not know
-        visible.append(_find(name, devices, "CUDA_VISIBLE_DEVICES"))
+        if name in silent:
+            continue
+        device = _named(name, devices)
+        if device is None:
+            break  # CUDA stops at the first name it does not know: -1, NoDevFiles, none
+        visible.append(device)
     return list(dict.fromkeys(visible))
 
 
-def _find(name: str, devices: list[Device], source: str) -> Device:
+def _wanted(name: str, devices: list[Device], silent: Mapping[str, str]) -> Device:
+    device, hint = _named(name, devices), f"there are: {_listed(devices)}"
+    if device is None and name in silent:
+        raise NoDevice(f"--gpus names GPU `{name}`, which does not answer ({silent[name]})", hint)
+    if device is None:
+        raise BadUsage(f"--gpus names GPU `{name}`, which is not there", hint)
+    return device
+
+
+def _named(name: str, devices: Iterable[Device]) -> Device | None:
     for device in devices:
-        if name.strip() == str(device.index) or device.uuid.startswith(name.strip(" ") or "?"):
+        if name == str(device.index) or device.uuid.startswith(name or "?"):
             return device
-    there = ", ".join(f"{d.index} ({d.uuid})" for d in devices) or "none"
-    raise BadUsage(f"{source} names GPU `{name}`, which is not there", f"there are: {there}")
+    return None
+
+
+def _listed(devices: Iterable[Device]) -> str:
+    return ", ".join(f"{device.index} ({device.uuid})" for device in devices)
 
 
 def _cpu() -> Device:

@@ -35,6 +35,9 @@ except m.PackageNotFoundError:
 # The newest version whose own numbers the arithmetic was compared with.
 ASSUMED = "0.32.0"
 
+# From here on bitsandbytes is in a plugin, not in vLLM (PR #43529).
+BITSANDBYTES_LEFT = (0, 28)
+
 INSTALL_HINT = (
     "install it beside autotune (`pip install vllm`), or name the interpreter of another "
     "environment with --vllm-python"
@@ -94,12 +97,18 @@ class Engine:
         """Return the names `--quantization` can really use, plugins included."""
         names = self._literals("model_executor/layers/quantization/__init__.py", "Quantization")
         site = self.package.parent
-        # bitsandbytes left the core in 0.28.0 (PR #43529) for a plugin; both need the package.
+        # With vLLM's own as with the plugin, bitsandbytes needs the package of that name.
         if (site / "vllm_bnb_plugin").is_dir():
             names |= {"bitsandbytes"}
         if not (site / "bitsandbytes").is_dir():
             names -= {"bitsandbytes"}
         return frozenset(names)
+
+    def quantizes(self, method: str) -> bool:
+        """Tell whether this vLLM has a quantization; what could not be read is believed to be."""
+        if not self.quantizations:
+            return method != "bitsandbytes" or self.release < BITSANDBYTES_LEFT
+        return method in self.quantizations
 
     def least_capability(self, method: str) -> tuple[int, int] | None:
         """Return the compute capability that a quantization method asks for, None if unread.
@@ -180,7 +189,7 @@ def locate(python: str | None = None, command: str | None = None) -> Engine:
     except ValueError as error:
         raise BadUsage(f"--vllm-command {command}: {error}", "quote it as for a shell") from error
     if words == ():
-        raise BadUsage("--vllm-command is empty", "leave it away, or say what starts a server")
+        raise BadUsage("--vllm-command is empty", "drop it, or say what starts a server")
     interpreter, package, torch = _installed(python)
     site = package.parent
     file = _read(package / "_version.py")
@@ -209,14 +218,20 @@ def _installed(python: str | None) -> tuple[str, Path, str | None]:
         spec = importlib.util.find_spec("vllm")
         if spec and spec.origin:
             return sys.executable, Path(spec.origin).parent, _own_torch()
-        python = _shebang(shutil.which("vllm"))
+        script = shutil.which("vllm")
+        python = _shebang(Path(script)) if script else None
         if python is None:
             raise NoEngine("no vLLM is installed for this Python", INSTALL_HINT)
-    elif shutil.which(python) is None:
-        raise NoEngine(f"--vllm-python {python}: no such interpreter", INSTALL_HINT)
+        named = f"{script} on the PATH is run by {python}"
+    else:
+        named = f"--vllm-python {python}"
+        with suppress(RuntimeError):  # `~x`, and there is no user x
+            python = str(Path(python).expanduser()) if python.startswith("~") else python
+        if shutil.which(python) is None:
+            raise NoEngine(f"{named}: no such interpreter", INSTALL_HINT)
     answer = output_of([python, "-c", QUESTION])
     if answer is None:
-        raise NoEngine(f"--vllm-python {python}: it does not run as a Python", INSTALL_HINT)
+        raise NoEngine(f"{named}: it is not a Python interpreter", INSTALL_HINT)
     origin, _, torch = answer.partition("\n")
     if not origin:
         raise NoEngine(f"no vLLM is installed for {python}", INSTALL_HINT)
@@ -230,9 +245,24 @@ def _own_torch() -> str | None:
         return None
 
 
-def _shebang(script: str | None) -> str | None:
-    match = re.match(r"#!(\S+)", _read(Path(script))[:300]) if script else None
-    return match[1] if match else None
+def _shebang(script: Path) -> str | None:
+    """Return the Python that runs a script, None where the script does not tell.
+
+    Behind a /bin/sh it is the one the shell hands over to (pip, for a path that is too long), or
+    the one beside the script (uv, for an environment that may be moved).
+    """
+    text = _read(script)[:1000]
+    match = re.match(r"#!\s*(\S+)(?:[ \t]+(?:-S[ \t]+)?(\S+))?", text)
+    if match is None:
+        return None
+    interpreter, argument = match.groups()
+    if Path(interpreter).name == "env":
+        return shutil.which(argument or "") or argument
+    if not Path(interpreter).name.endswith("sh"):
+        return str(interpreter)
+    handed = re.search(r"^'''exec' \"?(/[^\"\n]+?)\"? \"\$0\"", text, re.MULTILINE)
+    beside = script.resolve().with_name("python")
+    return handed[1] if handed else str(beside) if beside.is_file() else str(interpreter)
 
 
 def _command(python: str, package: Path) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ SHARE = 0.04
 LEAST = 128 * 2**20
 MOST = 512 * 2**20
 # vLLM's flags that put weights or KV cache into the host's memory.
-OFFLOADS = ("cpu-offload-gb", "swap-space", "kv-offloading-size", "cpu-offload-params")
+OFFLOADS = ("cpu-offload-gb", "swap-space", "kv-offloading-size", "offload-group-size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

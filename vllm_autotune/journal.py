@@ -41,10 +41,8 @@ class Run:
 
         Raises CannotWrite.
         """
-        parent = _parent(results, key)
-        stamp = began[:19].translate({ord("-"): "", ord(":"): "", ord("T"): "-"})
         run = cls(
-            folder=_vacant(parent, f"{stamp}-{key.rpartition('/')[2][:6]}"),
+            folder=_vacant(_folder(results, key, began)),
             key=key,
             began=began,
             host_free_bytes=host_free_bytes,
@@ -124,6 +122,19 @@ class Run:
         return path
 
 
+def keep(results: Path, report: Report) -> Path:
+    """Make a recalled report the newest of the results, where its run wrote it; return its path.
+
+    Raises CannotWrite.
+    """
+    path = _folder(results, report.cache.key, report.created_at) / REPORT
+    if not path.exists():
+        write_whole(path, to_json(report))
+    with suppress(OSError):
+        path.touch()
+    return path
+
+
 def unfinished(results: Path, key: str) -> Run | None:
     """Return the newest run for a key that nobody goes on with, None if there is none."""
     found = [run for run in _runs(_parent(results, key)) if run.key == key]
@@ -159,10 +170,14 @@ def _parent(results: Path, key: str) -> Path:
     return results / gpu / model.split("@")[0]
 
 
-def _vacant(parent: Path, name: str) -> Path:
-    number = 1
-    folder = parent / name
+def _folder(results: Path, key: str, began: str) -> Path:
+    stamp = began[:19].translate({ord("-"): "", ord(":"): "", ord("T"): "-"})
+    return _parent(results, key) / f"{stamp}-{key.rpartition('/')[2][:6]}"
+
+
+def _vacant(wanted: Path) -> Path:
+    number, folder = 1, wanted
     while folder.exists():
         number += 1
-        folder = parent / f"{name}-{number}"
+        folder = wanted.with_name(f"{wanted.name}-{number}")
     return folder

@@ -130,7 +130,7 @@ def read_ladder(path: Path) -> Ladder:
     Raises BadLadder, naming the line and the key that was meant.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Notepad writes a mark in front
         document = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise BadLadder(

@@ -18,6 +18,10 @@ from .owner import Owner
 from .store import cannot_write, safe_name
 
 POLL_SECONDS = 0.5
+# Where every program of the machine looks, whatever its TMPDIR. Not /dev/shm first: what is there
+# of a user is removed when the user logs out (RemoveIPC of systemd), and a lock with it.
+PLACES = (Path("/tmp"), Path("/dev/shm"))  # noqa: S108  the folder of the locks is everyone's
+PLACE_VARIABLE = "AUTOTUNE_LOCK_DIR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +119,10 @@ class _Place:
 
 
 def _folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / "vllm-autotune.locks"
+    given = os.environ.get(PLACE_VARIABLE)
+    usable = (place for place in PLACES if os.access(place, os.W_OK | os.X_OK))
+    place = Path(given) if given else next(usable, Path(tempfile.gettempdir()))
+    folder = place / "vllm-autotune.locks"
     try:
         folder.mkdir(exist_ok=True)
         with suppress(PermissionError):  # another user made it, and did this

@@ -1,6 +1,8 @@
 """What is written for whoever reads it, for as long as somebody does."""
 
+import codecs
 import errno
+import io
 import os
 import sys
 from typing import TextIO
@@ -48,12 +50,34 @@ class Output:
             self._let_go(error)
 
     def _let_go(self, error: OSError) -> None:
-        """Send what is still to be written nowhere."""
-        if self._needed and error.errno not in GONE:
-            raise error
+        """Send what is still to be written nowhere: Python would fail on it again as it ends."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+        if self._needed and error.errno not in GONE:
+            raise error
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr take any text, whatever they are; a closed one has no reader."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # else a file of ours would be opened in the place of a closed one, and written to
+    os.close(number)
+    codecs.register_error("autotune", _escaped)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", errors="autotune"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="autotune")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding has no letter for as JSON does, so that a document stays one."""
+    assert isinstance(error, UnicodeEncodeError)
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4)), error.end
 
 
 def say(text: str) -> None:

@@ -55,7 +55,8 @@ def probe_running(
             Progress(
                 phase="serving",
                 seconds=time.monotonic() - began,
-                line=f"probe: {item}",
+                line="",
+                item=item,
                 free_bytes=None,
             )
         ),

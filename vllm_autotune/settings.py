@@ -9,7 +9,7 @@ from typing import Any, Literal
 from .errors import BadUsage
 from .ladder import meant
 
-Takes = Literal["nothing", "one", "several", "one or nothing"]
+Takes = Literal["nothing", "one", "several", "words", "one or nothing"]
 
 
 def read_settings(path: Path, known: Mapping[str, Takes]) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def read_settings(path: Path, known: Mapping[str, Takes]) -> dict[str, Any]:
     `known` says what each option takes. Raises BadUsage, naming the line and what was meant.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Notepad writes a mark in front
         document = tomllib.loads(text)
     except FileNotFoundError:
         return {}
@@ -37,18 +37,26 @@ def read_settings(path: Path, known: Mapping[str, Takes]) -> dict[str, Any]:
         if not _suits(value, known[name]):
             raise BadUsage(
                 f"{path}, line {line}: `{key}` cannot be {str(value).lower()}",
-                "true or false is for what takes no value, a list for what may be repeated",
+                _hint(key, known[name]),
             )
         settings[name] = _words(value, known[name])
     return settings
+
+
+def _hint(key: str, takes: Takes) -> str:
+    if takes == "words":
+        return f'write a list of words: {key} = ["--dtype", "half"]'
+    return "true or false is for what takes no value, a list for what may be repeated"
 
 
 def _suits(value: Any, takes: Takes) -> bool:
     if isinstance(value, bool):
         return takes in ("nothing", "one or nothing")
     if isinstance(value, list):
-        return takes in ("one", "several") and not any(isinstance(v, list | dict) for v in value)
-    return takes != "nothing" and not isinstance(value, dict)
+        return takes in ("one", "several", "words") and not any(
+            isinstance(v, list | dict) for v in value
+        )
+    return takes not in ("nothing", "words") and not isinstance(value, dict)
 
 
 def _words(value: Any, takes: Takes) -> Any:
@@ -56,4 +64,4 @@ def _words(value: Any, takes: Takes) -> Any:
     if isinstance(value, bool):
         return value
     words = [str(item) for item in value] if isinstance(value, list) else [str(value)]
-    return words if takes == "several" else ",".join(words)
+    return words if takes in ("several", "words") else ",".join(words)

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from . import __version__
+from .errors import CannotWrite
 from .facts import Facts
-from .journal import Run, unfinished
+from .journal import Run, keep, unfinished
 from .lock import Waiting, locked
 from .recall import here, still_valid
 from .report import CacheUse, Report, Versions, model_of
@@ -18,7 +19,7 @@ from .walk import Audience, Options, Walk, refreshed
 
 
 def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Path | None]:
-    """Return the report, and where it was written (None for an answer from the cache).
+    """Return the report, and where it lies (None where an answer from the cache cannot lie there).
 
     An interruption ends the walk with a report as well; the trial it hit is not in it.
     """
@@ -26,7 +27,7 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
     cache, key = Cache(options.cache), cache_key(facts)
     recalled = None if options.refresh else _recall(cache, key, facts, audience, began)
     if recalled is not None:
-        return recalled, None
+        return recalled, _kept(recalled, options, audience)
     cache.prepare()
     facts = cache.pooled(facts, audience.note)
     with locked(facts.devices, facts.model, _waiting(options, audience)):
@@ -34,7 +35,7 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
             facts = refreshed(facts)
             recalled = None if options.refresh else _recall(cache, key, facts, audience, began)
             if recalled is not None:
-                return recalled, None
+                return recalled, _kept(recalled, options, audience)
         for leftover in leftovers():
             audience.note(leftover.remove())
         walk = _begin(facts, options, audience, key)
@@ -64,8 +65,25 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
         )
         path = walk.run.finish(report)
         if status == "stable":
-            cache.remember(key, report)
+            _remember(cache, key, report, audience)
     return report, path
+
+
+def _remember(cache: Cache, key: str, report: Report, audience: Audience) -> None:
+    """Keep an answer for later; it is found and written, whatever becomes of the cache."""
+    try:
+        cache.remember(key, report)
+    except CannotWrite as refusal:
+        audience.note(refusal.message)
+
+
+def _kept(recalled: Report, options: Options, audience: Audience) -> Path | None:
+    """Have a recalled answer among the results, for whoever reads them next."""
+    try:
+        return keep(options.results, recalled)
+    except CannotWrite as refusal:
+        audience.note(refusal.message)
+        return None
 
 
 def _waiting(options: Options, audience: Audience) -> Waiting:
@@ -89,7 +107,7 @@ def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk
             audience.note(f"going on with {left.folder}: {count} of it need no repeating")
             left.claim()
             return walk
-        audience.note(f"{left.folder} cannot be gone on with: today's search is another one")
+        audience.note(f"{left.folder} cannot be resumed: today other launches would be chosen")
     elif left is not None:
         audience.note(f"{left.folder} is unfinished; --resume goes on with it")
     elif options.resume:

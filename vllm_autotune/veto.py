@@ -40,12 +40,12 @@ def veto(args: Mapping[str, Value], env: Mapping[str, str]) -> tuple[str, str] |
         if ENV_WORDS.intersection(re.split(r"[_\d]+", name.upper())):
             return name, "it can load code, reach files or devices, or switch off a guard"
         if POINTER.search(value):
-            return name, f"`{value}` points somewhere"
+            return name, f"`{value}` is a path, an address or a Python name"
     for name, setting in args.items():
         flag = name.partition(".")[0].removeprefix("no-")
         if flag in FLAGS or FLAG_PARTS.search(flag):
             return name, "it can load code or files, or belongs to whoever serves"
         text = " ".join(setting) if isinstance(setting, tuple) else str(setting)
         if POINTER.search(text):
-            return name, f"`{text}` points somewhere"
+            return name, f"`{text}` is a path, an address or a Python name"
     return None

@@ -9,12 +9,12 @@ from . import device
 from .accuracy import accuracy, measurement
 from .device import Device
 from .diagnose import cures
-from .errors import BudgetSpent, CannotWrite, DeviceBusy
+from .errors import BudgetSpent, CannotWrite, DeviceBusy, Refusal
 from .facts import Attempt, Candidate, Facts, command
 from .interruption import Interrupted
 from .journal import Run
 from .memory import format_bytes
-from .outcome import Certificate, Environment, OutOfMemory, Stable
+from .outcome import Certificate, Crashed, Environment, OutOfMemory, Rejected, Stable
 from .report import Memory, Status, Trial, ValidFor, Winner
 from .search import Step, next_step
 from .settle import settled
@@ -94,7 +94,7 @@ class Walk:
             if not _led_to(step, trial) or step.candidate is None:
                 return False
             self._note_skips(step)
-            self._take(step.candidate, trial)
+            self._take(attempt_of(step.candidate, trial), trial)
         self._forget_surroundings()
         if abs(today.host_free_bytes - self.run.host_free_bytes) > (
             HOST_SHARE * self.run.host_free_bytes
@@ -114,15 +114,17 @@ class Walk:
                 step = next_step(self.facts, self.history)
                 self._note_skips(step)
                 if step.candidate is None:
-                    return self._verdict(step.reason)
+                    return self._verdict(step)
                 if self.launches >= self.options.max_launches:
-                    reason = f"{self.launches} launches are spent"
-                    return "budget", reason, "raise --max-launches, and go on with --resume"
+                    spent = f"the launches of --max-launches {self.launches} are spent"
+                    return "budget", spent, "go on with --resume, whose launches count anew"
                 self._launch(step.candidate)
-        except BudgetSpent as spent:
-            return "budget", spent.message, spent.hint
-        except DeviceBusy as busy:
-            return "environment", busy.message, busy.hint
+        except BudgetSpent as refusal:
+            return "budget", refusal.message, refusal.hint
+        except CannotWrite:
+            raise  # nor can a report be written
+        except Refusal as refusal:
+            return "environment", refusal.message, refusal.hint
         except Interrupted as signal:
             return "interrupted", f"{signal} stopped it", "go on with --resume"
 
@@ -141,21 +143,20 @@ class Walk:
         )
         log = self.run.log(number)
         trial = run_trial(self.facts, candidate, number, log, limits, self.audience.progress)
-        attempt = Attempt(candidate=candidate, outcome=trial.outcome, readings=trial.readings)
+        attempt = attempt_of(candidate, trial)
         trial = replace(trial, accuracy=accuracy(self.facts, attempt))
         self.launches += 1
         self.run.append(trial)
-        self._take(candidate, trial)
+        self._take(attempt, trial)
         self._measure(attempt)
         self.audience.end(trial)
         self.facts = refreshed(self.facts)
 
-    def _take(self, candidate: Candidate, trial: Trial) -> None:
-        attempt = Attempt(candidate=candidate, outcome=trial.outcome, readings=trial.readings)
+    def _take(self, attempt: Attempt, trial: Trial) -> None:
         self.trials.append(trial)
         self.history.append(attempt)
         if isinstance(trial.outcome, Stable):
-            self.winner = _winner(self.facts, candidate, trial, trial.outcome.certificate)
+            self.winner = _winner(self.facts, attempt.candidate, trial, trial.outcome.certificate)
 
     def _measure(self, attempt: Attempt) -> None:
         """Keep for later walks what a launch measured; nothing depends on it."""
@@ -167,17 +168,26 @@ class Walk:
         except CannotWrite as refusal:
             self.audience.note(refusal.message)
 
-    def _verdict(self, reason: str) -> tuple[Status, str, str]:
+    def _verdict(self, step: Step) -> tuple[Status, str, str]:
+        """Return how the walk ended: exhausted only where less memory was all that was missing."""
         last = self.history[-1].outcome if self.history else None
         if isinstance(last, Stable):
             return "stable", "the first configuration that survived the certificate", ""
-        if isinstance(last, Environment):
-            return "environment", last.reason, "free the device, then go on with --resume"
         if isinstance(last, OutOfMemory) or last is None:
             hint = "accept less (--min-context, --concurrency), or give it more GPUs or memory"
-        else:
-            hint = "; ".join(cures(last))
-        return "exhausted", reason, hint
+            return "exhausted", step.reason, hint
+        hint = "; ".join(cures(last)) or f"read {self.run.log(len(self.trials))}"
+        if isinstance(last, Environment):
+            return "environment", last.reason, f"{hint}; then go on with --resume"
+        if last.cause == "never_ready":
+            hint = "give it longer with --launch-timeout"
+        failed = step.stuck and isinstance(last, Rejected | Crashed)
+        return "environment" if failed else "exhausted", step.reason, hint
+
+
+def attempt_of(candidate: Candidate, trial: Trial) -> Attempt:
+    """Return what the search is told of a trial."""
+    return Attempt(candidate=candidate, outcome=trial.outcome, readings=trial.readings)
 
 
 def refreshed(facts: Facts) -> Facts:

@@ -359,6 +359,7 @@ def main() -> int:
     wanted = {tuple(word.split("/")) for word in sys.argv[1:]}
     chosen = [cell for cell in cells() if not wanted or cell in wanted]
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    tempfile.tempdir = str(folder)
     model = load_module("tiny_model", TESTS / "tiny_model.py").make_tiny_model(folder / "model")
 
     def run(cell: tuple[str, str]) -> Verdict:

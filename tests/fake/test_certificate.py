@@ -120,6 +120,10 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
         {"mode": "accepts_over_long"},
         *("degraded", "over_long_accepted", "one token too long got HTTP 200"),
     ),
+    "an over-long prompt that the engine dies of": (
+        {"mode": "dies_of_over_long"},
+        *("crashed", "server_error", "`over-long prompt` got HTTP 500"),
+    ),
     "a client's blocks that never come back": (
         {"mode": "leak_blocks"},
         *("degraded", "kv_leak", "stayed in use after a client left"),

@@ -10,7 +10,7 @@ import pytest
 from vllm_autotune import baseline, walk
 from vllm_autotune.config import Workload
 from vllm_autotune.device import Device, detect, free_bytes, host_free_bytes
-from vllm_autotune.errors import NoDevice
+from vllm_autotune.errors import BadUsage, NoDevice
 from vllm_autotune.facts import Candidate, Facts
 from vllm_autotune.outcome import Environment, OutOfMemory, Stable
 from vllm_autotune.report import Report, Trial
@@ -176,6 +176,52 @@ def test_a_gpu_that_has_no_memory_but_the_hosts_is_tuned_in_it(
     held = replace(found, limit_bytes=8 * 2**30)
     report = tuned(replace(card.facts, devices=(held,)), card.folder, Listener())
     assert report.status == "stable", report.reason
+
+
+@pytest.mark.parametrize("variable", [None, "0,1", "1"])
+def test_a_gpu_that_is_lost_spoils_no_other(
+    cards: Cards, monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    (cards.folder / "count").write_text("3")
+    (cards.folder / "lost-0").touch()
+    show(monkeypatch, variable)
+    indices = {found.index for found in detect("cuda")}
+    assert indices == ({1, 2} if variable is None else {1})
+    assert [found.index for found in detect("cuda", "1")] == [1]
+    with pytest.raises(NoDevice, match=r"--gpus names GPU `0`, which does not answer \(GPU is lo"):
+        detect("cuda", "1,0")
+    with pytest.raises(BadUsage, match="GPU `7`, which is not there"):
+        detect("cuda", "7")
+
+
+@pytest.mark.parametrize("variable", [None, "0"])
+def test_no_gpu_but_one_that_is_lost_is_none(
+    cards: Cards, monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    (cards.folder / "lost-0").touch()
+    show(monkeypatch, variable)
+    with pytest.raises(NoDevice, match=r"is visible: GPU 0 does not answer \(GPU is lost\)"):
+        detect("cuda")
+
+
+@pytest.mark.parametrize("variable", ["", "-1", "NoDevFiles", "none", "void", "7", "-1,0"])
+def test_cuda_sees_no_gpu_from_the_first_name_on_that_is_none(
+    cards: Cards, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    (cards.folder / "count").write_text("2")
+    show(monkeypatch, variable)
+    with pytest.raises(NoDevice, match=f"CUDA_VISIBLE_DEVICES={variable} hides 0 .GPU-0., 1"):
+        detect("cuda")
+    show(monkeypatch, f"1,{variable},0")
+    assert [found.index for found in detect("cuda")] == ([1] if variable else [1, 0])
+
+
+def show(monkeypatch: pytest.MonkeyPatch, variable: str | None) -> None:
+    """Set CUDA_VISIBLE_DEVICES, or take it away."""
+    if variable is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
 
 
 def test_a_gpu_that_is_lost_is_no_traceback(cards: Cards) -> None:

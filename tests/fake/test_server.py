@@ -1,12 +1,15 @@
 """A server's life and end: whatever it does, nothing of it is left."""
 
+import json
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +21,7 @@ from tests.pace import LATEST, SOON
 from vllm_autotune.errors import CannotWrite, NoEngine, NoPort
 from vllm_autotune.probe import is_healthy
 from vllm_autotune.server import Server, free_port, leftovers
+from vllm_autotune.server.leftovers import make_scratch
 from vllm_autotune.server.server import check_disk
 
 from .conftest import COMMAND, environment
@@ -265,6 +269,27 @@ def test_a_disk_without_room_is_a_refusal_before_anything_starts(tmp_path: Path)
         check_disk(tmp_path, 2**62)
     assert "--results-dir" in refusal.value.hint
     check_disk(tmp_path)
+
+
+def test_a_long_tmpdir_is_not_used_since_vllms_sockets_would_not_fit_in_it(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = scratch / ("x" * (51 - len(str(scratch))))
+    longest.mkdir()
+    too_long = tmp_path / ("x" * 52)
+    too_long.mkdir()
+    monkeypatch.setattr(sys.modules[make_scratch.__module__], "SHORT", str(scratch))
+    for usual, place in ((longest, longest), (too_long, scratch)):
+        monkeypatch.setattr(tempfile, "tempdir", str(usual))
+        made = make_scratch("1-none")
+        assert made.parent == place
+        assert len(f"{made}/{uuid.uuid4()}") <= 107
+        owner = json.loads((made / "owner.json").read_text())
+        (made / "owner.json").write_text(json.dumps({**owner, "started": 1}))
+        (left,) = leftovers()
+        assert left.scratch == made
+        left.remove()
+    longest.rmdir()
 
 
 ABANDONS = """

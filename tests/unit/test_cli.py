@@ -84,7 +84,7 @@ def autotune(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     for name in [name for name in os.environ if name.startswith("AUTOTUNE_")]:
-        if name != "AUTOTUNE_OWNER":
+        if name not in ("AUTOTUNE_OWNER", "AUTOTUNE_LOCK_DIR"):
             monkeypatch.delenv(name)
 
     def run(*words: object) -> Ended:
@@ -198,8 +198,11 @@ def taken_port() -> Iterator[int]:
 
 def test_every_port_in_use(autotune: Autotune, model: Path, taken_port: int) -> None:
     ended = autotune("--model", model, "--json", "--port-range", f"{taken_port}-{taken_port}")
-    ended.refused(3, f"every port from {taken_port} to {taken_port} is in use")
-    assert json.loads(ended.out)["status"] == "refused"
+    report = json.loads(ended.out)
+    assert (ended.code, report["status"]) == (3, "environment")
+    assert f"every port from {taken_port} to {taken_port} is in use" in report["reason"]
+    assert "--port-range" in report["hint"]
+    assert report["trials"] == []
 
 
 @pytest.mark.parametrize("ports", ["x", "9-", "0-5", "9-3", "1-70000", "-5"])
@@ -351,6 +354,100 @@ def test_output_that_has_no_room() -> None:
     ended.refused(3, os.strerror(errno.ENOSPC))
 
 
+def test_a_report_that_has_no_room_is_no_answer(
+    autotune: Autotune, model: Path, site: Path
+) -> None:
+    """Nor is the refusal that there is no room for it."""
+    words = ("--model", str(model), "--json", "--memory-limit")
+    with Path("/dev/full").open("w") as full:
+        path = f"{ROOT}:{site}"
+        ended = child(*words, "1MiB", stdout=full.fileno(), PYTHONPATH=path)
+        ended.refused(3, os.strerror(errno.ENOSPC))
+        refused = child(*words, "x", "--model", "/no", stdout=full.fileno(), PYTHONPATH=path)
+        refused.refused(2, "--memory-limit", hint=False)
+        child("show", "/no/report", "--json", stdout=full.fileno()).refused(2, "/no/report")
+
+
+def test_a_mistake_that_cannot_be_told_for_want_of_room_is_still_one() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" 2> /dev/full', "sh", sys.executable, "-c", CODE, "plam"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_what_is_closed_has_no_reader(model: Path, closed: str) -> None:
+    def code(*words: str) -> int:
+        command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", CODE, *words]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+        return subprocess.run(command, env=env, check=False).returncode
+
+    planned = ("plan", "--model", str(model), "--device", "4090")
+    assert code(*planned) == 0
+    assert code(*planned, "--json") == 0
+    assert code("plan", "--model", "/no/such/model", "--json") == 3
+    assert code("--help") == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_letter_that_the_terminal_does_not_have_is_written_as_in_json(
+    autotune: Autotune, model: Path, encoding: str
+) -> None:
+    named = model.rename(model.parent / "modèle-通义-😀")
+    words = ("plan", "--model", str(named), "--device", "4090")
+    for options in ((), ("--json",)):
+        done = subprocess.run(
+            [sys.executable, "-c", CODE, *words, *options],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        out = done.stdout.decode(encoding)
+        assert ("通义" in out) is (encoding == "utf-8")
+        if options:
+            assert json.loads(out)["model"]["path"] == str(named)
+
+
+def test_a_model_whose_name_is_no_text_is_refused(
+    autotune: Autotune, model: Path, site: Path
+) -> None:
+    """In a process of its own: such a name in a test's output would end the tests."""
+    named = str(model.rename(model.parent / "model-\udcff"))
+    for words in (("tune",), ("plan", "--device", "4090"), ("plan", "--json")):
+        ended = child(*words, "--model", named, PYTHONPATH=f"{ROOT}:{site}")
+        ended.refused(2, r"\udcff` is not UTF-8: rename it", hint=False)
+    ended = child("plan", "--model", "m", "--", "--tokenizer", "\udcff")
+    ended.refused(2, "is not UTF-8", hint=False)
+
+
+def test_a_path_that_is_no_text_can_be_refused_in_a_document() -> None:
+    ended = child("show", "/no/\udcff", "--json")
+    ended.refused(2, "/no/")
+    assert json.loads(ended.out)["reason"].startswith(r"/no/\udcff cannot be read")
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_fault_of_our_own_is_not_taken_for_an_answer(
+    autotune: Autotune, model: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Python's own exit code of 1 would say that the model does not fit."""
+
+    def broken(_: object) -> None:
+        raise KeyError("rope")
+
+    monkeypatch.setattr("vllm_autotune.plan.make_plan", broken)
+    ended = autotune("plan", "--model", model, "--device", "4090", *words)
+    assert ended.code == 3
+    assert "Traceback" in ended.err
+    assert "in broken" in ended.err
+    assert "this is a fault of autotune's own (KeyError: 'rope')" in ended.err
+    assert "hint: please report it" in ended.err
+    assert not words or "KeyError" in json.loads(ended.out)["reason"]
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -452,6 +549,42 @@ def test_a_settings_file_comes_after_the_environment(
     monkeypatch.setenv("AUTOTUNE_CONTEXT", "1024")
     assert "--max-model-len 1024" in flags(autotune("plan"))
     assert "--max-model-len 512" in flags(autotune("plan", "--context", "512"))
+
+
+def test_home_is_found_where_no_shell_has_looked_for_it(
+    autotune: Autotune, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    shutil.copy(ROOT / "strategies" / "default.toml", home / "mine.toml")
+    Path("autotune.toml").write_text(f'results-dir = "~/kept"\nmodel = "{model}"\n')
+    monkeypatch.setenv("AUTOTUNE_CACHE_DIR", "~/answers")
+    assert autotune("--memory-limit=1MiB", "--ladder=~/mine.toml").code == 1
+    assert list((home / "kept").rglob("report.json"))
+    assert autotune("cache", "list").code == 0
+    autotune("plan", "--vllm-python=~/python").refused(3, "~/python: no such interpreter")
+    (home / "python").write_text("")
+    (home / "python").chmod(0o755)
+    autotune("plan", "--vllm-python=~/python").refused(3, "~/python: it is not a Python")
+    autotune("plan", "--probe-file=~/asked.jsonl").refused(2, f"{home}/asked.jsonl")
+    autotune("plan", "--ladder=~nobody-here/x.toml").refused(2, "~nobody-here/x.toml")
+    assert [path.name for path in Path().iterdir()] == ["autotune.toml"]
+
+
+def test_vllms_arguments_are_a_list_in_the_settings(autotune: Autotune, model: Path) -> None:
+    Path("autotune.toml").write_text('fixed = ["--dtype", "half", "--max-num-seqs", 7]\n')
+    words = ("plan", "--json", "--model", model, "--memory-limit", "900MiB")
+    assert "--dtype half" in flags(autotune(*words))
+    assert "--max-num-seqs 7" in flags(autotune(*words))
+    assert "--dtype half" not in flags(autotune(*words, "--", "--dtype", "float32"))
+    Path("autotune.toml").write_text('fixed = "--dtype half"\n')
+    autotune(*words).refused(2, "`fixed` cannot be --dtype half", 'fixed = ["--dtype", "half"]')
+
+
+def test_settings_written_with_notepad_are_read(autotune: Autotune, model: Path) -> None:
+    Path("autotune.toml").write_text("context = 2048\n", encoding="utf-8-sig")
+    assert "--max-model-len 2048" in flags(autotune("plan", "--json", "--model", model))
 
 
 def test_one_rung_to_skip_needs_no_list_in_the_settings(autotune: Autotune, model: Path) -> None:

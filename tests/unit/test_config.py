@@ -38,6 +38,11 @@ arguments = st.dictionaries(names, values, max_size=6)
         }),
         ("--dtype half --dtype auto", {"dtype": "auto"}),
         ("--no-enforce-eager", {"enforce-eager": False}),
+        ("--enforce-eager --no-enforce-eager --enforce-eager", {"enforce-eager": True}),
+        ("--no-enforce-eager --enforce-eager --no-enforce-eager", {"enforce-eager": False}),
+        ("--gpu-memory-utilization .5 --device-memory-utilization .6 --gpu-memory-utilization .7", {
+            "gpu-memory-utilization": ".7",
+        }),
         ("--max-model-len -1", {"max-model-len": "auto"}),
         ("--max-model-len AUTO", {"max-model-len": "auto"}),
         ("--device-memory-utilization .5", {"gpu-memory-utilization": ".5"}),

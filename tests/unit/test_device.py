@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.memory_model import cards
+from vllm_autotune import device
 from vllm_autotune.device import detect, refreshed, visible_environment
 from vllm_autotune.errors import BadUsage
 
@@ -45,8 +46,24 @@ def test_gpus_cannot_be_picked_on_a_cpu() -> None:
         detect("cpu", "0")
 
 
-def test_a_little_more_or_less_free_memory_is_the_same_device() -> None:
+@pytest.mark.parametrize(
+    ("percent", "same"), [(100, True), (101.9, True), (98.1, True), (102.1, False), (97.9, False)]
+)
+def test_a_little_more_or_less_free_memory_is_the_same_device(
+    monkeypatch: pytest.MonkeyPatch, percent: float, same: bool
+) -> None:
+    before = replace(GPUS[0], free_bytes=10**10, limit_bytes=11 * 2**30)
+    free = int(before.free_bytes * percent / 100)
+    monkeypatch.setattr(device, "free_bytes", lambda _: free)
+    now = refreshed(before)
+    assert (now is before) is same
+    assert now == before if same else now == replace(before, free_bytes=free)
+
+
+def test_another_size_of_a_numa_node_is_a_change_however_small(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     (cpu,) = detect("cpu")
-    roomy = replace(cpu, free_bytes=2**60)
-    assert refreshed(roomy).free_bytes < 2**50
-    assert refreshed(roomy).limit_bytes == roomy.limit_bytes
+    grown = replace(cpu, share_bytes=cpu.shared_out + 1)
+    monkeypatch.setattr(device, "_cpu", lambda: grown)
+    assert refreshed(cpu) == grown

@@ -1,5 +1,6 @@
 """The installed vLLM, read from its files as text and never imported."""
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.memory_model import FLAGS, engine, install
-from vllm_autotune.engine import Engine, locate
+from vllm_autotune.engine import Engine, assumed, locate
 from vllm_autotune.errors import NoEngine
 
 Installed = Callable[..., Engine]
@@ -76,6 +77,13 @@ def test_quantizations_count_only_with_what_they_need(installed: Installed, tmp_
     assert locate().quantizations == {"fp8", "awq"}
 
 
+def test_without_a_vllm_bitsandbytes_is_known_to_be_a_plugin(installed: Installed) -> None:
+    assert assumed().quantizes("fp8")
+    assert not assumed().quantizes("bitsandbytes")
+    assert installed().quantizes("bitsandbytes")
+    assert not installed().quantizes("gptq")
+
+
 def test_kv_cache_types_and_the_default_share_are_read(installed: Installed) -> None:
     found = installed()
     assert found.kv_cache_dtypes == {"auto", "fp8"}
@@ -107,6 +115,54 @@ def test_what_is_no_interpreter_is_refused(python: str) -> None:
         locate(python)
     assert refused.value.exit_code == 3
     assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#!{python}\n",
+        "#!/usr/bin/env python3\n",
+        "#!/usr/bin/env -S python3 -E\n",
+        "#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n",
+        '#!/bin/sh\n\'\'\'exec\' "$(dirname -- "$(realpath -- "$0")")"/\'python\' "$0" "$@"\n',
+    ],
+    ids=["plain", "env", "env -S", "pip's for a long path", "uv's for a folder that may be moved"],
+)
+def test_a_vllm_on_the_path_is_run_by_the_python_its_script_is_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    there = tmp_path / ("a place" if "pip" in text else "place")
+    install(there / "site", version="0.20.2")
+    for name in ("bin", "path"):
+        (there / name).mkdir()
+    for name in ("python", "python3"):
+        wrapper = there / "bin" / name
+        wrapper.write_text(f'#!/bin/sh\nPYTHONPATH={there}/site exec {sys.executable} "$@"\n')
+        wrapper.chmod(0o755)
+    script = there / "bin" / "vllm"
+    script.write_text(text.format(python=there / "bin" / "python"))
+    script.chmod(0o755)
+    (there / "path" / "vllm").symlink_to(script)
+    (there / "path" / "python3").symlink_to(there / "bin" / "python3")
+    monkeypatch.setenv("PATH", str(there / "path"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    found = locate()
+    assert (found.version, found.package) == ("0.20.2", there / "site" / "vllm")
+
+
+def test_a_script_that_no_python_runs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "vllm"
+    script.write_text("#!/bin/sh\nexec docker run vllm/vllm-openai\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(NoEngine) as refused:
+        locate()
+    assert refused.value.message == (
+        f"{script} on the PATH is run by /bin/sh: it is not a Python interpreter"
+    )
 
 
 def test_another_interpreter_is_asked_where_its_vllm_is(

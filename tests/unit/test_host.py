@@ -80,6 +80,7 @@ def test_a_host_with_room_raises_no_alarm(ours: Path) -> None:
         (False, {"cpu-offload-gb": 0}, False),
         (False, {"cpu-offload-gb": 4.5}, True),
         (False, {"kv-offloading-size": "8"}, True),
+        (False, {"offload-group-size": "8"}, True),
     ],
 )
 def test_only_a_candidate_that_fills_the_host_is_blamed(

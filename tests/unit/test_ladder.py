@@ -34,6 +34,14 @@ def test_a_shipped_ladder_reads_and_keeps_its_order(name: str) -> None:
     assert ladder.name == name
 
 
+def test_a_ladder_written_with_notepad_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(RUNG, encoding="utf-8-sig")
+    ladder = read_ladder(path)
+    assert ladder.text == RUNG
+    assert [rung.name for rung in ladder.rungs] == ["a"]
+
+
 def test_the_default_ladder_has_every_strategy() -> None:
     ladder = read_ladder(find_ladder("default"))
     touched = {flag for rung in ladder.rungs for flag in rung.flags()}

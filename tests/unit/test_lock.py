@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.pace import LATEST, SOON
+from vllm_autotune import lock
 from vllm_autotune.device import Device
 from vllm_autotune.errors import DeviceBusy
 from vllm_autotune.lock import Waiting, locked
@@ -25,7 +26,6 @@ CARDS = (CARD, replace(CARD, index=1, uuid="GPU-1"))
 
 HOLDS = """
 import sys
-import tempfile
 from vllm_autotune.lock import locked
 with locked([type("D", (), {"uuid": sys.argv[1], "name": "x"})], "/models/other"):
     print("held", flush=True)
@@ -35,14 +35,14 @@ with locked([type("D", (), {"uuid": sys.argv[1], "name": "x"})], "/models/other"
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(lock.PLACE_VARIABLE, str(tmp_path))
 
 
 @contextmanager
-def other_holder(folder: Path, uuid: str) -> Iterator[subprocess.Popen[bytes]]:
+def other_holder(uuid: str) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDS, uuid],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as other:
@@ -52,8 +52,8 @@ def other_holder(folder: Path, uuid: str) -> Iterator[subprocess.Popen[bytes]]:
         other.kill()
 
 
-def test_two_processes_never_tune_one_device_at_once(tmp_path: Path) -> None:
-    with other_holder(tmp_path, "GPU-1") as other:
+def test_two_processes_never_tune_one_device_at_once() -> None:
+    with other_holder("GPU-1") as other:
         with pytest.raises(DeviceBusy, match="GPU-1") as busy, locked(CARDS, "m"):
             pass
         assert busy.value.exit_code == 3
@@ -66,9 +66,9 @@ def test_two_processes_never_tune_one_device_at_once(tmp_path: Path) -> None:
         pass  # the lock dies with its process
 
 
-def test_who_waits_says_for_whom_and_goes_on_when_the_other_ends(tmp_path: Path) -> None:
+def test_who_waits_says_for_whom_and_goes_on_when_the_other_ends() -> None:
     said: list[str] = []
-    with other_holder(tmp_path, "GPU-0") as other:
+    with other_holder("GPU-0") as other:
         pid = other.pid
 
         def end_it(text: str) -> None:
@@ -81,16 +81,39 @@ def test_who_waits_says_for_whom_and_goes_on_when_the_other_ends(tmp_path: Path)
     assert f"waiting: another autotune (pid {pid}" in said[0]
 
 
-def test_waiting_has_an_end(tmp_path: Path) -> None:
-    with other_holder(tmp_path, "GPU-0"):
+def test_waiting_has_an_end() -> None:
+    with other_holder("GPU-0"):
         began = time.monotonic()
         with pytest.raises(DeviceBusy), locked(CARDS, "m", Waiting(seconds=0.6)):
             pass
         assert 0.5 < time.monotonic() - began < SOON
 
 
+def test_two_temporary_folders_are_still_one_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job of a cluster has a TMPDIR of its own, and no device of its own."""
+    monkeypatch.delenv(lock.PLACE_VARIABLE)
+    monkeypatch.setattr(lock, "PLACES", (tmp_path / "not-there", tmp_path))
+    (tmp_path / "job-2").mkdir()
+    with locked(CARDS[:1], "m"):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "job-2"))
+        with pytest.raises(DeviceBusy, match="GPU-0"), locked(CARDS[:1], "m"):
+            pass
+
+
+def test_a_machine_with_no_place_for_all_has_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(lock.PLACE_VARIABLE)
+    monkeypatch.setattr(lock, "PLACES", (tmp_path / "not-there",))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with locked(CARDS, "m"):
+        assert list((tmp_path / "vllm-autotune.locks").glob("*.lock"))
+
+
 def test_a_dead_holder_is_not_named_and_its_sign_is_taken_away(tmp_path: Path) -> None:
-    with other_holder(tmp_path, "GPU-0") as other:
+    with other_holder("GPU-0") as other:
         other.kill()
         other.wait()
     folder = tmp_path / "vllm-autotune.locks"

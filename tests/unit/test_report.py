@@ -32,7 +32,6 @@ from vllm_autotune.outcome import (
     Rejected,
     Stable,
 )
-from vllm_autotune.render import render
 from vllm_autotune.report import (
     EXIT_CODES,
     CacheUse,
@@ -261,13 +260,3 @@ def test_a_report_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.json", tmp_path / "broken.json"):
         with pytest.raises(BadReport, match=str(path)):
             read_report(path)
-
-
-def test_the_line_to_paste_is_quoted_for_a_shell() -> None:
-    line = "VLLM_X='a b' vllm serve 'it'\"'\"'s here' --max-model-len 16"
-    assert render(make_report()) == line
-
-
-def test_there_is_nothing_to_render_without_a_winner() -> None:
-    with pytest.raises(BadReport, match="no winner: because"):
-        render(make_report(status="exhausted"))

@@ -46,13 +46,39 @@ def test_a_length_that_is_fixed_is_the_context(tiny_model: Path) -> None:
 
 
 def test_arguments_of_serving_are_left_to_the_trials(tiny_model: Path) -> None:
-    words = ("--port", "1", "--api_key=x", "--host", "0.0.0.0", "--model", "y", "--seed", "3")
+    words = ("--port", "1", "--api_key=x", "--host", "0.0.0.0", "--seed", "3")
     assert survey(request_for(tiny_model, fixed=words)).fixed == {"seed": "3"}
 
 
 def test_a_file_of_arguments_is_not_seen_and_refused(tiny_model: Path) -> None:
     with pytest.raises(BadUsage, match="--config serve"):
         survey(request_for(tiny_model, fixed=("--config", "serve.yaml")))
+
+
+def test_another_model_after_the_dashes_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(BadUsage, match="--model /other after `--`"):
+        survey(request_for(tiny_model, fixed=("--model", "/other")))
+
+
+@pytest.mark.parametrize("way", ["flag", "variable"])
+def test_a_context_that_the_user_makes_possible_may_be_asked_for(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    fixed: tuple[str, ...] = ()
+    if way == "flag":
+        fixed = ("--hf-overrides", '{"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}')
+    else:
+        monkeypatch.setenv("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
+    facts = survey(request_for(tiny_model, context=16384, fixed=fixed))
+    assert facts.context == 16384
+    assert facts.workload.min_context == 16384
+
+
+def test_a_home_folder_is_written_out_for_vllm(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tiny_model.parent))
+    assert survey(request_for(Path("~") / tiny_model.name)).model == str(tiny_model.resolve())
 
 
 def test_a_shortened_flag_is_the_users_all_the_same(tiny_model: Path) -> None:

@@ -12,7 +12,7 @@ from .examination import Examination
 from .judgement import preemption_storm
 from .pooling import PoolingExamination
 
-UNCOUNTED = "not compared with what was sent: the server shows none"
+UNCOUNTED = "nothing was compared: the server publishes no counters"
 
 
 def certify(

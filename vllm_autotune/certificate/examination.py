@@ -172,11 +172,12 @@ class Examination(Examiner):
         assert slower is not None
         return slower
 
-    def slower(self, pace: Pace) -> FailedOutcome | None:
-        """Say whether a server whose memory may have been spilled has become far slower."""
-        if self.pace is None or not self.target.spilled:
+    def slower(self, pace: Pace, than: Pace | None = None) -> FailedOutcome | None:
+        """Return the failure of a server that became far slower; its memory may have been spilled."""
+        before = than or self.pace
+        if before is None or not self.target.spilled:
             return None
-        return judgement.collapse(self.pace, pace)
+        return judgement.collapse(before, pace)
 
     async def leaver(self, name: str) -> Check | FailedOutcome:
         """Disconnect in the middle of a stream; what it held must come back."""
@@ -244,7 +245,7 @@ class Examination(Examiner):
         seconds = 60 * self.workload.probe.soak_minutes
         replies: list[Reply] = []
         lows = await self.lows([])
-        fastest = slow_laps = 0.0
+        fastest, slow_laps = 0.0, 0
         while (left := began + seconds - time.monotonic()) > 0:
             self.say(f"{name}, {left / 60:.0f} min to go")
             lap_began = time.monotonic()
@@ -256,8 +257,8 @@ class Examination(Examiner):
                     return lap
                 took = time.monotonic() - min(reply.began for reply in lap)
                 fastest = min(fastest or took, took)
-                laps = (Pace(name=name, requests=len(lap), seconds=s) for s in (fastest, took))
-                slower = judgement.collapse(*laps) if self.target.spilled else None
+                best = Pace(name=name, requests=len(lap), seconds=fastest)
+                slower = self.slower(replace(best, seconds=took), best)
                 slow_laps = slow_laps + 1 if slower else 0
                 if slower and slow_laps >= SURE:
                     return slower

@@ -30,7 +30,7 @@ IDLE = 0.01
 
 @dataclass
 class Examiner:
-    """Who sends the items to one server.
+    """Sends the items of a certificate to one server.
 
     `missed` are the tokens of a client that left: so many that never come back are a leak.
     """

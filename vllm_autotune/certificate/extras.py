@@ -61,7 +61,7 @@ def _request(file: str, number: int, line: str) -> OwnRequest:
     except ValueError as error:
         raise BadUsage(f"{where}: no JSON: {error}", HINT) from error
     if not isinstance(body, dict) or ("messages" in body) == ("prompt" in body):
-        raise BadUsage(f"{where}: no request has been made of it", HINT)
+        raise BadUsage(f"{where}: it is not a request", HINT)
     return OwnRequest(line=number, path=CHAT if "messages" in body else COMPLETIONS, body=body)
 
 

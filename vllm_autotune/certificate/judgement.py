@@ -20,7 +20,7 @@ TELLING_SECONDS = 0.5
 
 
 def counted_too_few(counted: int | None, read: int) -> Degraded | None:
-    """Say whether a server counted fewer prompt tokens than it must have read."""
+    """Return the failure of a server that counted fewer prompt tokens than it was sent."""
     if counted is None or counted >= read:
         return None
     reason = (
@@ -31,7 +31,7 @@ def counted_too_few(counted: int | None, read: int) -> Degraded | None:
 
 
 def preemption_storm(item: str, requests: int, preempted: int) -> Degraded | None:
-    """Say whether a server kept throwing the requests of an item out."""
+    """Return the failure of a server that kept throwing the requests of an item out."""
     if preempted <= STORM * requests:
         return None
     reason = f"the requests of `{item}` ({requests}) were preempted {preempted} times"
@@ -39,7 +39,7 @@ def preemption_storm(item: str, requests: int, preempted: int) -> Degraded | Non
 
 
 def kv_leak(usage: float | None, idle: float, after: str) -> Degraded | None:
-    """Say whether blocks of the KV cache did not come back when nothing ran any more."""
+    """Return the failure of a server whose KV cache stays in use when nothing runs any more."""
     if usage is None or usage < idle:
         return None
     reason = f"{usage:.1%} of the KV cache stayed in use {after}, though nothing runs"
@@ -57,7 +57,7 @@ def falling(lows: Sequence[int]) -> int:
 
 
 def memory_creep(lows: Sequence[int]) -> Degraded | None:
-    """Say whether memory fell and fell in rounds of the same work."""
+    """Return the failure of a server that took more in each of many rounds of the same work."""
     if falling(lows) < FALLS:
         return None
     lost = (lows[-FALLS - 1] - lows[-1]) / 2**20
@@ -75,7 +75,7 @@ class Pace:
 
 
 def collapse(before: Pace, after: Pace) -> Degraded | None:
-    """Say whether requests of the same shape became far slower, each or at once."""
+    """Return the failure of a server that became far slower for requests of the same shape."""
     each, was = after.seconds / after.requests, before.seconds / before.requests
     if after.seconds < TELLING_SECONDS or each < COLLAPSE * was:
         return None
@@ -87,7 +87,7 @@ def collapse(before: Pace, after: Pace) -> Degraded | None:
 
 
 def read_slower(alone: Speed, together: Speed) -> Degraded | None:
-    """Say whether prompts are read far slower at once than one by one."""
+    """Return the failure of a server that reads prompts far slower at once than one by one."""
     rate, was = together.prefill_tokens_per_second, alone.prefill_tokens_per_second
     if together.worst_ttft_seconds < TELLING_SECONDS or rate * COLLAPSE > was:
         return None

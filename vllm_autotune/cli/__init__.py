@@ -1,13 +1,15 @@
 """The command line: the only package that knows click, and the only one that exits."""
 
 import sys
-from typing import NoReturn
+import traceback
+from contextlib import suppress
+from typing import IO, NoReturn, cast
 
 import click
 
 from ..errors import CannotWrite, Refusal
 from ..interruption import Interrupted
-from ..output import say
+from ..output import Output, prepare_streams, say
 from . import reports, tuning  # noqa: F401  which add their commands
 from .group import cli
 
@@ -16,22 +18,30 @@ __all__ = ["cli", "main"]
 
 def main() -> NoReturn:
     """Run the command line; every end has its exit code."""
+    prepare_streams()
     asked = {"json": False}
     try:
-        cli.main(prog_name="autotune", standalone_mode=False, obj=asked)
-        sys.exit(0)
+        # click returns the code of what it ends itself (--help), and None from a command
+        sys.exit(cli.main(prog_name="autotune", standalone_mode=False, obj=asked) or 0)
     except Refusal as refusal:
         _refuse(refusal, asked["json"])
-    except click.exceptions.Exit as ended:
-        sys.exit(ended.exit_code)
     except click.ClickException as error:
-        error.show()
+        error.show(cast("IO[str]", Output(sys.stderr, needed=False)))
         sys.exit(error.exit_code)
     except (Interrupted, click.Abort) as signal:  # click puts an Abort in the place of the other
         sys.exit(getattr(signal.__cause__ or signal, "exit_code", 130))
     except OSError as error:
         reason = f"{error.filename or 'output'}: {error.strerror or error}"
         _refuse(CannotWrite(reason, "check the disk and the folder's rights"), asked["json"])
+    except Exception as error:  # noqa: BLE001  Python's own code of 1 would say: it does not fit
+        with suppress(OSError):
+            traceback.print_exception(error)
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        fault = Refusal(
+            f"this is a fault of autotune's own ({what})",
+            "please report it, with the lines above and the command",
+        )
+        _refuse(fault, asked["json"])
 
 
 def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
@@ -40,6 +50,14 @@ def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
     if as_json:
         from ..report import Refused  # noqa: PLC0415
 
-        say(Refused(reason=refusal.message, hint=refusal.hint).to_json())
+        reason, hint = (_written(text) for text in (refusal.message, refusal.hint))
+        with suppress(OSError):  # it may be what cannot be written to that is refused
+            say(Refused(reason=reason, hint=hint).to_json())
     Screen().refuse(refusal)
+    Output(sys.stdout, needed=False).flush()  # else Python fails on it, and changes the exit code
     sys.exit(refusal.exit_code)
+
+
+def _written(text: str) -> str:
+    """Return text with the bytes of a path that are not UTF-8 as a document can hold them."""
+    return text.encode(errors="backslashreplace").decode()

@@ -74,13 +74,11 @@ def tuned(request: "Request", options: "Options") -> "tuple[Report, Path | None,
     """Tune; return the report, where it lies, the facts, and the exit code."""
     from ..console import Screen  # noqa: PLC0415
     from ..report import EXIT_CODES  # noqa: PLC0415
-    from ..store import make_folder  # noqa: PLC0415
     from ..survey import describe, survey  # noqa: PLC0415
     from ..tuner import tune  # noqa: PLC0415
 
     with Screen() as screen, interruptible() as signals:
         facts = survey(request)
-        make_folder(options.results)
         screen.note(describe(facts))
         report, path = tune(facts, options, screen)
     code = EXIT_CODES[report.status]

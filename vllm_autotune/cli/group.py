@@ -61,6 +61,8 @@ def cli(ctx: click.Context) -> None:
 
 def _takes(param: click.Parameter) -> "Takes":
     """Return how many values an option takes."""
+    if param.nargs == -1:
+        return "words"
     if param.multiple:
         return "several"
     if getattr(param, "is_flag", False):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +104,31 @@ class Capability(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2])
 
 
+class Place(click.Path):
+    """A path; `~` in front is the home folder where no shell has seen to it: in the settings."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the path."""
+        with suppress(RuntimeError):  # `~x`, and there is no user x
+            value = str(Path(value).expanduser()) if str(value).startswith("~") else value
+        return super().convert(value, param, ctx)
+
+
+def legible(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Refuse what a report cannot repeat."""
+    for text in [value] if isinstance(value, str) else value or ():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise click.BadParameter(
+                f"`{text.encode(errors='backslashreplace').decode()}` is not UTF-8: rename it, or "
+                "give a symbolic link to it",
+                ctx,
+                param,
+            ) from error
+    return value
+
+
 def card_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that describe a GPU that is not here."""
     options = [
@@ -142,7 +168,7 @@ def probe_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--probe-file",
-            type=click.Path(path_type=Path),
+            type=Place(path_type=Path),
             help="Send your own requests too: a JSON body per line, with messages or a prompt.",
         ),
     ]
@@ -154,7 +180,12 @@ def probe_options(command: Callable[..., None]) -> Callable[..., None]:
 def request_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say what to tune on what."""
     options = [
-        click.option("--model", required=True, help="Folder of the model, or its name on the Hub."),
+        click.option(
+            "--model",
+            required=True,
+            callback=legible,
+            help="Folder of the model, or its name on the Hub.",
+        ),
         click.option("--revision", help="Branch, tag or commit of a model from the Hub."),
         click.option(
             "--context",
@@ -193,14 +224,30 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--ladder",
+            type=Place(path_type=str, readable=False),
+            metavar="NAME",
             default="default",
             show_default=True,
             help="default, long-context, low-latency, or the path of a .toml file.",
         ),
         click.option("--skip", multiple=True, metavar="RUNG", help="Leave a rung out; repeatable."),
-        click.option("--vllm-python", help="Interpreter of the environment vLLM is in."),
-        click.option("--vllm-command", help="Words that start a server, instead of the usual."),
-        click.argument("fixed", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM_ARGS]"),
+        click.option(
+            "--vllm-python",
+            callback=legible,
+            help="Interpreter of the environment vLLM is in.",
+        ),
+        click.option(
+            "--vllm-command",
+            callback=legible,
+            help="Words that start a server, instead of the usual.",
+        ),
+        click.argument(
+            "fixed",
+            nargs=-1,
+            type=click.UNPROCESSED,
+            callback=legible,
+            metavar="[-- VLLM_ARGS]",
+        ),
     ]
     command = probe_options(command)
     for option in reversed(options):
@@ -228,14 +275,14 @@ def json_option(command: Callable[..., None]) -> Callable[..., None]:
 
 results_option = click.option(
     "--results-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(path_type=Path, file_okay=False),
     default=Path("results"),
     show_default=True,
     help="Where each run leaves its logs, journal and report.",
 )
 cache_option = click.option(
     "--cache-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(path_type=Path, file_okay=False),
     help="Where answers are kept.  [the user's cache folder]",
 )
 

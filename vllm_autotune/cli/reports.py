@@ -12,6 +12,7 @@ import click
 from ..errors import BadReport, BadUsage
 from ..interruption import interruptible
 from ..output import say
+from ..render import FORMATS
 from .given import QUICK_EFFORT, USUAL_EFFORT, probe_of
 from .group import cli
 from .options import SETTINGS, json_option, probe_options
@@ -50,13 +51,12 @@ def show(paths: Sequence[Path], as_json: bool) -> None:
 
 @cli.command()
 @click.argument("report", type=click.Path(path_type=Path), required=False)
-@click.option("--as", "form", type=click.Choice(["shell"]), default="shell", show_default=True)
+@click.option("--as", "form", type=click.Choice([*FORMATS]), default="shell", show_default=True)
 def render(report: Path | None, form: str) -> None:
     """Print a report's winner as something to deploy; a folder stands for its newest report."""
-    from ..render import render  # noqa: PLC0415
     from ..report import read_report  # noqa: PLC0415
 
-    say(render(read_report(report or _results()), form))
+    say(FORMATS[form](read_report(report or _results())))
 
 
 @cli.command(context_settings=SETTINGS)
@@ -150,4 +150,4 @@ def schema(document: str) -> None:
 def _results() -> Path:
     """Return the folder that tunings leave their reports in, as the settings have it."""
     set_there = click.get_current_context().lookup_default("results_dir")
-    return Path(os.environ.get("AUTOTUNE_RESULTS_DIR") or set_there or "results")
+    return Path(os.environ.get("AUTOTUNE_RESULTS_DIR") or set_there or "results").expanduser()

@@ -10,7 +10,7 @@ from ..accuracy import Accuracy
 from ..memory import format_bytes
 from ..memory.units import GIB
 from ..outcome import Certificate
-from ..render import command_line
+from ..render import render
 from ..report import Report, Trial, Winner
 from .tables import headed_table, pairs_table, stdout
 from .wording import clean, sentence, speed_rows
@@ -44,7 +44,7 @@ def print_report(report: Report, path: str | None) -> None:
         console.print(f"report    {escape(path)}")
     if report.winner:
         console.print("\nstart it with:")
-        console.print(Text(command_line(report.winner.argv, report.winner.env)))
+        console.print(Text(render(report)))
 
 
 def print_reports(reports: Iterable[Report]) -> None:

@@ -49,9 +49,7 @@ class Screen:
 
     def progress(self, progress: Progress) -> None:
         """Show how far a launch is."""
-        phase = PHASE_NAMES[progress.phase]
-        if progress.line.startswith("probe: "):
-            phase = progress.line
+        phase = f"probe: {progress.item}" if progress.item else PHASE_NAMES[progress.phase]
         if not self.console.is_terminal:
             if phase != self.shown:
                 self.shown = phase
@@ -59,7 +57,7 @@ class Screen:
             return
         free = f"{format_bytes(progress.free_bytes)} free" if progress.free_bytes else ""
         line = Text(f"{progress.seconds:4.0f} s  {phase}  {free}  ", no_wrap=True)
-        line.append(clean(progress.line)[:200] if phase != progress.line else "", style="dim")
+        line.append("" if progress.item else clean(progress.line)[:200], style="dim")
         line.overflow = "ellipsis"
         if self.live is None:
             self.live = Live(console=self.console, transient=True, refresh_per_second=8)

@@ -150,8 +150,10 @@ class Endpoint:
             return answer
         if answer.status_code == 400:
             return None
+        if answer.status_code >= 500:
+            return self._discreet(refused(item, answer.status_code, answer.text))
         got = f"a prompt one token too long got HTTP {answer.status_code}, not 400"
-        return degraded("over_long_accepted", got, (answer.text[:300],))
+        return self._discreet(degraded("over_long_accepted", got, (answer.text[:300],)))
 
     async def embed(
         self, item: str, prompts: Sequence[Sequence[int]]

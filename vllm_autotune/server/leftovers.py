@@ -19,14 +19,18 @@ PREFIX = "autotune-"
 OWNER = "owner.json"
 # A scratch folder without an owner was left in the moment it was made, if it is as old as this.
 UNOWNED_SECONDS = 3600.0
+# The longest path of a socket, and what vLLM puts behind a folder's: a slash and a UUID.
+SOCKET_CHARACTERS = 107
+SOCKET_NAME = 37
+SHORT = "/tmp"  # noqa: S108  only a folder with a random name is made in it
 
 
 def make_scratch(trial: str) -> Path:
     """Make the folder for a trial's temporary files; whose it is stands in it.
 
-    Sockets live in it, and their paths may have 107 characters: it is kept short.
+    Sockets live in it, and their paths are limited: a long TMPDIR is not used.
     """
-    scratch = Path(tempfile.mkdtemp(prefix=PREFIX))
+    scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_places()[-1]))
     document = {**Owner.this().document(), "trial": trial}
     (scratch / OWNER).write_text(json.dumps(document), encoding="utf-8")
     return scratch
@@ -69,7 +73,8 @@ def leftovers() -> Iterator[Leftover]:
 
     Another user's folder is none of our business: it could name any trial, even our own.
     """
-    for scratch in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+    found = [scratch for place in _places() for scratch in Path(place).glob(f"{PREFIX}*")]
+    for scratch in sorted(found):
         with suppress(OSError):
             status = scratch.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
@@ -83,6 +88,14 @@ def leftovers() -> Iterator[Leftover]:
                 trial = str(document.get("trial"))
                 count = sum(1 for _ in living(trial))
                 yield Leftover(owner=owner, trial=trial, scratch=scratch, processes=count)
+
+
+def _places() -> list[str]:
+    """Return the folders that a scratch folder may be in; new ones are made in the last."""
+    usual = tempfile.gettempdir()
+    longest = len(os.fsencode(usual)) + len(f"/{PREFIX}12345678") + SOCKET_NAME
+    too_long = longest > SOCKET_CHARACTERS and os.access(SHORT, os.W_OK | os.X_OK)
+    return [usual, SHORT] if too_long else [usual]
 
 
 def _document(path: Path) -> dict[str, object]:

@@ -62,7 +62,7 @@ def free_port(allowed: range | None = None) -> int:
         f"every port from {allowed.start} to {allowed.stop - 1} is in use"
         if allowed
         else "no free port",
-        "give a wider --port-range, or leave it away to let the system choose",
+        "give a wider --port-range, or drop it to let the system choose",
     )
 
 

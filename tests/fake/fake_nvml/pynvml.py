@@ -2,7 +2,7 @@
 
 FAKE_NVML is a folder; `<index>-<pid>` in it holds the bytes that a living process has on that GPU,
 `count` how many GPUs there are, `unified` says that they have no memory but the host's, and `lost`
-that they do not answer any more.
+that they do not answer any more; `lost-<index>` says so of one.
 """
 
 import os
@@ -53,6 +53,8 @@ def nvmlDeviceGetCount() -> int:  # noqa: N802
 
 
 def nvmlDeviceGetHandleByIndex(index: int) -> int:  # noqa: N802
+    if (_folder() / f"lost-{index}").exists():
+        raise NVMLError("GPU is lost")
     return index
 
 

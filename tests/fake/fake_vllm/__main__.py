@@ -49,6 +49,7 @@ Modes while serving:
     rate_limit           429 when more than `limit` requests run
     reset                every `every`-th connection is reset
     accepts_over_long    200 for a prompt longer than the context
+    dies_of_over_long    the engine dies of a prompt longer than the context
     rejects_full_length  400 for a request of exactly the context
     pooling              an embedding model: /v1/embeddings, and nothing else
     empty_vector         its vectors hold nothing but zeros

@@ -220,6 +220,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         prompt = count_tokens(body, chat)
         full = prompt + (body.get("max_tokens") or 16) >= length
         over = prompt >= length + script.is_on("pooling") and not script.is_on("accepts_over_long")
+        if over and script.is_on("dies_of_over_long"):
+            self.api.engine.perish()
+            raise Refusal(500, "InternalServerError", "EngineCore encountered an issue.")
         if over or (script.is_on("rejects_full_length") and full):
             message = (
                 f"This model's maximum context length is {length} tokens. However, your prompt "
