@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import __version__
+from .files import cannot_write, make_folder, write_whole
 from .owner import Owner
 from .report import Report, Trial, from_json, to_json, trial_from_line, trial_line
-from .store import cannot_write, make_folder, write_whole
 
 HEAD = "run.json"
 JOURNAL = "journal.jsonl"

@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 
 from .device import Device
 from .errors import DeviceBusy
+from .files import cannot_write, safe_name
 from .owner import Owner
-from .store import cannot_write, safe_name
 
 POLL_SECONDS = 0.5
 # Where every program of the machine looks, whatever its TMPDIR. Not /dev/shm first: what is there

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from . import __version__
+from .cache import Cache, cache_key
 from .errors import CannotWrite
 from .facts import Facts
 from .journal import Run, keep, unfinished
@@ -14,7 +15,6 @@ from .recall import here, still_valid
 from .report import CacheUse, Report, Versions, model_of
 from .search import Skip
 from .server import leftovers
-from .store import Cache, cache_key
 from .walk import Audience, Options, Walk, refreshed
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from . import device
 from .accuracy import accuracy, measurement
+from .cache import Cache
 from .device import Device
 from .diagnose import cures
 from .errors import BudgetSpent, CannotWrite, DeviceBusy, Refusal
@@ -18,7 +19,6 @@ from .outcome import Certificate, Crashed, Environment, OutOfMemory, Rejected, S
 from .report import Memory, Status, Trial, ValidFor, Winner
 from .search import Step, next_step
 from .settle import settled
-from .store import Cache
 from .trial import Limits, Progress, run_trial
 
 # What others may take of a GPU before it counts as busy: a desktop, the driver itself.

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
-from vllm_autotune.checkpoint.hub import neighbours
+from vllm_autotune.checkpoint.local import neighbours
 from vllm_autotune.errors import BadModel
 
 SHAPES = Path(__file__).parent / "shapes"

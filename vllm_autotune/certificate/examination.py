@@ -173,7 +173,7 @@ class Examination(Examiner):
         return slower
 
     def slower(self, pace: Pace, than: Pace | None = None) -> FailedOutcome | None:
-        """Return the failure of a server that became far slower; its memory may have been spilled."""
+        """Return the failure of a server that became far slower, as if its memory was spilled."""
         before = than or self.pace
         if before is None or not self.target.spilled:
             return None

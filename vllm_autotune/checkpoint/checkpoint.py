@@ -9,10 +9,10 @@ from typing import Any
 
 from ..errors import BadModel
 from .gguf import read_gguf
-from .hub import NAME, locate, neighbours
+from .hub import read_hub
 from .layers import Layers, count_kv_heads, layer_plan, number
+from .local import NAME, locate, neighbours
 from .parameters import UNGATED, count_experts, count_parameters, expert_width, plain_width
-from .remote import read_remote
 from .shape import (
     block_of,
     derive_context,
@@ -115,7 +115,7 @@ def _read(model: str, revision: str | None, *, weights_required: bool) -> Source
     except Incomplete as refusal:
         if not NAME.fullmatch(model) or Path(model).exists():
             raise
-        remote = read_remote(model, revision)
+        remote = read_hub(model, revision)
         if remote is None:
             at = f" --revision {revision}" if revision else ""
             raise BadModel(

@@ -1,86 +1,82 @@
-"""Where a model lies on disk: a local folder, or a name in the Hugging Face cache."""
+"""A model on the Hugging Face Hub: its config.json and the headers of its weights, not the weights.
 
+The only module that knows `huggingface_hub`, which need not be installed.
+"""
+
+import json
 import os
-import re
-from collections.abc import Iterator
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from ..errors import BadModel
-from .tensors import Incomplete
+from .shape import BESIDE, read_config
+from .tensors import Files, is_served
 
-NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# What the name of a quantized checkpoint says beside its model's: -AWQ, -GPTQ-Int4, -FP8-dynamic,
-# -quantized.w4a16, -bnb-4bit, -4bit-128g. Any other word makes it another model.
-QUANTIZED = re.compile(
-    r"([-_.](?:(?:auto)?(?:awq|gptq)|gptqmodel|bnb|unsloth|hqq|marlin|auto|round|autoround|torchao"
-    r"|modelopt|quantized|(?:nv|mx)?fp[48](?:a\d+)?|int[2-8]|w\d+a\d+|\d*bits?|g\d+|\d+g|gs\d+"
-    r"|actorder|a?sym|dynamic|static|block|channel|tensor|kv|mixed|compressed|tensors|ct))+",
-    re.IGNORECASE,
-)
+SECONDS = 10.0  # for each answer
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+TRUE = {"1", "ON", "YES", "TRUE"}
 
 
-def cache_folder() -> Path:
-    """Return the hub cache that `huggingface_hub` would use."""
-    explicit = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    if explicit:
-        return Path(explicit).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
-    return Path(home).expanduser() / "hub"
+def read_hub(model: str, revision: str | None) -> tuple[str, bytes, dict[str, Any], Files] | None:
+    """Return commit, config.json (as written and parsed) and weights of a model on the Hub.
 
-
-def locate(model: str, revision: str | None) -> tuple[Path, str | None]:
-    """Return the folder (or GGUF file) of a model and the revision it holds, without network.
-
-    Raises BadModel where there is none.
+    None where there is no way to it. Raises BadModel where the Hub refuses, or knows no such one.
     """
-    path = Path(model).expanduser()
-    if path.exists():
-        return path, revision
-    if not NAME.fullmatch(model):
-        raise BadModel(
-            f"There is no model at {model}.",
-            "Give a folder with config.json and weights, or a name like Qwen/Qwen3-8B.",
-        )
-    repository = cache_folder() / f"models--{model.replace('/', '--')}"
-    commit = _commit(repository, revision or "main")
-    if commit is None:
-        which = f" at revision {revision}" if revision else ""
-        raise Incomplete(f"{model}{which} is neither a folder here nor in the Hugging Face cache.")
-    return repository / "snapshots" / commit, commit
-
-
-def _commit(repository: Path, revision: str) -> str | None:
-    reference = repository / "refs" / revision
-    try:
-        commit = reference.read_text().strip() if reference.is_file() else revision
-    except OSError:
+    if any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE):
         return None
-    return commit if commit and (repository / "snapshots" / commit).is_dir() else None
-
-
-def neighbours(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the models that are this one quantized, by name: what to pass as `--model`, and where.
-
-    They stand next to a local folder, or beside a snapshot in the hub cache.
-    """
-    snapshots = folder.parent
-    cached = snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--")
-    own = snapshots.parent if cached else folder.resolve()
-    base = own.name.split("--")[-1]
     try:
-        entries = sorted(entry for entry in own.parent.iterdir() if entry.is_dir())
-    except OSError:
-        return
-    for entry in entries:
-        name = entry.name.split("--")[-1] if cached else entry.name
-        begins = name[: len(base)].lower() == base.lower()
-        if not (begins and QUANTIZED.fullmatch(name[len(base) :])):
-            continue
-        if not cached:
-            yield str(entry), entry
-        elif entry.name.startswith("models--") and (commit := _commit(entry, "main")):
-            yield (
-                entry.name.removeprefix("models--").replace("--", "/"),
-                entry / "snapshots" / commit,
-            )
+        import huggingface_hub as hub  # noqa: PLC0415  optional, and slow to load
+    except ImportError:
+        return None
+    at = f" at revision {revision}" if revision else ""
+    try:
+        return _ask(hub, model, revision)
+    except hub.errors.GatedRepoError as error:
+        raise BadModel(
+            f"{model} is gated: the Hub does not show it to you.",
+            f"Accept its terms at https://huggingface.co/{model}, then log in: hf auth login",
+        ) from error
+    except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
+        raise BadModel(
+            f"{model}{at} is neither here nor on the Hugging Face Hub.",
+            "Check the name and the revision; for a private model log in first: hf auth login",
+        ) from error
+    except hub.errors.SafetensorsParsingError as error:
+        raise BadModel(
+            f"{model}{at} has broken weights on the Hub: {error}.", "Take another revision."
+        ) from error
+    except _no_answer():
+        return None
+
+
+def _ask(hub: Any, model: str, revision: str | None) -> tuple[str, bytes, dict[str, Any], Files]:
+    api = hub.HfApi()
+    info = api.model_info(model, revision=revision, timeout=SECONDS)
+    names = sorted(str(file.rfilename) for file in info.siblings or ())
+    if "config.json" not in names:
+        raise BadModel(
+            f"{model} has no config.json on the Hub.", "Give a model in the format of transformers."
+        )
+    # Not into the cache: half a snapshot there would pass for a downloaded model.
+    with TemporaryDirectory(prefix="autotune-") as folder:
+        for name in {"config.json", *BESIDE}.intersection(names):
+            hub.hf_hub_download(model, name, revision=info.sha, local_dir=folder)
+        text, config = read_config(Path(folder))
+    headers = []
+    for name in filter(is_served, names):
+        found = api.parse_safetensors_file_metadata(model, name, revision=info.sha)
+        header = {
+            tensor: {"dtype": t.dtype, "shape": t.shape, "data_offsets": list(t.data_offsets)}
+            for tensor, t in found.tensors.items()
+        }
+        headers.append((header, json.dumps(header, sort_keys=True).encode()))
+    files = Files("safetensors", (), tuple(headers)) if headers else Files("none")
+    return str(info.sha), text, config, files
+
+
+def _no_answer() -> tuple[type[Exception], ...]:
+    """Return what its HTTP client raises: OSErrors up to version 0.36, then errors of its own."""
+    clients = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    return (OSError, *(client.HTTPError for client in clients))

@@ -52,7 +52,7 @@ def probe_of(
 
 def options_of(what: dict[str, Any]) -> "Options":
     """Take how to tune out of the options of the request; the time budget begins to run."""
-    from ..store import default_cache  # noqa: PLC0415
+    from ..cache import default_cache  # noqa: PLC0415
     from ..walk import Options  # noqa: PLC0415
 
     budget = what.pop("time_budget")

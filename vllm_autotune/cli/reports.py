@@ -91,8 +91,8 @@ def check(
     from ..console import Screen, print_outcome  # noqa: PLC0415
     from ..outcome import Environment, Outcome, Stable  # noqa: PLC0415
     from ..recheck import recheck  # noqa: PLC0415
-    from ..remote import probe_running  # noqa: PLC0415
     from ..report import find_report, outcome_line, trial_line  # noqa: PLC0415
+    from ..running import probe_running  # noqa: PLC0415
 
     if url == "":
         raise BadUsage("--url is empty", "say where the server listens: http://host:8000")

@@ -103,7 +103,7 @@ def cache_list(cache_dir: Path | None) -> None:
 @request_options
 def cache_key(**what: Any) -> None:
     """Print the key under which `autotune tune` with these options keeps its answer."""
-    from ..store import cache_key  # noqa: PLC0415
+    from ..cache import cache_key  # noqa: PLC0415
     from ..survey import survey  # noqa: PLC0415
 
     say(cache_key(survey(request_of(what))))
@@ -124,7 +124,7 @@ def _print(report: "Report", path: Path | None) -> None:
 
 
 def _cache(folder: Path | None) -> Any:
-    from ..store import Cache, default_cache  # noqa: PLC0415
+    from ..cache import Cache, default_cache  # noqa: PLC0415
 
     return Cache(folder or default_cache())
 

@@ -1,12 +1,8 @@
-"""Files: the cache and its keys, folders, writes that are whole or absent."""
+"""The cache: answers by key, and what launches measured."""
 
 import hashlib
 import json
-import os
-import re
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from . import __version__
 from .errors import CannotWrite
 from .facts import Facts
+from .files import make_folder, safe_name, write_whole
 from .memory import Measurement
 from .report import Report, from_json, to_json
 
@@ -58,11 +55,6 @@ def cache_key(facts: Facts) -> str:
     model = safe_name(Path(facts.model).name or facts.model)
     revision = safe_name((checkpoint.revision or "local")[:12])
     return f"{devices[0].slug}-x{len(devices)}/{model}@{revision}/{digest}"
-
-
-def safe_name(text: str) -> str:
-    """Return text as one harmless path component."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:100] or "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,48 +150,3 @@ class Cache:
 @cache
 def _measurements() -> TypeAdapter[tuple[Measurement, ...]]:
     return TypeAdapter(tuple[Measurement, ...])
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, private to the user.
-
-    Raises CannotWrite.
-    """
-    try:
-        for each in (*reversed(folder.parents), folder):
-            each.mkdir(exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a crash at any point leaves the old one or the new one.
-
-    Raises CannotWrite.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        for each in reversed(path.parents):
-            each.mkdir(exist_ok=True, mode=0o700)
-        with temporary.open("w", encoding="utf-8") as file:
-            temporary.chmod(0o600)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def cannot_write(path: Path, error: OSError) -> CannotWrite:
-    """Return the refusal that a failed write stands for."""
-    return CannotWrite(
-        f"cannot write {path}: {error.strerror or error}",
-        "check the folder's rights and the free disk space, or choose another with "
-        "--results-dir or --cache-dir",
-    )

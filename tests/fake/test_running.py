@@ -10,7 +10,7 @@ import pytest
 from vllm_autotune.config import Probe
 from vllm_autotune.errors import BadUsage, NoServer
 from vllm_autotune.outcome import Certificate, Degraded, Outcome, Stable
-from vllm_autotune.remote import probe_running
+from vllm_autotune.running import probe_running
 from vllm_autotune.server import free_port
 
 from .conftest import CONTEXT, PATIENCE, Bench

@@ -1,4 +1,4 @@
-"""Files: cache keys, writes that are whole or absent, folders."""
+"""The cache and files: keys, answers, writes that are whole or absent, folders."""
 
 import os
 import subprocess
@@ -11,18 +11,13 @@ from typing import Any
 import pytest
 
 from tests.unit.test_report import STABLE, make_report, trial
+from vllm_autotune.cache import POOLED, Cache, cache_key
 from vllm_autotune.config import Probe
 from vllm_autotune.errors import CannotWrite
 from vllm_autotune.facts import Facts
+from vllm_autotune.files import safe_name, write_whole
 from vllm_autotune.journal import Run
 from vllm_autotune.memory import Measurement
-from vllm_autotune.store import (
-    POOLED,
-    Cache,
-    cache_key,
-    safe_name,
-    write_whole,
-)
 
 ROOT = Path(__file__).parents[2]
 KEY = "nvidia-l4-23g-x1/model@local/0123456789abcdef"
@@ -167,9 +162,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 KILLED = """
 import os, sys
 from pathlib import Path
-from vllm_autotune import store
+from vllm_autotune import files
 os.fsync = lambda _: os._exit(9)
-store.write_whole(Path(sys.argv[1]), "new" * 1000)
+files.write_whole(Path(sys.argv[1]), "new" * 1000)
 """
 
 

@@ -1,0 +1,59 @@
+"""Files and folders: names, rights, and writes that are whole or absent."""
+
+import os
+import re
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import CannotWrite
+
+
+def safe_name(text: str) -> str:
+    """Return text as one harmless path component."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:100] or "model"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, private to the user.
+
+    Raises CannotWrite.
+    """
+    try:
+        for each in (*reversed(folder.parents), folder):
+            each.mkdir(exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a crash at any point leaves the old one or the new one.
+
+    Raises CannotWrite.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        for each in reversed(path.parents):
+            each.mkdir(exist_ok=True, mode=0o700)
+        with temporary.open("w", encoding="utf-8") as file:
+            temporary.chmod(0o600)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> CannotWrite:
+    """Return the refusal that a failed write stands for."""
+    return CannotWrite(
+        f"cannot write {path}: {error.strerror or error}",
+        "check the folder's rights and the free disk space, or choose another with "
+        "--results-dir or --cache-dir",
+    )
