@@ -10,9 +10,10 @@ from .checkpoint import Checkpoint, read_checkpoint
 from .config import STANDARD, LaunchConfig, Probe, Value, Workload, parse_arguments
 from .credentials import is_credential
 from .device import Device, detect, host_free_bytes
-from .engine import Engine, assumed, locate
+from .engine import Engine, assumed
 from .errors import BadUsage, NoEngine
 from .facts import Facts, expect
+from .installation import locate
 from .ladder import Ladder
 from .memory import Calibration, format_bytes
 from .server import HYGIENE

@@ -21,7 +21,6 @@ from .outcome import (
     Crashed,
     Environment,
     FailedOutcome,
-    Hung,
     Outcome,
     OutOfMemory,
     Phase,
@@ -168,7 +167,7 @@ class _Launch:
                     return None
             seconds = now - self.began
             if seconds > self.limits.launch_seconds:
-                return _never_ready(self.reader, seconds)
+                return self.reader.never_ready(seconds)
             self.tick()
             time.sleep(POLL_SECONDS)
 
@@ -184,7 +183,7 @@ class _Launch:
     def gone(self, server: Server) -> FailedOutcome | None:
         """Return why the server has ended, None if it has not."""
         code = self.read(server)
-        return None if code is None else self.verdict(code) or _ended(code, self.reader)
+        return None if code is None else self.verdict(code) or self.reader.unexplained(code)
 
     def too_small(self) -> OutOfMemory | None:
         return too_small(self.facts, self.candidate.config, self.reader.readings)
@@ -301,27 +300,6 @@ class _Launch:
 
     def verdict(self, code: int | None) -> FailedOutcome | None:
         return self.reader.verdict(exit_code=code, host_oom_kills=cgroup.oom_kills() - self.kills)
-
-
-def _ended(code: int, reader: LogReader) -> Crashed:
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return Crashed(
-        cause="unknown",
-        phase=reader.phase,
-        reason=f"the server ended ({how}) and did not say why",
-        evidence=(reader.last_line,) if reader.last_line else (),
-        exit_code=code,
-    )
-
-
-def _never_ready(reader: LogReader, seconds: float) -> Hung:
-    return Hung(
-        cause="never_ready",
-        phase=reader.phase,
-        seconds=seconds,
-        reason=f"it was not ready after {seconds:.0f} s",
-        evidence=(reader.last_line,) if reader.last_line else (),
-    )
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -6,7 +6,7 @@ Wrappers (`Engine core initialization failed`) never are a cause.
 
 from collections.abc import Iterable
 
-from ..outcome import PHASES, Crashed, FailedOutcome, Phase, Readings
+from ..outcome import PHASES, Crashed, FailedOutcome, Hung, Phase, Readings
 from . import lines
 from .clues import TELLING, TELLING_BEFORE_READY, Clues, clues_of, lines_with
 from .finding import MOST_EVIDENCE, SHOWN, Finding
@@ -216,6 +216,27 @@ class LogReader:
         if died or exit_code is not None or self._unknown:
             return self._crashed(exit_code)
         return None
+
+    def unexplained(self, exit_code: int) -> Crashed:
+        """Return that the server ended, for a log with nothing wrong in it."""
+        how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+        return Crashed(
+            cause="unknown",
+            phase=self.phase,
+            reason=f"the server ended ({how}) and did not say why",
+            evidence=(self.last_line,) if self.last_line else (),
+            exit_code=exit_code,
+        )
+
+    def never_ready(self, seconds: float) -> Hung:
+        """Return that the server was not ready in time, and the last that was heard of it."""
+        return Hung(
+            cause="never_ready",
+            phase=self.phase,
+            seconds=seconds,
+            reason=f"it was not ready after {seconds:.0f} s",
+            evidence=(self.last_line,) if self.last_line else (),
+        )
 
     def _outcome(self, found: Finding, exit_code: int | None) -> FailedOutcome:
         memory = found.signature.kind == "out_of_memory"
