@@ -2,7 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from . import __version__
-from .errors import CannotWrite
+from .errors import BadReport, CannotWrite
 from .facts import Facts
 from .files import make_folder, safe_name, write_whole
 from .memory import Measurement
@@ -19,6 +22,9 @@ from .report import Report, from_json, to_json
 CACHE_TAG = "CACHEDIR.TAG"
 # https://bford.info/cachedir/
 CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Answers of vllm-autotune.\n"
+
+# `<gpu>-<GiB>g-x<count>/<model>@<revision>/<digest>`
+KEY = re.compile(r"\w[\w.-]*/\w[\w.@-]*/[0-9a-f]{16}", re.ASCII)
 
 # Measurements of one kind of device and vLLM; the oldest are forgotten first.
 POOL = "measured"
@@ -76,8 +82,10 @@ class Cache:
     def remember(self, key: str, report: Report) -> None:
         """Keep an answer.
 
-        Raises CannotWrite.
+        Raises CannotWrite, and BadReport for a key that is none of ours.
         """
+        if not KEY.fullmatch(key):
+            raise BadReport(f"`{key}` is not the key of an answer", "autotune cache list")
         self.prepare()
         write_whole(self.folder / f"{key}.json", to_json(report))
 
@@ -129,22 +137,40 @@ class Cache:
         files = self.folder.glob("*/*/*.json")
         return sorted(str(f.relative_to(self.folder).with_suffix("")) for f in files)
 
+    def prune(self, days: float) -> list[str]:
+        """Forget the answers kept longer ago, and those that cannot be read; return their keys.
+
+        Raises CannotWrite for a folder that is no cache of ours.
+        """
+        keys, now, forgotten = self.keys(), time.time(), []
+        self._refuse_strange(keys)
+        for key in keys:
+            path = self.folder / f"{key}.json"
+            with suppress(OSError):
+                if now - path.stat().st_mtime > days * 86400 or isinstance(self.recall(key), str):
+                    path.unlink()
+                    forgotten.append(key)
+        return forgotten
+
     def clear(self) -> int:
         """Forget every answer and measurement; return how many answers there were.
 
         Raises CannotWrite for a folder that is no cache of ours.
         """
         keys, pools = self.keys(), list((self.folder / POOL).glob("*.json"))
-        if (keys or pools) and not (self.folder / CACHE_TAG).exists():
-            raise CannotWrite(
-                f"{self.folder} has no {CACHE_TAG}, so it may not be a cache",
-                "remove the folder by hand if it is one",
-            )
+        self._refuse_strange([*keys, *pools])
         for key in keys:
             (self.folder / f"{key}.json").unlink(missing_ok=True)
         for pool in pools:
             pool.unlink(missing_ok=True)
         return len(keys)
+
+    def _refuse_strange(self, found: Sequence[object]) -> None:
+        if found and not (self.folder / CACHE_TAG).exists():
+            raise CannotWrite(
+                f"{self.folder} has no {CACHE_TAG}, so it may not be a cache",
+                "remove the folder by hand if it is one",
+            )
 
 
 @cache

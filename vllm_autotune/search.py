@@ -246,7 +246,7 @@ def _phase(failure: Attempt) -> Phase:
 def _prospect(prediction: Prediction) -> str:
     needed, available = prediction.kv_needed, prediction.kv_available
     if prediction.fits == "unknown":
-        return "unknown: the arithmetic does not know this architecture"
+        return "unknown: the arithmetic does not know what this model takes"
     room = f"between {format_bytes(available.low)} and {format_bytes(available.high)}"
     sentence = {
         "no": "cannot fit",

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.test_report import STABLE, make_report, trial
 from vllm_autotune.cache import POOLED, Cache, cache_key
 from vllm_autotune.config import Probe
-from vllm_autotune.errors import CannotWrite
+from vllm_autotune.errors import BadReport, CannotWrite
 from vllm_autotune.facts import Facts
 from vllm_autotune.files import safe_name, write_whole
 from vllm_autotune.journal import Run
@@ -133,9 +133,28 @@ def test_a_folder_that_is_no_cache_is_not_cleared(tmp_path: Path) -> None:
     entry = tmp_path / "photos" / "2026" / "index.json"
     entry.parent.mkdir(parents=True)
     entry.write_text("{}")
-    with pytest.raises(CannotWrite, match=r"CACHEDIR\.TAG"):
-        Cache(tmp_path).clear()
+    for forget in (Cache(tmp_path).clear, lambda: Cache(tmp_path).prune(0)):
+        with pytest.raises(CannotWrite, match=r"CACHEDIR\.TAG"):
+            forget()
     assert entry.exists()
+
+
+def test_old_answers_and_broken_ones_are_pruned(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    new, old, broken = (KEY.replace("model", name) for name in ("new", "old", "broken"))
+    for key in (new, old, broken):
+        cache.remember(key, make_report())
+    (cache.folder / f"{broken}.json").write_text("{")
+    os.utime(cache.folder / f"{old}.json", (0, 0))
+    assert cache.prune(90) == [broken, old]
+    assert cache.keys() == [new]
+
+
+@pytest.mark.parametrize("key", ["", "a/b", "../../b/0123456789abcdef", "a/../0123456789abcdef"])
+def test_an_answer_is_kept_under_a_key_of_ours_only(tmp_path: Path, key: str) -> None:
+    with pytest.raises(BadReport, match="is not the key of an answer"):
+        Cache(tmp_path / "cache").remember(key, make_report())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", '{"schema_version": 1}', "\ud800"])

@@ -618,6 +618,24 @@ def test_a_cache_folder_from_the_settings_is_the_one_that_is_listed(
     assert entry.exists()
 
 
+def test_an_answer_is_passed_on_from_one_cache_to_another(
+    autotune: Autotune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = ROOT / "results" / "examples" / "h200" / "7b-11GiB-fp8" / "report.json"
+    key = json.loads(recorded.read_text())["cache"]["key"]
+    monkeypatch.setenv("AUTOTUNE_CACHE_DIR", str(tmp_path / "one"))
+    assert autotune("cache", "import", recorded).out == f"{key}\n"
+    exported = autotune("cache", "export", key)
+    winner = json.loads(recorded.read_text())["winner"]
+    assert json.loads(exported.out)["winner"]["args"] == winner["args"]
+    assert autotune("cache", "prune").out == ""
+    assert autotune("cache", "prune", "--days", "0").out == f"{key}\n"
+    autotune("cache", "export", key).refused(2, f"there is no answer for {key}")
+    lost = recorded.parents[1] / "7b-kill-engine" / "report.json"
+    autotune("cache", "import", lost).refused(2, "has no winner")
+    assert autotune("cache", "list").out == ""
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

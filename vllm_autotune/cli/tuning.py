@@ -88,7 +88,7 @@ def plan(as_json: bool, cache_dir: Path | None, **what: Any) -> None:
 
 @cli.group()
 def cache() -> None:
-    """List, look up and clear the answers kept."""
+    """List, look up, pass on and forget the answers kept."""
 
 
 @cache.command("list", context_settings=SETTINGS)
@@ -107,6 +107,43 @@ def cache_key(**what: Any) -> None:
     from ..survey import survey  # noqa: PLC0415
 
     say(cache_key(survey(request_of(what))))
+
+
+@cache.command("export", context_settings=SETTINGS)
+@click.argument("key")
+@cache_option
+def cache_export(key: str, cache_dir: Path | None) -> None:
+    """Print an answer's report, for the cache of another machine with the same GPUs."""
+    from ..report import to_json  # noqa: PLC0415
+
+    found = _cache(cache_dir).recall(key)
+    if found is None or isinstance(found, str):
+        raise BadUsage(found or f"there is no answer for {key}", "autotune cache list")
+    say(to_json(found))
+
+
+@cache.command("import", context_settings=SETTINGS)
+@click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path))
+@cache_option
+def cache_import(reports: tuple[Path, ...], cache_dir: Path | None) -> None:
+    """Keep the winners of reports; each is used where its key is the same, and only as data."""
+    from ..report import read_report  # noqa: PLC0415
+
+    for path in reports:
+        report = read_report(path)
+        if report.winner is None:
+            raise BadUsage(f"{path} has no winner: {report.reason}", "tune again here")
+        _cache(cache_dir).remember(report.cache.key, report)
+        say(report.cache.key)
+
+
+@cache.command("prune", context_settings=SETTINGS)
+@click.option("--days", type=click.FloatRange(min=0), default=90, show_default=True)
+@cache_option
+def cache_prune(days: float, cache_dir: Path | None) -> None:
+    """Forget answers kept more than --days ago, and those that cannot be read."""
+    for key in _cache(cache_dir).prune(days):
+        say(key)
 
 
 @cache.command("clear", context_settings=SETTINGS)

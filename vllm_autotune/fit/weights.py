@@ -41,7 +41,7 @@ def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     if lacking > most:
         lacking = _lacking(now, shortest(now, config))
     if math.isinf(lacking):
-        return "the arithmetic does not know this architecture"
+        return "the arithmetic does not know what this model takes"
     if now.history and now.history[-1] in now.failures("load"):
         lacking = max(lacking, 2 * GIB)  # the weights are larger than estimated
     gib = min(already + max(0, math.ceil(lacking / GIB)), int(most / GIB))

@@ -2,7 +2,7 @@
 
 from math import ceil, prod
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import FLOATS, Checkpoint
 from ..config import LaunchConfig
 from ..device import Device
 from .additions import draft_bytes, is_plain, lora_bytes
@@ -28,8 +28,6 @@ ONLINE: dict[str, Interval] = {
 # What loading takes beyond the tensors: 0.06 GiB (72B, one of two devices) to 0.11 GiB (7B on
 # one) in vLLM 0.26 on an H200, from the allocator's rounding.
 SLACK = 0.16 * GIB
-# Bytes of one float; anything else `--dtype` may say is 16 bits.
-DTYPES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
 # Model types that vLLM does not serve as float16 (config/model.py, 0.26 and 0.32).
 NO_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4", "plamo2"})
 BFLOAT16 = (8, 0)  # the least capability that has it (platforms/cuda.py, `supported_dtypes`)
@@ -54,7 +52,7 @@ def float_bytes(
     if asked == "auto" and checkpoint and device and device.capability:
         lacks = device.kind == "cuda" and device.capability < BFLOAT16
         return 4 if lacks and refuses_float16(checkpoint) else 2
-    return DTYPES.get(asked, 2)
+    return FLOATS.get(asked, 2)  # anything else that may be asked for has 16 bits
 
 
 def weight_bytes(
