@@ -39,7 +39,7 @@ def still_valid(report: Report, facts: Facts) -> str | None:
 
 
 def here(report: Report, facts: Facts) -> Report:
-    """Return a valid answer with the words that start it here.
+    """Return a valid answer with the words that start it here, and the devices it starts on.
 
     They are made anew: a file from elsewhere starts no other program than the engine at hand.
     """
@@ -48,7 +48,8 @@ def here(report: Report, facts: Facts) -> Report:
     model = model_here(report, winner, facts)
     assert model is not None
     config = LaunchConfig(model, winner.args, winner.env)
-    return replace(report, winner=replace(winner, model=model, argv=tuple(command(facts, config))))
+    winner = replace(winner, model=model, argv=tuple(command(facts, config)))
+    return replace(report, devices=facts.devices, winner=winner)
 
 
 def _chosen(winner: Winner, fixed: Mapping[str, Value]) -> dict[str, Value]:

@@ -10,6 +10,7 @@ from tests.unit.test_report import make_report
 from vllm_autotune.config import Value
 from vllm_autotune.facts import Facts
 from vllm_autotune.recall import here, still_valid
+from vllm_autotune.render import render
 from vllm_autotune.report import Report
 
 
@@ -87,3 +88,10 @@ def test_a_model_that_moved_is_found_and_another_one_is_not(facts: Facts) -> Non
     assert winner is not None
     assert winner.model == facts.model
     assert "is not here" in str(still_valid(recalled(model=sys.executable), facts))
+
+
+def test_a_recalled_answer_is_for_the_devices_that_are_free_now(facts: Facts) -> None:
+    busy, freest = facts.devices
+    found = here(recalled(), replace(facts, devices=(freest, busy)))
+    assert found.devices == (freest, busy)
+    assert "CUDA_VISIBLE_DEVICES=1 " in render(found)
