@@ -225,6 +225,12 @@ REJECTIONS: tuple[Signature, ...] = (
         "the model brings its own code", "read that code, then add --trust-remote-code",
         phase="config", argument="trust-remote-code", fatal=False, strength=CONSEQUENCE,
     ),
+    # The end of what pydantic refused: it counts where the beginning was torn.
+    signature(
+        "remote_code", "rejected", "to allow custom code to be run. [type=", "",
+        "the model brings its own code", "read that code, then add --trust-remote-code",
+        phase="config", argument="trust-remote-code", fatal=False,
+    ),
     *spellings(
         "unknown_architecture", "rejected", {
             "are not supported for now":
