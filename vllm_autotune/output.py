@@ -80,6 +80,11 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4)), error.end
 
 
+def shown(text: str) -> str:
+    """Return text with the bytes of a path that are not UTF-8 as a document can hold them."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def say(text: str) -> None:
     """Write a document or a line on stdout, word for word."""
     output = Output(sys.stdout, needed=True)

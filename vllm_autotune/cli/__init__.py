@@ -9,7 +9,7 @@ import click
 
 from ..errors import CannotWrite, Refusal
 from ..interruption import Interrupted
-from ..output import Output, prepare_streams, say
+from ..output import Output, prepare_streams, say, shown
 from . import reports, tuning  # noqa: F401  which add their commands
 from .group import cli
 
@@ -50,14 +50,9 @@ def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
     if as_json:
         from ..report import Refused  # noqa: PLC0415
 
-        reason, hint = (_written(text) for text in (refusal.message, refusal.hint))
+        refused = Refused(reason=shown(refusal.message), hint=shown(refusal.hint))
         with suppress(OSError):  # it may be what cannot be written to that is refused
-            say(Refused(reason=reason, hint=hint).to_json())
+            say(refused.to_json())
     Screen().refuse(refusal)
     Output(sys.stdout, needed=False).flush()  # else Python fails on it, and changes the exit code
     sys.exit(refusal.exit_code)
-
-
-def _written(text: str) -> str:
-    """Return text with the bytes of a path that are not UTF-8 as a document can hold them."""
-    return text.encode(errors="backslashreplace").decode()

@@ -10,6 +10,7 @@ import click
 
 from ..config import parse_number
 from ..errors import BadUsage
+from ..output import shown
 
 SETTINGS = {"auto_envvar_prefix": "AUTOTUNE"}
 SECONDS = click.FloatRange(min=0, min_open=True)
@@ -121,8 +122,7 @@ def legible(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
             text.encode()
         except UnicodeEncodeError as error:
             raise click.BadParameter(
-                f"`{text.encode(errors='backslashreplace').decode()}` is not UTF-8: rename it, or "
-                "give a symbolic link to it",
+                f"`{shown(text)}` is not UTF-8: rename it, or give a symbolic link to it",
                 ctx,
                 param,
             ) from error
@@ -170,6 +170,32 @@ def probe_options(command: Callable[..., None]) -> Callable[..., None]:
             "--probe-file",
             type=Place(path_type=Path),
             help="Send your own requests too: a JSON body per line, with messages or a prompt.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def vllm_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which vLLM, and its own arguments."""
+    options = [
+        click.option(
+            "--vllm-python",
+            callback=legible,
+            help="Interpreter of the environment vLLM is in.",
+        ),
+        click.option(
+            "--vllm-command",
+            callback=legible,
+            help="Words that start a server, instead of the usual.",
+        ),
+        click.argument(
+            "fixed",
+            nargs=-1,
+            type=click.UNPROCESSED,
+            callback=legible,
+            metavar="[-- VLLM_ARGS]",
         ),
     ]
     for option in reversed(options):
@@ -231,25 +257,8 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
             help="default, long-context, low-latency, or the path of a .toml file.",
         ),
         click.option("--skip", multiple=True, metavar="RUNG", help="Leave a rung out; repeatable."),
-        click.option(
-            "--vllm-python",
-            callback=legible,
-            help="Interpreter of the environment vLLM is in.",
-        ),
-        click.option(
-            "--vllm-command",
-            callback=legible,
-            help="Words that start a server, instead of the usual.",
-        ),
-        click.argument(
-            "fixed",
-            nargs=-1,
-            type=click.UNPROCESSED,
-            callback=legible,
-            metavar="[-- VLLM_ARGS]",
-        ),
     ]
-    command = probe_options(command)
+    command = vllm_options(probe_options(command))
     for option in reversed(options):
         command = option(command)
     return command

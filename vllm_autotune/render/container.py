@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 from ..config import LaunchConfig
 from ..device import visible_environment
 from ..errors import BadReport
-from .winner import name_of, used, winner_of, written
+from .winner import STOP_SECONDS, name_of, used, winner_of, written
 
 if TYPE_CHECKING:
     from ..report import Report, Winner
 
 PORT = 8000
-# Where the image keeps models from the Hub, and where this user does.
-CACHE = "/root/.cache/huggingface"
+# Where the image keeps models from the Hub (it runs as root), and where this user does.
+IMAGE_HOME = "/root"
+CACHE = f"{IMAGE_HOME}/.cache/huggingface"
 OUR_CACHE = "${HF_HOME:-${HOME}/.cache/huggingface}"
 # A start takes longer on a busy machine, and a model from the Hub is fetched first.
 LEAST_START_SECONDS = 300
 FETCH_SECONDS = 1800
-STOP_SECONDS = 60
 # A path, a LoRA adapter's `name=path`, or one within JSON (a draft model, an adapter).
 PATHS = re.compile(r'^(?:[\w.-]+=)?(/.*)|"(?:model|path)": *"(/[^"]+)"', re.DOTALL)
 ASK = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{PORT}/health', timeout=9)"
@@ -121,8 +121,27 @@ def k8s(report: "Report") -> str:
         "livenessProbe": _probe(6),
         "volumeMounts": mounts,
     }
+    pod = {
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": STOP_SECONDS,
+        "containers": [container],
+        "volumes": volumes,
+    }
     proven = f"{winner.valid_for.count} x {winner.valid_for.device}"
-    deployment = {
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "labels": label},
+        "spec": {"selector": label, "ports": [{"name": "http", "port": PORT, "targetPort": PORT}]},
+    }
+    items = [_deployment(name, label, proven, pod), service]
+    return written({"apiVersion": "v1", "kind": "List", "items": items}, indent=2)
+
+
+def _deployment(
+    name: str, label: dict[str, str], proven: str, pod: dict[str, Any]
+) -> dict[str, Any]:
+    return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {
@@ -136,22 +155,10 @@ def k8s(report: "Report") -> str:
             "selector": {"matchLabels": label},
             "template": {
                 "metadata": {"labels": label},
-                "spec": {
-                    "enableServiceLinks": False,
-                    "terminationGracePeriodSeconds": STOP_SECONDS,
-                    "containers": [container],
-                    "volumes": volumes,
-                },
+                "spec": pod,
             },
         },
     }
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "labels": label},
-        "spec": {"selector": label, "ports": [{"name": "http", "port": PORT, "targetPort": PORT}]},
-    }
-    return written({"apiVersion": "v1", "kind": "List", "items": [deployment, service]}, indent=2)
 
 
 def _image(report: "Report") -> str:

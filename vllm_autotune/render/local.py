@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from ..config import LaunchConfig, Value
 from ..errors import BadReport
-from .winner import environment, name_of, winner_of, written
+from .winner import STOP_SECONDS, environment, name_of, winner_of, written
 
 if TYPE_CHECKING:
     from ..report import Report
 
-# How long systemd waits before it kills: requests that run are let end, then memory is freed.
-STOP_SECONDS = 60
 UNIT = """\
 # {proven}.
 # It runs as root: add User= for somebody who may read the model.

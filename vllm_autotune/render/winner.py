@@ -10,6 +10,8 @@ from ..errors import BadReport
 if TYPE_CHECKING:
     from ..report import Report, Winner
 
+# How long a server may take to stop: requests that run are let end, then memory is freed.
+STOP_SECONDS = 60
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FLAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\+?")
 
