@@ -50,10 +50,11 @@ bench: $(VENV)/.vllm ## Launches on a simulated grid, and seconds on a real vLLM
 	$(BIN)/python -m tests.bench.simulated results/bench/simulated.json
 	$(BIN)/python -m tests.bench.real results/bench/real-cpu.json
 
-lint: $(VENV)/.dev ## ruff and mypy --strict
+lint: $(VENV)/.dev ## ruff, mypy --strict, and the order of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.dev ## Let ruff rewrite the code
 	$(BIN)/ruff check --fix .
@@ -70,7 +71,7 @@ check-dist/%:
 	@build/check/bin/python -m pip --quiet --disable-pip-version-check install dist/$*
 	@build/check/bin/autotune --version
 	@build/check/bin/python -I -c \
-		'import sys; from vllm_autotune.ladder import find_ladder; [print(find_ladder(n)) for n in sys.argv[1:]]' \
+		'import sys; from vllm_autotune.search.ladder import find_ladder; [print(find_ladder(n)) for n in sys.argv[1:]]' \
 		$(LADDERS)
 	@rm -rf build/check && echo "$*: installs and finds its ladders"
 

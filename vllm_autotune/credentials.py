@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .config import Value
-
 # The last word tells: HF_TOKEN, --hf-token, api_key; but not num_key_value_heads or MAX_TOKENS.
 NAME = re.compile(
     r"(?:^|[-_.])(?:key|apikey|token|secret|password|passwd|passphrase|credentials?)$"
@@ -22,7 +20,7 @@ ORDINARY = re.compile(r"\d*|true|false|none|disabled|enabled|/.*", re.IGNORECASE
 HIDDEN = "[hidden]"
 
 
-def is_credential(name: str, value: Value) -> bool:
+def is_credential(name: str, value: object) -> bool:
     """Tell whether a vLLM argument holds something that must not be written down."""
     return value is not True and (bool(NAME.search(name)) or any(_inside(str(value))))
 

@@ -16,6 +16,9 @@ PHASES: tuple[Phase, ...] = (
     "serving",
 )
 
+# Causes that are found by measuring, not in the log.
+TOO_LITTLE_HEADROOM = "too_little_headroom"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.tiny_model import make_tiny_model
-from vllm_autotune.device import detect
+from vllm_autotune.machine.device import detect
 from vllm_autotune.server import free_port
 
 AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")

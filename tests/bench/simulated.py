@@ -30,13 +30,13 @@ from tests.unit.memory_model import (
     install,
     measured,
 )
-from vllm_autotune.config import LaunchConfig
-from vllm_autotune.draft import inapplicable
-from vllm_autotune.facts import Attempt, Candidate, Facts
-from vllm_autotune.ladder import Rung
 from vllm_autotune.outcome import Stable
-from vllm_autotune.search import plan
-from vllm_autotune.settle import NOISE_BYTES, settled
+from vllm_autotune.search.auto_length import NOISE_BYTES, settled
+from vllm_autotune.search.build import inapplicable
+from vllm_autotune.search.facts import Attempt, Candidate, Facts
+from vllm_autotune.search.ladder import Rung
+from vllm_autotune.search.step import plan
+from vllm_autotune.vllm.config import LaunchConfig
 
 # Without files, the arithmetic does not know their weights.
 ABSTAINS = ("jamba-mini", "mamba-2.8b", "qwen3-next-80b")

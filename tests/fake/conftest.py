@@ -16,16 +16,17 @@ import pytest
 
 from tests.pace import LATEST
 from vllm_autotune.checkpoint import read_checkpoint
-from vllm_autotune.config import LaunchConfig, Value, Workload
-from vllm_autotune.device import detect
-from vllm_autotune.engine import Engine
-from vllm_autotune.facts import Candidate, Facts, predict
-from vllm_autotune.ladder import find_ladder, read_ladder
+from vllm_autotune.launch.launch import Limits, Progress, run_trial
+from vllm_autotune.machine.device import detect
 from vllm_autotune.memory.calibration import Calibration
 from vllm_autotune.probe import Patience, Target, is_healthy
-from vllm_autotune.report import Trial
+from vllm_autotune.report.report import Trial
+from vllm_autotune.search.facts import Candidate, Facts, predict
+from vllm_autotune.search.ladder import find_ladder, read_ladder
 from vllm_autotune.server import Server, free_port
-from vllm_autotune.trial import Limits, Progress, run_trial
+from vllm_autotune.vllm.config import LaunchConfig, Value
+from vllm_autotune.vllm.engine import Engine
+from vllm_autotune.workload import Workload
 
 FAKE = Path(__file__).with_name("fake_vllm")
 COMMAND = (sys.executable, str(FAKE))

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from vllm_autotune import baseline, walk
-from vllm_autotune.config import Workload
-from vllm_autotune.device import Device, detect, free_bytes, host_free_bytes
 from vllm_autotune.errors import BadUsage, NoDevice
-from vllm_autotune.facts import Candidate, Facts
+from vllm_autotune.launch import device_memory
+from vllm_autotune.launch.launch import Progress
+from vllm_autotune.machine.device import Device, detect, free_bytes, host_free_bytes
 from vllm_autotune.outcome import Environment, OutOfMemory, Stable
-from vllm_autotune.report import Report, Trial
-from vllm_autotune.trial import Progress
-from vllm_autotune.tuner import tune
-from vllm_autotune.walk import Options
+from vllm_autotune.report.report import Report, Trial
+from vllm_autotune.search.facts import Candidate, Facts
+from vllm_autotune.tuning import walk
+from vllm_autotune.tuning.tune import tune
+from vllm_autotune.tuning.walk import Options
+from vllm_autotune.workload import Workload
 
 from .conftest import CONTEXT, Bench, environment
 from .nvml import Cards, pynvml
@@ -42,7 +43,7 @@ def cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cards:
     for name, value in cards.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(sys.modules, "pynvml", pynvml)
-    monkeypatch.setattr(baseline, "RETURN_SECONDS", 1.0)
+    monkeypatch.setattr(device_memory, "RETURN_SECONDS", 1.0)
     return cards
 
 

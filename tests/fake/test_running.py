@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from vllm_autotune.config import Probe
 from vllm_autotune.errors import BadUsage, NoServer
 from vllm_autotune.outcome import Certificate, Degraded, Outcome, Stable
-from vllm_autotune.running import probe_running
 from vllm_autotune.server import free_port
+from vllm_autotune.tuning.check_url import probe_running
+from vllm_autotune.workload import Probe
 
 from .conftest import CONTEXT, PATIENCE, Bench
 

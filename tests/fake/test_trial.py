@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.pace import LATEST, SOON
-from vllm_autotune import cgroup
 from vllm_autotune.errors import BudgetSpent
+from vllm_autotune.launch.launch import Progress
+from vllm_autotune.machine import cgroup
 from vllm_autotune.outcome import (
     Crashed,
     Degraded,
@@ -22,7 +23,6 @@ from vllm_autotune.outcome import (
 )
 from vllm_autotune.probe import Patience
 from vllm_autotune.server import free_port
-from vllm_autotune.trial import Progress
 
 from .conftest import ARGS, CONTEXT, SEQUENCES, Bench
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.pace import LATEST, SOON
-from vllm_autotune.device import detect
+from vllm_autotune.machine.device import detect
 from vllm_autotune.probe import is_healthy
 from vllm_autotune.server import free_port
 

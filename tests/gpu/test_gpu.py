@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cases import BY_NAME, QUICK, Case  # type: ignore
 from run import Gpus, Place, run_case  # type: ignore
 
-from vllm_autotune.device import detect
 from vllm_autotune.errors import Refusal
+from vllm_autotune.machine.device import detect
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from vllm_autotune.checkpoint import read_checkpoint
-from vllm_autotune.config import Workload
-from vllm_autotune.facts import Facts
+from vllm_autotune.search.facts import Facts
+from vllm_autotune.workload import Workload
 
 from .memory_model import cards, engine, gather, install
 

@@ -13,12 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
-from vllm_autotune.config import AUTO, LaunchConfig, Value, Workload
-from vllm_autotune.device import Device
-from vllm_autotune.draft import inapplicable
-from vllm_autotune.engine import Engine
-from vllm_autotune.facts import Attempt, Candidate, Facts
-from vllm_autotune.ladder import Ladder, Rung, find_ladder, read_ladder
+from vllm_autotune.launch.requirements import too_little_headroom, too_small
+from vllm_autotune.machine.device import Device
 from vllm_autotune.memory import batch_defaults, footprint
 from vllm_autotune.memory.interval import Interval
 from vllm_autotune.memory.overhead import (
@@ -36,8 +32,13 @@ from vllm_autotune.outcome import (
     Rejected,
     Stable,
 )
-from vllm_autotune.search import Step, next_step
-from vllm_autotune.shortfall import too_little_headroom, too_small
+from vllm_autotune.search.build import inapplicable
+from vllm_autotune.search.facts import Attempt, Candidate, Facts
+from vllm_autotune.search.ladder import Ladder, Rung, find_ladder, read_ladder
+from vllm_autotune.search.step import Step, next_step
+from vllm_autotune.vllm.config import AUTO, LaunchConfig, Value
+from vllm_autotune.vllm.engine import Engine
+from vllm_autotune.workload import Workload
 
 GIB = 2**30
 SHAPES = Path(__file__).parent / "shapes"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.unit.memory_model import SHAPES, cards, engine, gather, install
-from vllm_autotune.accuracy import accuracy, measurement
 from vllm_autotune.checkpoint import read_checkpoint
-from vllm_autotune.config import Workload
-from vllm_autotune.facts import Attempt, Candidate, Facts, calibrated, predict
-from vllm_autotune.memory.units import GIB
 from vllm_autotune.outcome import Environment, Readings
-from vllm_autotune.report import Report, Trial, read_report
+from vllm_autotune.report.report import Report, Trial, read_report
+from vllm_autotune.search.accuracy import accuracy, measurement
+from vllm_autotune.search.facts import Attempt, Candidate, Facts, calibrated, predict
+from vllm_autotune.units import GIB
+from vllm_autotune.workload import Workload
 
 EXAMPLES = Path(__file__).parents[2] / "results" / "examples" / "h200"
 REPORTS = {path.parent.name: read_report(path) for path in EXAMPLES.glob("*/report.json")}

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from tests.unit.test_report import STABLE, make_report, trial
-from vllm_autotune.cache import POOLED, Cache, cache_key
-from vllm_autotune.config import Probe
 from vllm_autotune.errors import BadReport, CannotWrite
-from vllm_autotune.facts import Facts
 from vllm_autotune.files import safe_name, write_whole
-from vllm_autotune.journal import Run
 from vllm_autotune.memory import Measurement
+from vllm_autotune.search.facts import Facts
+from vllm_autotune.tuning.cache import POOLED, Cache, cache_key
+from vllm_autotune.tuning.journal import Run
+from vllm_autotune.workload import Probe
 
 ROOT = Path(__file__).parents[2]
 KEY = "nvidia-l4-23g-x1/model@local/0123456789abcdef"

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.unit.memory_model import cards, default_ladder, engine, gather, install
-from vllm_autotune.capability import attention_backends, least_for_kv_cache, least_for_method
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
-from vllm_autotune.config import LaunchConfig, Workload
-from vllm_autotune.draft import inapplicable
-from vllm_autotune.facts import Facts
-from vllm_autotune.ladder import Rung
-from vllm_autotune.search import next_step
+from vllm_autotune.search.build import inapplicable
+from vllm_autotune.search.facts import Facts
+from vllm_autotune.search.ladder import Rung
+from vllm_autotune.search.step import next_step
+from vllm_autotune.vllm.capability import attention_backends, least_for_kv_cache, least_for_method
+from vllm_autotune.vllm.config import LaunchConfig
+from vllm_autotune.workload import Workload
 
 SHAPES = Path(__file__).parent / "shapes"
 

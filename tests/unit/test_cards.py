@@ -2,10 +2,10 @@
 
 import pytest
 
-from vllm_autotune.cards import CARDS, Card, find_card, imagine
-from vllm_autotune.device import Device
 from vllm_autotune.errors import BadUsage
-from vllm_autotune.memory.units import GIB
+from vllm_autotune.machine.cards import CARDS, Card, find_card, imagine
+from vllm_autotune.machine.device import Device
+from vllm_autotune.units import GIB
 
 
 @pytest.mark.parametrize(

@@ -438,7 +438,7 @@ def test_a_fault_of_our_own_is_not_taken_for_an_answer(
     def broken(_: object) -> None:
         raise KeyError("rope")
 
-    monkeypatch.setattr("vllm_autotune.plan.make_plan", broken)
+    monkeypatch.setattr("vllm_autotune.report.plan.make_plan", broken)
     ended = autotune("plan", "--model", model, "--device", "4090", *words)
     assert ended.code == 3
     assert "Traceback" in ended.err

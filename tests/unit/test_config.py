@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_autotune.config import LaunchConfig, Value, parse_arguments, parse_number
 from vllm_autotune.errors import BadUsage
+from vllm_autotune.vllm.config import LaunchConfig, Value, parse_arguments, parse_number
 
 names = st.from_regex(r"(?!no-)[a-z]{2,8}(-[a-z]{2,6}){0,2}", fullmatch=True)
 texts = st.from_regex(r"[A-Za-z0-9./_{}:\"= ]{1,12}", fullmatch=True)

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.test_report import NARROW, STABLE, make_report, prediction, trial
-from vllm_autotune.accuracy import Accuracy, Against
-from vllm_autotune.config import LaunchConfig
 from vllm_autotune.console import Screen, clean, print_report, print_reports, sentence
 from vllm_autotune.errors import NoPort
-from vllm_autotune.facts import Candidate
+from vllm_autotune.launch.launch import Progress
 from vllm_autotune.memory import Interval
 from vllm_autotune.outcome import OutOfMemory, Speed
-from vllm_autotune.trial import Progress
+from vllm_autotune.search.accuracy import Accuracy, Against
+from vllm_autotune.search.facts import Candidate
+from vllm_autotune.vllm.config import LaunchConfig
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold] [/] \r\n\x00"
 FAILED = OutOfMemory(cause="oom", phase="kv_cache", reason=HOSTILE)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.memory_model import cards
-from vllm_autotune import device
-from vllm_autotune.device import detect, refreshed, visible_environment
 from vllm_autotune.errors import BadUsage
+from vllm_autotune.machine import device
+from vllm_autotune.machine.device import detect, refreshed, visible_environment
 
 GPUS = cards("NVIDIA H100 80GB HBM3", 79.2, (9, 0), 3)
 

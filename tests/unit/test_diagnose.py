@@ -14,13 +14,7 @@ from tests.pace import SOON
 from vllm_autotune.console import print_diagnosis
 from vllm_autotune.diagnose import LogReader, cures, read_log
 from vllm_autotune.diagnose.signatures import SIGNATURES
-from vllm_autotune.outcome import (
-    PHASES,
-    Crashed,
-    Environment,
-    OutOfMemory,
-    Rejected,
-)
+from vllm_autotune.outcome import PHASES, Crashed, Environment, OutOfMemory, Rejected
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LOGS = sorted(verdict.with_suffix(".log") for verdict in GOLDEN.glob("*/*.json"))

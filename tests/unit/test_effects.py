@@ -7,12 +7,13 @@ import pytest
 
 from tests.unit.memory_model import cards, engine, gather, install
 from vllm_autotune.checkpoint import read_checkpoint
-from vllm_autotune.config import Value, Workload
 from vllm_autotune.diagnose import LogReader
-from vllm_autotune.effects import without_effect
-from vllm_autotune.facts import Candidate, Facts, predict
+from vllm_autotune.launch.effects import without_effect
 from vllm_autotune.memory import Calibration
 from vllm_autotune.outcome import Degraded, Readings
+from vllm_autotune.search.facts import Candidate, Facts, predict
+from vllm_autotune.vllm.config import Value
+from vllm_autotune.workload import Workload
 
 TESTS = Path(__file__).parents[1]
 H200 = TESTS / "golden" / "0.26.0-h200"

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from vllm_autotune import cgroup
-from vllm_autotune.config import LaunchConfig, Value
-from vllm_autotune.device import host_free_bytes, host_memory_bytes
-from vllm_autotune.host import LEAST, Watchdog
+from vllm_autotune.launch.watchdog import LEAST, Watchdog
+from vllm_autotune.machine import cgroup
+from vllm_autotune.machine.device import host_free_bytes, host_memory_bytes
 from vllm_autotune.outcome import Environment, OutOfMemory
+from vllm_autotune.vllm.config import LaunchConfig, Value
 
 GIB = 2**30
 

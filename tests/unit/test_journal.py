@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_report import OUTCOMES, STABLE, intervals, make_report, trial
-from vllm_autotune.journal import Run, unfinished
 from vllm_autotune.outcome import Outcome
-from vllm_autotune.report import Status
+from vllm_autotune.report.report import Status
+from vllm_autotune.tuning.journal import Run, unfinished
 
 KEY = "nvidia-l4-23g-x1/model@local/0123456789abcdef"
 BEGAN = "2026-01-01T00:00:00+00:00"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_autotune.errors import BadLadder
-from vllm_autotune.ladder import find_ladder, meant, read_ladder
+from vllm_autotune.search.ladder import find_ladder, meant, read_ladder
 
 SHIPPED = ("default", "long-context", "low-latency")
 RUNG = '[[rung]]\nname = "a"\ngives_up = "b"\n'

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_autotune.certificate.load import SHORT_OUTPUT, SHORT_PROMPT, Load, Loads
-from vllm_autotune.config import Probe, Workload
 from vllm_autotune.probe import Target
+from vllm_autotune.workload import Probe, Workload
 
 SHORT = SHORT_PROMPT + SHORT_OUTPUT
 EFFORTS: tuple[Literal["quick", "standard", "soak"], ...] = ("quick", "standard", "soak")

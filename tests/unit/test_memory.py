@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
-from vllm_autotune.config import LaunchConfig, Value
-from vllm_autotune.device import Device
 from vllm_autotune.errors import BadUsage
+from vllm_autotune.machine.device import Device
 from vllm_autotune.memory import (
     Calibration,
     Footprint,
@@ -22,12 +21,12 @@ from vllm_autotune.memory import (
     batch_defaults,
     block_size,
     footprint,
-    format_bytes,
-    parse_bytes,
 )
 from vllm_autotune.memory.overhead import model_runner
 from vllm_autotune.memory.weights import float_bytes
 from vllm_autotune.outcome import Readings
+from vllm_autotune.units import format_bytes, parse_bytes
+from vllm_autotune.vllm.config import LaunchConfig, Value
 
 SHAPES = Path(__file__).parent / "shapes"
 GIB = 2**30

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_autotune.config import LaunchConfig
 from vllm_autotune.memory import Calibration, Footprint, Interval, Measurement, Pool
 from vllm_autotune.memory.kv import Cache
-from vllm_autotune.memory.units import GIB
 from vllm_autotune.outcome import Readings
+from vllm_autotune.units import GIB
+from vllm_autotune.vllm.config import LaunchConfig
 
 MODELS = {"digest-a": "a", "digest-b": "b"}
 COLD = Footprint(

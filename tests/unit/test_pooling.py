@@ -2,8 +2,8 @@
 
 import pytest
 
-from vllm_autotune.config import LaunchConfig, Value
-from vllm_autotune.pooling import pools
+from vllm_autotune.vllm.config import LaunchConfig, Value
+from vllm_autotune.vllm.pooling import pools
 
 
 @pytest.mark.parametrize(

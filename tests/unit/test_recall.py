@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_report import make_report
-from vllm_autotune.config import Value
-from vllm_autotune.facts import Facts
-from vllm_autotune.recall import here, still_valid
-from vllm_autotune.render import render
-from vllm_autotune.report import Report
+from vllm_autotune.deploy import render
+from vllm_autotune.report.report import Report
+from vllm_autotune.search.facts import Facts
+from vllm_autotune.tuning.recall import here, still_valid
+from vllm_autotune.vllm.config import Value
 
 
 def recalled(

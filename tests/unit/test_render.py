@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_autotune.cli import cli
-from vllm_autotune.config import LaunchConfig, Value
+from vllm_autotune.deploy import FORMATS, render
 from vllm_autotune.errors import BadReport
-from vllm_autotune.render import FORMATS, render
-from vllm_autotune.report import Report, read_report
+from vllm_autotune.report.report import Report, read_report
+from vllm_autotune.vllm.config import LaunchConfig, Value
 
 EXAMPLES = Path(__file__).parents[2] / "results" / "examples" / "h200"
 REPORTS = {path.parent.name: read_report(path) for path in sorted(EXAMPLES.glob("*/report.json"))}

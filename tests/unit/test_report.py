@@ -13,10 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vllm_autotune.config import Workload
-from vllm_autotune.device import Device
 from vllm_autotune.errors import BadReport
-from vllm_autotune.facts import Applied, Prediction
+from vllm_autotune.machine.device import Device
 from vllm_autotune.memory.interval import Interval
 from vllm_autotune.outcome import (
     PHASES,
@@ -32,7 +30,7 @@ from vllm_autotune.outcome import (
     Rejected,
     Stable,
 )
-from vllm_autotune.report import (
+from vllm_autotune.report.report import (
     EXIT_CODES,
     CacheUse,
     Memory,
@@ -50,7 +48,9 @@ from vllm_autotune.report import (
     to_json,
     trial_line,
 )
-from vllm_autotune.search import Skip
+from vllm_autotune.search.facts import Applied, Prediction
+from vllm_autotune.search.step import Skip
+from vllm_autotune.workload import Workload
 
 words = st.text(max_size=20)
 counts = st.integers(0, 2**63)

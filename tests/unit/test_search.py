@@ -8,9 +8,8 @@ import pytest
 
 from tests.unit.memory_model import GIB, cards, default_ladder, engine, gather, install
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
-from vllm_autotune.config import Probe, Value, Workload
-from vllm_autotune.device import Device
-from vllm_autotune.facts import Attempt, Facts, expect
+from vllm_autotune.launch.requirements import too_little_headroom
+from vllm_autotune.machine.device import Device
 from vllm_autotune.memory import Calibration
 from vllm_autotune.outcome import (
     Certificate,
@@ -24,9 +23,11 @@ from vllm_autotune.outcome import (
     Rejected,
     Stable,
 )
-from vllm_autotune.search import next_step, plan
-from vllm_autotune.settle import settled
-from vllm_autotune.shortfall import too_little_headroom
+from vllm_autotune.search.auto_length import settled
+from vllm_autotune.search.facts import Attempt, Facts, expect
+from vllm_autotune.search.step import next_step, plan
+from vllm_autotune.vllm.config import Value
+from vllm_autotune.workload import Probe, Workload
 
 SHAPES = Path(__file__).parent / "shapes"
 SMALL = cards("NVIDIA GeForce RTX 4090", 23.5, (8, 9), 1)

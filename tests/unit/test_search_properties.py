@@ -34,11 +34,7 @@ from tests.unit.memory_model import (
     measured,
 )
 from vllm_autotune.checkpoint import Checkpoint
-from vllm_autotune.config import Value, Workload
-from vllm_autotune.device import Device
-from vllm_autotune.draft import inapplicable
-from vllm_autotune.engine import Engine
-from vllm_autotune.facts import Attempt, Facts
+from vllm_autotune.machine.device import Device
 from vllm_autotune.outcome import (
     Crashed,
     Environment,
@@ -48,7 +44,12 @@ from vllm_autotune.outcome import (
     Rejected,
     Stable,
 )
-from vllm_autotune.search import next_step
+from vllm_autotune.search.build import inapplicable
+from vllm_autotune.search.facts import Attempt, Facts
+from vllm_autotune.search.step import next_step
+from vllm_autotune.vllm.config import Value
+from vllm_autotune.vllm.engine import Engine
+from vllm_autotune.workload import Workload
 
 MOST_LAUNCHES = 12
 LADDERS = ("default", "long-context", "low-latency")

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.unit.memory_model import FLAGS, default_ladder, install
-from vllm_autotune.cache import cache_key
-from vllm_autotune.config import Probe
-from vllm_autotune.deploy import serving_words
+from vllm_autotune.deploy.serve import serving_words
 from vllm_autotune.errors import BadUsage
-from vllm_autotune.survey import HOST_HEADROOM_BYTES, Request, describe, survey
+from vllm_autotune.tuning.cache import cache_key
+from vllm_autotune.tuning.gather import HOST_HEADROOM_BYTES, Request, describe, survey
+from vllm_autotune.workload import Probe
 
 
 @pytest.fixture(autouse=True)

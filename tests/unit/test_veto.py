@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from vllm_autotune.config import Value
 from vllm_autotune.errors import BadLadder
-from vllm_autotune.ladder import read_ladder
-from vllm_autotune.veto import veto
+from vllm_autotune.search.ladder import read_ladder
+from vllm_autotune.vllm.config import Value
+from vllm_autotune.vllm.untrusted import veto
 
 VARIABLES = {
     "LD_PRELOAD": "x.so",

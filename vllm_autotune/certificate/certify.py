@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 
 from .. import interruption
-from ..config import Workload
 from ..outcome import Certificate, Check, FailedOutcome
 from ..probe import Endpoint, Patience, Target
+from ..workload import Workload
 from .examination import Examination
 from .judgement import preemption_storm
 from .pooling import PoolingExamination

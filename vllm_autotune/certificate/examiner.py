@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..config import Workload
 from ..outcome import Check, Crashed, FailedOutcome, Speed
 from ..probe import Ask, Endpoint, Reply, Target, is_healthy, served_length
 from ..probe.reply import degraded
+from ..workload import Workload
 from . import judgement
 from .figures import measured
 from .load import Load, Loads

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..config import Workload
 from ..probe import Target
+from ..workload import Workload
 
 # The most requests of one item; each is a connection, and a process may have 1024.
 MOST_LONG = 8

@@ -48,7 +48,7 @@ def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
     from ..console import Screen  # noqa: PLC0415
 
     if as_json:
-        from ..report import Refused  # noqa: PLC0415
+        from ..report.report import Refused  # noqa: PLC0415
 
         refused = Refused(reason=shown(refusal.message), hint=shown(refusal.hint))
         with suppress(OSError):  # it may be what cannot be written to that is refused

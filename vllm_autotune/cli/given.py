@@ -8,11 +8,11 @@ from ..interruption import interruptible
 from .options import EffortName
 
 if TYPE_CHECKING:
-    from ..config import Probe
-    from ..facts import Facts
-    from ..report import Report
-    from ..survey import Request
-    from ..walk import Options
+    from ..report.report import Report
+    from ..search.facts import Facts
+    from ..tuning.gather import Request
+    from ..tuning.walk import Options
+    from ..workload import Probe
 
 QUICK_EFFORT: tuple[EffortName, float] = ("quick", 0.0)
 USUAL_EFFORT: tuple[EffortName, float] = ("standard", 0.0)
@@ -20,9 +20,9 @@ USUAL_EFFORT: tuple[EffortName, float] = ("standard", 0.0)
 
 def request_of(what: dict[str, Any]) -> "Request":
     """Return what the options left say of the model, the devices and the workload."""
-    from ..config import STANDARD  # noqa: PLC0415
-    from ..ladder import find_ladder, read_ladder  # noqa: PLC0415
-    from ..survey import Request  # noqa: PLC0415
+    from ..search.ladder import find_ladder, read_ladder  # noqa: PLC0415
+    from ..tuning.gather import Request  # noqa: PLC0415
+    from ..workload import STANDARD  # noqa: PLC0415
 
     ladder = read_ladder(find_ladder(what.pop("ladder"))).without(what.pop("skip"))
     probe = probe_of(what) or STANDARD
@@ -34,7 +34,7 @@ def probe_of(
 ) -> "Probe | None":
     """Take the options of the probe out of the others; return what they say, None if nothing."""
     from ..certificate import fingerprint  # noqa: PLC0415
-    from ..config import Probe  # noqa: PLC0415
+    from ..workload import Probe  # noqa: PLC0415
 
     effort, file = what.pop("probe"), what.pop("probe_file")
     wanted = {name: what.pop(f"probe_{name}") for name in ("logprobs", "image", "schema", "tool")}
@@ -52,8 +52,8 @@ def probe_of(
 
 def options_of(what: dict[str, Any]) -> "Options":
     """Take how to tune out of the options of the request; the time budget begins to run."""
-    from ..cache import default_cache  # noqa: PLC0415
-    from ..walk import Options  # noqa: PLC0415
+    from ..tuning.cache import default_cache  # noqa: PLC0415
+    from ..tuning.walk import Options  # noqa: PLC0415
 
     budget = what.pop("time_budget")
     return Options(
@@ -73,9 +73,9 @@ def options_of(what: dict[str, Any]) -> "Options":
 def tuned(request: "Request", options: "Options") -> "tuple[Report, Path | None, Facts, int]":
     """Tune; return the report, where it lies, the facts, and the exit code."""
     from ..console import Screen  # noqa: PLC0415
-    from ..report import EXIT_CODES  # noqa: PLC0415
-    from ..survey import describe, survey  # noqa: PLC0415
-    from ..tuner import tune  # noqa: PLC0415
+    from ..report.report import EXIT_CODES  # noqa: PLC0415
+    from ..tuning.gather import describe, survey  # noqa: PLC0415
+    from ..tuning.tune import tune  # noqa: PLC0415
 
     with Screen() as screen, interruptible() as signals:
         facts = survey(request)

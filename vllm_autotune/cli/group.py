@@ -9,7 +9,7 @@ from .. import __version__
 from .options import FOREVER
 
 if TYPE_CHECKING:
-    from ..settings import Takes
+    from .settings import Takes
 
 
 class TuneByDefault(click.Group):
@@ -46,7 +46,7 @@ def cli(ctx: click.Context) -> None:
 
     Every option of tune and plan can also be set as AUTOTUNE_<OPTION>, or in autotune.toml.
     """
-    from ..settings import read_settings  # noqa: PLC0415
+    from .settings import read_settings  # noqa: PLC0415
 
     params = cli.commands["tune"].params
     options = {flag.strip("-"): param for param in params for flag in param.opts}

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import click
 
-from ..config import parse_number
 from ..errors import BadUsage
 from ..output import shown
+from ..vllm.config import parse_number
 
 SETTINGS = {"auto_envvar_prefix": "AUTOTUNE"}
 SECONDS = click.FloatRange(min=0, min_open=True)
@@ -45,7 +45,7 @@ class Bytes(click.ParamType[int]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         """Return the bytes."""
-        from ..memory import parse_bytes  # noqa: PLC0415
+        from ..units import parse_bytes  # noqa: PLC0415
 
         if isinstance(value, int):
             return value

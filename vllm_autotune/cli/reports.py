@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from ..deploy import FORMATS
 from ..errors import BadReport, BadUsage
 from ..interruption import interruptible
 from ..output import say
-from ..render import FORMATS
 from .given import QUICK_EFFORT, USUAL_EFFORT, probe_of
 from .group import cli
 from .options import SETTINGS, json_option, probe_options
@@ -24,7 +24,7 @@ from .options import SETTINGS, json_option, probe_options
 def show(paths: Sequence[Path], as_json: bool) -> None:
     """Show a report, or several as a table; a folder stands for all reports below it."""
     from ..console import print_report, print_reports  # noqa: PLC0415
-    from ..report import read_report, to_json  # noqa: PLC0415
+    from ..report.report import read_report, to_json  # noqa: PLC0415
 
     files: list[Path] = []
     for path in paths or [_results()]:
@@ -54,7 +54,7 @@ def show(paths: Sequence[Path], as_json: bool) -> None:
 @click.option("--as", "form", type=click.Choice([*FORMATS]), default="shell", show_default=True)
 def render(report: Path | None, form: str) -> None:
     """Print a report's winner as something to deploy; a folder stands for its newest report."""
-    from ..report import read_report  # noqa: PLC0415
+    from ..report.report import read_report  # noqa: PLC0415
 
     say(FORMATS[form](read_report(report or _results())))
 
@@ -90,9 +90,9 @@ def check(
     """
     from ..console import Screen, print_outcome  # noqa: PLC0415
     from ..outcome import Environment, Outcome, Stable  # noqa: PLC0415
-    from ..recheck import recheck  # noqa: PLC0415
-    from ..report import find_report, outcome_line, trial_line  # noqa: PLC0415
-    from ..running import probe_running  # noqa: PLC0415
+    from ..report.report import find_report, outcome_line, trial_line  # noqa: PLC0415
+    from ..tuning.check import recheck  # noqa: PLC0415
+    from ..tuning.check_url import probe_running  # noqa: PLC0415
 
     if url == "":
         raise BadUsage("--url is empty", "say where the server listens: http://host:8000")
@@ -141,7 +141,7 @@ def schema(document: str) -> None:
 
     That of the report describes what is printed in place of either where it is refused, too.
     """
-    from .. import plan, report  # noqa: PLC0415
+    from ..report import plan, report  # noqa: PLC0415
 
     described = plan if document == "plan" else report
     say(json.dumps(described.schema(), indent=2))

@@ -20,8 +20,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..report import Report
-    from ..survey import Request
+    from ..report.report import Report
+    from ..tuning.gather import Request
 
 FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
 
@@ -34,7 +34,7 @@ FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
 @json_option
 def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
     """Find (or recall) the first stable configuration."""
-    from ..report import to_json  # noqa: PLC0415
+    from ..report.report import to_json  # noqa: PLC0415
 
     options = options_of(what)
     if dry_run:
@@ -61,7 +61,7 @@ def serve(**what: Any) -> None:
 
     vLLM's --host, --port, --api-key and the like, given after --, are for this server alone.
     """
-    from ..deploy import become_server, serving_words  # noqa: PLC0415
+    from ..deploy.serve import become_server, serving_words  # noqa: PLC0415
 
     options = options_of(what)
     request = request_of(what)
@@ -103,8 +103,8 @@ def cache_list(cache_dir: Path | None) -> None:
 @request_options
 def cache_key(**what: Any) -> None:
     """Print the key under which `autotune tune` with these options keeps its answer."""
-    from ..cache import cache_key  # noqa: PLC0415
-    from ..survey import survey  # noqa: PLC0415
+    from ..tuning.cache import cache_key  # noqa: PLC0415
+    from ..tuning.gather import survey  # noqa: PLC0415
 
     say(cache_key(survey(request_of(what))))
 
@@ -114,7 +114,7 @@ def cache_key(**what: Any) -> None:
 @cache_option
 def cache_export(key: str, cache_dir: Path | None) -> None:
     """Print an answer's report, for the cache of another machine with the same GPUs."""
-    from ..report import to_json  # noqa: PLC0415
+    from ..report.report import to_json  # noqa: PLC0415
 
     found = _cache(cache_dir).recall(key)
     if found is None or isinstance(found, str):
@@ -127,7 +127,7 @@ def cache_export(key: str, cache_dir: Path | None) -> None:
 @cache_option
 def cache_import(reports: tuple[Path, ...], cache_dir: Path | None) -> None:
     """Keep the winners of reports; each is used where its key is the same, and only as data."""
-    from ..report import read_report  # noqa: PLC0415
+    from ..report.report import read_report  # noqa: PLC0415
 
     for path in reports:
         report = read_report(path)
@@ -161,14 +161,14 @@ def _print(report: "Report", path: Path | None) -> None:
 
 
 def _cache(folder: Path | None) -> Any:
-    from ..cache import Cache, default_cache  # noqa: PLC0415
+    from ..tuning.cache import Cache, default_cache  # noqa: PLC0415
 
     return Cache(folder or default_cache())
 
 
 def _plan(request: "Request", as_json: bool, cache_dir: Path | None) -> None:
-    from ..plan import make_plan, to_json  # noqa: PLC0415
-    from ..survey import describe, survey  # noqa: PLC0415
+    from ..report.plan import make_plan, to_json  # noqa: PLC0415
+    from ..tuning.gather import describe, survey  # noqa: PLC0415
 
     facts = _cache(cache_dir).pooled(survey(request), lambda note: click.echo(note, err=True))
     plan = make_plan(facts)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
-from ..memory import Interval, format_bytes
-from ..memory.units import GIB
-from ..plan import Fits, Plan, Proposal
-from ..render import command_line
+from ..deploy import command_line
+from ..memory import Interval
+from ..report.plan import Fits, Plan, Proposal
+from ..units import GIB, format_bytes
 from .tables import stdout
 from .wording import clean
 

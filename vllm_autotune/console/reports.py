@@ -6,12 +6,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ..accuracy import Accuracy
-from ..memory import format_bytes
-from ..memory.units import GIB
+from ..deploy import render
 from ..outcome import Certificate
-from ..render import render
-from ..report import Report, Trial, Winner
+from ..report.report import Report, Trial, Winner
+from ..search.accuracy import Accuracy
+from ..units import GIB, format_bytes
 from .tables import headed_table, pairs_table, stdout
 from .wording import clean, sentence, speed_rows
 

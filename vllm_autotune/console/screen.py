@@ -10,11 +10,11 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from ..errors import Refusal
-from ..facts import Candidate
-from ..memory import format_bytes
+from ..launch.launch import Progress
 from ..output import Output
-from ..report import Trial
-from ..trial import Progress
+from ..report.report import Trial
+from ..search.facts import Candidate
+from ..units import format_bytes
 from .wording import PHASE_NAMES, clean, sentence
 
 COLOURS = {"stable": "green", "environment": "yellow"}

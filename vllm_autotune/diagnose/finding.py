@@ -5,15 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from ..outcome import (
-    Crashed,
-    Environment,
-    FailedOutcome,
-    OutOfMemory,
-    Phase,
-    Readings,
-    Rejected,
-)
+from ..outcome import Crashed, Environment, FailedOutcome, OutOfMemory, Phase, Readings, Rejected
 from .milestones import readings_of, to_bytes
 from .signature import DEATH, Signature
 

@@ -10,7 +10,6 @@ from .interval import Interval
 from .kv import Cache
 from .overhead import batch_defaults
 from .pool import Measurement, Pool
-from .units import format_bytes, parse_bytes
 
 __all__ = [
     "ROUNDING",
@@ -23,6 +22,4 @@ __all__ = [
     "batch_defaults",
     "block_size",
     "footprint",
-    "format_bytes",
-    "parse_bytes",
 ]

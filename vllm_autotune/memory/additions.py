@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 
 from ..checkpoint import Checkpoint
-from ..config import LaunchConfig
+from ..vllm.config import LaunchConfig
 
 # Methods that draft from the text alone (config/speculative.py, vLLM 0.26).
 NO_DRAFT = frozenset({"ngram", "ngram_gpu", "suffix"})

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from ..config import LaunchConfig
 from ..outcome import Readings
+from ..units import GIB
+from ..vllm.config import LaunchConfig
 from .footprint import Footprint
 from .interval import Interval
 from .kv import ANYWHERE
-from .units import GIB
 
 if TYPE_CHECKING:
     from .pool import Pool

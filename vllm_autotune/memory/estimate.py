@@ -7,8 +7,9 @@ import math
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.layers import Layers
-from ..config import LaunchConfig
-from ..device import Device
+from ..machine.device import Device
+from ..units import GIB
+from ..vllm.config import LaunchConfig
 from .additions import has_draft
 from .footprint import Footprint
 from .interval import Interval
@@ -22,7 +23,6 @@ from .overhead import (
     graphs_charged,
     non_torch_bytes,
 )
-from .units import GIB
 from .weights import expert_ranks, float_bytes, weight_bytes
 
 

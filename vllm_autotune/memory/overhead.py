@@ -3,11 +3,11 @@
 from typing import Literal
 
 from ..checkpoint import Checkpoint
-from ..config import LaunchConfig
-from ..device import Device
+from ..machine.device import Device
+from ..units import GIB
+from ..vllm.config import LaunchConfig
 from .additions import drafted_tokens, has_draft
 from .interval import Interval
-from .units import GIB
 from .weights import float_bytes
 
 Version = tuple[int, ...]

@@ -6,7 +6,7 @@ A pooled number never narrows an interval to less than what was observed, widene
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..config import LaunchConfig, Value
+from ..vllm.config import LaunchConfig, Value
 from .calibration import ROUNDING, Boot, beside
 from .footprint import Footprint
 from .interval import Interval

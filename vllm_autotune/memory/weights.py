@@ -3,11 +3,11 @@
 from math import ceil, prod
 
 from ..checkpoint import FLOATS, Checkpoint
-from ..config import LaunchConfig
-from ..device import Device
+from ..machine.device import Device
+from ..units import GIB
+from ..vllm.config import LaunchConfig
 from .additions import draft_bytes, is_plain, lora_bytes
 from .interval import Interval
-from .units import GIB
 
 # Bytes per element that online quantization leaves of a linear layer, scales included.
 ONLINE: dict[str, Interval] = {

@@ -7,7 +7,6 @@ stopping it ends with a search for that marker. A guardian process does the same
 """
 
 from .leftovers import Leftover, leftovers
-from .processes import output_of
 from .server import HYGIENE, READY_GRACE, Server, free_port
 
 __all__ = [
@@ -17,5 +16,4 @@ __all__ = [
     "Server",
     "free_port",
     "leftovers",
-    "output_of",
 ]

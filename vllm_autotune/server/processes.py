@@ -1,9 +1,8 @@
 """Processes: who carries a trial's marker, who is alive, and how to end them all."""
 
 import os
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,22 +10,6 @@ import psutil
 
 MARKER = "AUTOTUNE_TRIAL"
 KILL_SECONDS = 10.0
-
-
-def output_of(argv: Sequence[str], seconds: float = 60) -> str | None:
-    """Return what a short command prints on stdout, None if it cannot run or fails."""
-    try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def living(trial: str, session: int | None = None) -> Iterator[psutil.Process]:

@@ -1,0 +1,306 @@
+"""One launch: start a server, wait for it, prove it, stop it, and say what became of it."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..certificate import certify
+from ..diagnose import LogReader
+from ..errors import BudgetSpent
+from ..machine import cgroup, device
+from ..outcome import (
+    Certificate,
+    Crashed,
+    Environment,
+    FailedOutcome,
+    Outcome,
+    OutOfMemory,
+    Phase,
+    Stable,
+)
+from ..probe import Patience, Target, adapter_of, is_healthy, served_length
+from ..report.report import Trial
+from ..search.auto_length import settled
+from ..search.facts import Candidate, Facts, command
+from ..server import READY_GRACE, Server, free_port
+from ..vllm.config import LaunchConfig
+from ..vllm.pooling import pools
+from .device_memory import Baseline, not_returned, unkillable
+from .effects import without_effect
+from .requirements import too_little_headroom, too_small
+from .watchdog import HOST_MEMORY_LOW, Watchdog
+
+POLL_SECONDS = 0.2
+HEALTH_SECONDS = 1.0
+# How long it may take to be seen that a server that does not answer any more has ended.
+DEATH_SECONDS = 2.0
+# How long the log of a dying engine may take to say why.
+LAST_WORDS_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a waiting person is shown: the phase, for how long, and the last telling line.
+
+    `item` is the item of the certificate that is asked, None before the server is ready.
+    """
+
+    phase: Phase
+    seconds: float
+    line: str
+    free_bytes: int | None
+    item: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Deadlines: seconds a launch may take, and the clock time (monotonic) when all must end.
+
+    `ports` are those a server may use.
+    """
+
+    launch_seconds: float
+    until: float | None = None
+    ports: range | None = None
+    patience: Patience = field(default_factory=Patience)
+
+
+def run_trial(
+    facts: Facts,
+    candidate: Candidate,
+    number: int,
+    log: Path,
+    limits: Limits,
+    show: Callable[[Progress], None],
+) -> Trial:
+    """Launch a candidate and return what became of it.
+
+    Raises BudgetSpent when the time is over.
+    """
+    try:
+        return _Launch(facts, candidate, number, log, limits, show).run()
+    except TimeoutError as error:
+        raise BudgetSpent("the time budget is spent", "go on with --resume") from error
+
+
+@dataclass
+class _Launch:
+    facts: Facts
+    candidate: Candidate
+    number: int
+    log: Path
+    limits: Limits
+    show: Callable[[Progress], None]
+
+    def __post_init__(self) -> None:
+        self.name = f"autotune-{secrets.token_hex(4)}"
+        self.url = f"http://127.0.0.1:{free_port(self.limits.ports)}"
+        self.devices = self.facts.used(self.candidate.config)
+        self.reader = LogReader()
+        self.kills = cgroup.oom_kills()
+        self.watchdog = Watchdog.over(self.candidate.config, on_host=self.devices[0].on_host)
+        self.item: str | None = None
+
+    def run(self) -> Trial:
+        baseline = Baseline.of(self.devices)
+        self.began = time.monotonic()
+        startup = probing = None
+        env = {**device.visible_environment(list(self.devices)), **self.candidate.config.env}
+        with Server(self._argv(), env, self.log, f"{os.getpid()}-{self.name}") as server:
+            outcome: Outcome | None = self.until_ready(server)
+            if outcome is None:
+                startup = time.monotonic() - self.began
+                server.grace = READY_GRACE
+                readings = self.reader.readings
+                ignored = without_effect(self.facts, self.candidate, readings)
+                outcome = ignored or self.proven(server)
+                probing = time.monotonic() - self.began - startup
+            stopping = time.monotonic()
+            gone = server.stop()
+        missing = baseline.missing_bytes() if gone else 0
+        returned = gone and not missing
+        # Whoever took the memory that a request ran out of may hold it still.
+        if not returned and not (gone and isinstance(outcome, OutOfMemory)):
+            outcome = not_returned(missing) if gone else unkillable()
+        return Trial(
+            number=self.number,
+            fingerprint=self.candidate.config.fingerprint(),
+            argv=tuple(command(self.facts, self.candidate.config)),
+            env=dict(self.candidate.config.env),
+            rungs=self.candidate.rungs,
+            predicted=self.candidate.predicted,
+            outcome=outcome,
+            readings=self.reader.readings,
+            startup_seconds=_rounded(startup),
+            probe_seconds=_rounded(probing),
+            stop_seconds=_rounded(time.monotonic() - stopping),
+            memory_returned=returned,
+            free_bytes=tuple(d.free_bytes for d in self.facts.devices),
+            log=self.log.name,
+            log_cut_bytes=server.cut_bytes,
+        )
+
+    def _argv(self) -> list[str]:
+        port = self.url.rpartition(":")[2]
+        serving = ["--host", "127.0.0.1", "--port", port, "--served-model-name", self.name]
+        secret = LaunchConfig("", self.facts.withheld).flags()
+        return [*command(self.facts, self.candidate.config), *secret, *serving]
+
+    def until_ready(self, server: Server) -> FailedOutcome | None:
+        """Wait until the server answers; return why it never will."""
+        asked = 0.0
+        while True:
+            failed = self.gone(server) or self.reader.terminal() or self.too_small()
+            if failed is not None:
+                return failed
+            alarm = self.watchdog.alarm(self.reader.phase)
+            if alarm is not None:
+                server.kill()
+                return alarm
+            now = time.monotonic()
+            if self.reader.ready or now - asked > HEALTH_SECONDS:
+                asked = now
+                if is_healthy(self.url):
+                    return None
+            seconds = now - self.began
+            if seconds > self.limits.launch_seconds:
+                return self.reader.never_ready(seconds)
+            self.tick()
+            time.sleep(POLL_SECONDS)
+
+    def read(self, server: Server) -> int | None:
+        """Read what the log gained, all of it once the server has ended; return how it ended."""
+        code = server.exit_code
+        while text := server.new_text():
+            self.reader.feed(text)
+            if code is None:  # a log that grows faster than it is read must not hold us up
+                break
+        return code
+
+    def gone(self, server: Server) -> FailedOutcome | None:
+        """Return why the server has ended, None if it has not."""
+        code = self.read(server)
+        return None if code is None else self.verdict(code) or self.reader.unexplained(code)
+
+    def too_small(self) -> OutOfMemory | None:
+        return too_small(self.facts, self.candidate.config, self.reader.readings)
+
+    def tick(self) -> None:
+        """Show progress, and stop when the time is over."""
+        now = time.monotonic()
+        if self.limits.until is not None and now > self.limits.until:
+            raise TimeoutError
+        self.show(
+            Progress(
+                phase="serving" if self.item else self.reader.phase,
+                seconds=now - self.began,
+                line=self.reader.last_line,
+                free_bytes=device.free_bytes(self.devices[0]),
+                item=self.item,
+            )
+        )
+
+    def proven(self, server: Server) -> Outcome:
+        """Send the certificate's requests; the log has the last word on a failure."""
+        length = served_length(self.url, self.name)
+        if length is None:
+            deadline = time.monotonic() + DEATH_SECONDS
+            while time.monotonic() < deadline:
+                gone = self.gone(server)
+                if gone is not None:
+                    return gone
+                time.sleep(POLL_SECONDS)
+            reason = f"/v1/models on {self.url} does not list {self.name}: another server is there"
+            return Environment(cause="stranger_on_port", phase="serving", reason=reason)
+        self.read(server)
+        small = self.too_small()
+        if small is not None:
+            return small
+        result = certify(
+            self.target(length),
+            self.facts.workload,
+            patience=self.limits.patience,
+            until=self.limits.until,
+            free_bytes=self.free_bytes(server),
+            diagnosis=lambda: self.watched(server),
+            say=self.probing,
+        )
+        if isinstance(result, Certificate):
+            gone = self.gone(server)  # after the last answer
+            on_cpu = self.devices[0].kind == "cpu"
+            lacking = None if on_cpu else too_little_headroom(self.facts, result)
+            return gone or self.reader.terminal() or lacking or Stable(certificate=result)
+        if result.cause == HOST_MEMORY_LOW:
+            server.kill()
+            return result
+        died = isinstance(result, Crashed)
+        last_words = self.last_words(server, LAST_WORDS_SECONDS if died else 0)
+        if isinstance(last_words, OutOfMemory):
+            return replace(last_words, reason=f"{last_words.reason}, during `{self.item}`")
+        return last_words or result
+
+    def probing(self, item: str) -> None:
+        """Note and show the item that begins."""
+        self.item = item
+        self.tick()
+
+    def watched(self, server: Server) -> FailedOutcome | None:
+        """Show that the probe goes on; return why it must not, by the log or for the host."""
+        self.tick()
+        return self.ended(server) or self.watchdog.alarm("serving")
+
+    def target(self, length: int) -> Target:
+        config = self.candidate.config
+        checkpoint = self.facts.checkpoints[config.model]
+        readings = replace(self.reader.readings, max_model_len=length)
+        deployed = settled(self.facts, self.candidate, readings).config
+        return Target(
+            url=self.url,
+            model=self.name,
+            max_model_len=length,
+            deployed_len=None if deployed == config else self.facts.length(deployed),
+            max_num_seqs=self.facts.sequences(config),
+            max_num_batched_tokens=self.facts.batch_tokens(config),
+            adapter=adapter_of(self.url, self.name) if "lora-modules" in config.args else None,
+            vocab_size=checkpoint.vocab_size,
+            kv_tokens=self.reader.readings.kv_tokens,
+            speaks=config.text("load-format") != "dummy",
+            pooling=pools(config, checkpoint.architecture, pooled=checkpoint.pooled),
+            spilled=self.devices[0].kind != "cpu",
+        )
+
+    def free_bytes(self, server: Server) -> Callable[[], int]:
+        """Return what tells how much memory the server leaves free.
+
+        A CPU's memory is everyone's: there it is what the server left by its own growth.
+        """
+        if self.devices[0].kind == "cpu":
+            left = device.free_bytes(self.devices[0]) + server.resident_bytes()
+            return lambda: left - server.resident_bytes()
+        return lambda: min(device.free_bytes(d) for d in self.devices)
+
+    def ended(self, server: Server) -> FailedOutcome | None:
+        """Return what the log says the server died of, as soon as it says so."""
+        code = self.read(server)
+        return self.verdict(code) if code is not None else self.reader.terminal()
+
+    def last_words(self, server: Server, seconds: float) -> FailedOutcome | None:
+        """Wait a moment for the log to say why the server failed."""
+        deadline = time.monotonic() + seconds
+        while True:
+            cause = self.ended(server)
+            if cause is not None:
+                return cause
+            if time.monotonic() > deadline:
+                return self.verdict(server.exit_code)
+            time.sleep(POLL_SECONDS)
+
+    def verdict(self, code: int | None) -> FailedOutcome | None:
+        return self.reader.verdict(exit_code=code, host_oom_kills=cgroup.oom_kills() - self.kills)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 2)

@@ -1,0 +1,147 @@
+"""Well-known NVIDIA GPUs, to plan for one that is not here."""
+
+import difflib
+import re
+from dataclasses import dataclass
+
+from ..errors import BadUsage
+from ..units import GIB
+from .device import Device
+
+Capability = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One kind of GPU: its size as NVIDIA names it, and the GiB that CUDA programs see of it."""
+
+    name: str
+    size: str
+    gib: float
+    capability: Capability
+
+    @property
+    def words(self) -> frozenset[str]:
+        """Return the words that may name it."""
+        return frozenset((*_words(self.name), *_words(self.size)))
+
+    def __str__(self) -> str:
+        twins = [card for card in CARDS if card.name == self.name]
+        return f"{self.name} {self.size}" if len(twins) > 1 else self.name
+
+
+# The GiB are torch's total, of which vLLM's utilization is a share: "GPU 0 has a total capacity
+# of ..." in reports on GitHub, the lowest found. Newer drivers leave up to 0.1 GiB less than older
+# ones. Capabilities: https://developer.nvidia.com/cuda-gpus.
+CARDS = (
+    Card("V100", "16GB", 15.77, (7, 0)),  # meta-llama/llama#918
+    Card("V100", "32GB", 31.74, (7, 0)),  # liucongg/ChatGLM-Finetuning#73
+    Card("T4", "16GB", 14.56, (7, 5)),  # Zheng-Chong/CatVTON#133
+    Card("RTX 2080 Ti", "11GB", 10.57, (7, 5)),  # vllm-project/vllm#19445
+    Card("A100", "40GB", 39.50, (8, 0)),  # TianheWu/CoSeR#10
+    Card("A100", "80GB", 79.15, (8, 0)),  # vllm-project/vllm#4408
+    Card("A30", "24GB", 23.53, (8, 0)),  # google/RB-Modulation#5
+    Card("A10", "24GB", 22.18, (8, 6)),  # OpenBMB/MiniCPM-V#640
+    Card("A10G", "24GB", 21.96, (8, 6)),  # the least of a 24 GB card with ECC: rhymes-ai/Aria#24
+    Card("A40", "48GB", 44.43, (8, 6)),  # 46,068 MiB in nvidia-smi, as the L40S
+    Card("RTX A2000", "12GB", 11.53, (8, 6)),  # vllm-project/vllm#12030
+    Card("RTX A4000", "16GB", 15.61, (8, 6)),  # DengKaiCQ/VGGT-Long#6
+    Card("RTX A5000", "24GB", 23.52, (8, 6)),  # as the RTX 4090
+    Card("RTX A6000", "48GB", 47.4, (8, 6)),  # no report found: 48 less 0.6
+    Card("RTX 3060", "12GB", 11.53, (8, 6)),  # as the RTX A2000
+    Card("RTX 3090", "24GB", 23.52, (8, 6)),  # as the RTX 4090; 23.69 in OpenBMB/MiniCPM-V#612
+    Card("RTX 4060", "8GB", 7.62, (8, 9)),  # 7.75 in ESRSchao/EdgeRegNet#2, less 0.1
+    Card("RTX 4060 Ti", "16GB", 15.48, (8, 9)),  # as the RTX 5080
+    Card("RTX 4080", "16GB", 15.48, (8, 9)),  # as the RTX 5080
+    Card("RTX 4090", "24GB", 23.52, (8, 9)),  # Soul-AILab/SoulX-FlashTalk#5
+    Card("L4", "24GB", 22.05, (8, 9)),  # pytorch/pytorch#175666
+    Card("L40S", "48GB", 44.43, (8, 9)),  # 46,068 MiB, modal-labs/modal-client#2797
+    Card("RTX 6000 Ada", "48GB", 44.43, (8, 9)),  # with ECC: DINGYANB/MTVCrafter#21
+    Card("H100", "80GB", 79.11, (9, 0)),  # vllm-project/vllm#27508
+    Card("H100 NVL", "94GB", 93.0, (9, 0)),  # ali-vilab/VACE#56
+    Card("H200", "141GB", 139.8, (9, 0)),  # our own logs of vLLM 0.26
+    Card("B200", "180GB", 178.35, (10, 0)),  # pytorch/ao#4002
+    Card("RTX 5080", "16GB", 15.48, (12, 0)),  # vllm-project/vllm#14452
+    Card("RTX 5090", "32GB", 31.37, (12, 0)),  # Wan-Video/Wan2.1#465
+    Card("RTX PRO 6000", "96GB", 94.9, (12, 0)),  # no report found: 97,887 MiB less 0.7 GiB
+    # Shared with the host, so what is free there is the host's matter.
+    Card("GB10 Spark", "128GB", 121.6, (12, 1)),  # vllm-project/vllm#46329, AlexsJones/llmfit#872
+)
+
+# What a card is called beside the words that tell it from others.
+NOISE = re.compile(
+    r"nvidia|geforce|tesla|quadro|rtx|gpu|graphics|card|generation|blackwell|workstation|server"
+    r"|edition|pcie|sxm\d?|hbm\d?e?|dgx"
+)
+SIZE = re.compile(r"(\d+)g(?:i?b)?")
+
+
+def find_card(name: str) -> Card:
+    """Return the card that is meant: `4090`, `rtx4090`, `H100-80G`, `NVIDIA A100-SXM4-80GB`.
+
+    Raises BadUsage for one that is not known, or might be several.
+    """
+    asked = _words(name)
+    found = [card for card in CARDS if asked and asked <= card.words]
+    # `4060` is no 4060 Ti, and `H100` no H100 NVL: what is left over was not said.
+    left = {card: len(_words(card.name) - asked) for card in found}
+    nearest = [card for card in found if left[card] == min(left.values())]
+    if len(nearest) == 1:
+        return nearest[0]
+    numbers = "or say it in numbers: --memory-limit 24GiB --capability 8.9"
+    if nearest:
+        which = " or ".join(f"`{card}`" for card in nearest)
+        raise BadUsage(f"--device {name}: which one is meant, {which}?", f"name one, {numbers}")
+    names = {card.name.lower(): str(card) for card in CARDS}
+    plain = name.lower().replace("nvidia", "").strip()
+    close = difflib.get_close_matches(plain, names, n=3, cutoff=0.5)
+    known = ", ".join(names[near] for near in close) or ", ".join(map(str, CARDS))
+    raise BadUsage(f"--device {name}: no such GPU is known", f"known are {known}; {numbers}")
+
+
+def imagine(
+    device: str | None, memory_bytes: int | None, capability: Capability | None
+) -> list[Device]:
+    """Return idle GPUs as named (`2 x A100 80GB`), or one of this size and capability.
+
+    Raises BadUsage for a card that is not known, and for a contradiction.
+    """
+    if device is None:
+        if memory_bytes is None:
+            raise BadUsage(
+                "--capability describes a GPU that is not here, but not its size",
+                "add --memory-limit 24GiB, or name the GPU: --device 'RTX 4090'",
+            )
+        return [_idle(0, "an unnamed GPU", memory_bytes, capability)]
+    match = re.fullmatch(r"\s*(\d+)\s*[x*]\s*(.+)", device)
+    count, name = (int(match[1]), match[2]) if match else (1, device)
+    card = find_card(name)
+    if not 1 <= count <= 64:
+        raise BadUsage(f"--device {device}: {count} GPUs are no machine", "ask for 1 to 64 of them")
+    if capability not in (None, card.capability):
+        dotted = ".".join(map(str, card.capability))
+        raise BadUsage(f"--capability: {card} has {dotted}", "drop --capability")
+    size = int(card.gib * GIB)
+    return [_idle(index, str(card), size, card.capability) for index in range(count)]
+
+
+def _idle(index: int, name: str, size: int, capability: Capability | None) -> Device:
+    return Device(
+        kind="cuda",
+        index=index,
+        name=name,
+        uuid=f"imagined-{index}",
+        memory_bytes=size,
+        free_bytes=size,
+        capability=capability,
+        imagined=True,
+    )
+
+
+def _words(name: str) -> frozenset[str]:
+    """Return the words that tell a card from others; a size is one of them: `80g`."""
+    text = re.sub(r"(rtx|gtx)(?=[a-z]?\d)", r"\1 ", name.lower())
+    text = re.sub(r"(\d{3,})(ti|super|nvl)\b", r"\1 \2", text)
+    text = re.sub(r"(\d+)\s+(g(?:i?b)?)\b", r"\1\2", text)
+    words = [word for word in re.split(r"[^a-z0-9]+", text) if word and not NOISE.fullmatch(word)]
+    return frozenset(f"{size[1]}g" if (size := SIZE.fullmatch(word)) else word for word in words)

@@ -1,0 +1,1 @@
+"""The report and the plan as data, their JSON and its schema."""

@@ -1,0 +1,1 @@
+"""The search: pure, from (facts, history) to the next candidate."""

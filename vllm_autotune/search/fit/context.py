@@ -1,0 +1,97 @@
+"""The context: the longest that fits, down to the shortest the user accepts."""
+
+from ...memory import Interval
+from ...outcome import Hung, OutOfMemory
+from ...vllm.config import AUTO, LaunchConfig
+from ..auto_length import NOISE_BYTES, settled
+from ..facts import Attempt, Facts, expect, predict
+from .situation import Situation
+from .utilization import most_utilization
+
+# After a refusal, where in its interval the room for the KV cache is taken to be: low enough that
+# the next launch succeeds, high enough to give no context away.
+RETRY_SHARE = 0.4
+
+
+def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Serve the longest context that fits, down to the shortest the user accepts.
+
+    Where nothing measured says what fits, vLLM is asked to find it.
+    """
+    facts, workload = now.facts, now.facts.workload
+    wanted = facts.context
+    if workload.min_context >= wanted:
+        return f"you accept no fewer than {wanted:,} tokens"
+    footprint = expect(facts, now.calibration, config)
+    block = int(footprint.cache.block.low)
+    # What runs out beside the KV cache does so by the batch, however long the context.
+    hung = [a for a in now.failures("serving") if isinstance(a.outcome, Hung)]
+    stuck = [a for a in hung if _differs_in_length(a, config)]
+    prediction = predict(facts, now.calibration, config)
+    asks = _asks(facts) and not stuck
+    if prediction.fits == "unknown":
+        limit = _printed_limit(now, config)
+        length = int(limit * 0.98) if limit else wanted
+        asks = asks and not limit
+    elif prediction.kv_available.low >= prediction.kv_needed.high and not stuck:
+        return "the whole context fits"
+    else:
+        room = prediction.kv_available
+        if prediction.measured:
+            room = Interval.exactly(room.middle - NOISE_BYTES[facts.devices[0].kind])
+        elif now.history and not asks:  # another refusal would cost more than it tells
+            room = Interval.exactly(room.low + RETRY_SHARE * (room.high - room.low))
+        sure, perhaps = footprint.longest(room, workload.concurrency, block)
+        length = sure if room.low == room.high else perhaps
+        asks = asks and not prediction.measured
+    if stuck:
+        longest = settled(facts, stuck[-1].candidate, stuck[-1].readings)
+        tried = facts.length(longest.config)
+        # A request that needs the last block there is may wait for it for ever.
+        length = min(length, tried - block if len(stuck) == 1 else tried * 3 // 4)
+    length = min(length, wanted) if length >= wanted else length // block * block
+    if length == wanted and not asks:
+        return "the whole context may fit"
+    if length < workload.min_context:
+        return (
+            f"at most {max(0, length):,} tokens fit, fewer than the {workload.min_context:,} "
+            "you accept"
+        )
+    return config.replace({"max-model-len": AUTO if asks else length})
+
+
+def _asks(facts: Facts) -> bool:
+    """Tell whether vLLM may choose the length; it goes no further than the model's own."""
+    reaches = facts.context <= facts.checkpoint.default_context
+    return facts.engine.fits_length and reaches and not facts.workload.exact
+
+
+def _printed_limit(now: Situation, config: LaunchConfig) -> int | None:
+    """Return the longest length vLLM printed for a configuration that differs only in it."""
+    for attempt in reversed(now.history):
+        if isinstance(attempt.outcome, OutOfMemory) and _differs_in_length(attempt, config):
+            return attempt.outcome.limit
+    return None
+
+
+def _differs_in_length(attempt: Attempt, config: LaunchConfig) -> bool:
+    """Tell whether an attempt's configuration is the same but for its length."""
+    nothing = {"max-model-len": None}
+    return attempt.candidate.config.replace(nothing) == config.replace(nothing)
+
+
+def shortest(now: Situation, config: LaunchConfig) -> LaunchConfig:
+    """Return the configuration with the shortest acceptable context, if a rung may shorten it."""
+    if "max-model-len" not in now.fitted:
+        return config
+    return config.replace({"max-model-len": min(now.facts.workload.min_context, now.facts.context)})
+
+
+def shortest_fits(now: Situation, config: LaunchConfig) -> bool:
+    """Tell whether the shortest acceptable context is not ruled out, at the share it may have."""
+    if "gpu-memory-utilization" not in now.facts.fixed:
+        most = most_utilization(now, config)
+        raised = "gpu-memory-utilization" in now.fitted
+        if raised or most < now.facts.engine.default_utilization:
+            config = config.replace({"gpu-memory-utilization": max(0.0, most)})
+    return predict(now.facts, now.calibration, shortest(now, config)).fits != "no"

@@ -1,0 +1,62 @@
+"""The share of the devices: all that is free, less what a launch takes beyond its share."""
+
+import math
+
+from ...memory import Calibration
+from ...outcome import TOO_LITTLE_HEADROOM, OutOfMemory
+from ...units import GIB
+from ...vllm.config import LaunchConfig
+from ..auto_length import NOISE_BYTES
+from ..facts import expect
+from .situation import OUTSIDE_KV, Situation
+
+# Until a launch has served: two of 59 boots took more than this beyond the estimate.
+MARGIN_BYTES = 0.25 * GIB
+# How often a share is lowered because memory ran out beside it.
+UTILIZATION_STEPS = 4
+# How much more is left then: three times as much each time, since the request that ran out hides
+# what would have been asked for next.
+UTILIZATION_STEP = GIB // 2
+
+
+def most_utilization(now: Situation, config: LaunchConfig) -> float:
+    """Return the largest share of the devices that may be used, rounded down to 1/10000."""
+    facts, beyond = now.facts, _beyond_share(now, config)
+    shares = [
+        min(facts.budget(d), d.free_bytes - facts.headroom_bytes - beyond) / d.shared_out
+        for d in facts.used(config)
+    ]
+    return math.floor(min(shares) * 10_000) / 10_000
+
+
+def _beyond_share(now: Situation, config: LaunchConfig) -> float:
+    """Return what a launch takes beyond the share it is given: as estimated, or as it turned out.
+
+    What an earlier launch took more than estimated is added, before that a margin.
+    """
+    facts, more, least, step = now.facts, 0.0, 0, UTILIZATION_STEP
+    ran_out = [
+        (attempt, attempt.outcome)
+        for attempt in now.failures(*OUTSIDE_KV)
+        if isinstance(attempt.outcome, OutOfMemory)
+    ]
+    for attempt, outcome in ran_out[:UTILIZATION_STEPS]:
+        failed = attempt.candidate.config
+        free = min(d.free_bytes for d in facts.used(failed))
+        took = free - attempt.candidate.predicted.reserved_bytes + 2 * NOISE_BYTES["cuda"]
+        if outcome.cause == TOO_LITTLE_HEADROOM:  # it took no more than this
+            took += (outcome.shortfall_bytes or 0) - facts.headroom_bytes
+        else:  # it took more than all that was left
+            short, tried = outcome.shortfall_bytes, attempt.readings.tried_bytes or 0
+            took += max(step, 2 * tried) if short is None else max(least, short)
+            least, step = step, 3 * step
+        more = max(more, took - expect(facts, Calibration(), failed).beyond_share)
+    return expect(facts, Calibration(), config).beyond_share + (more or MARGIN_BYTES)
+
+
+def fit_utilization(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Take all that is free, less what is taken beyond that share."""
+    most = most_utilization(now, config)
+    if most <= 0:
+        return "no memory is left for it"
+    return config.replace({"gpu-memory-utilization": most})

@@ -1,0 +1,1 @@
+"""The walk from a request to a report: recall or search, record, resume, check again."""

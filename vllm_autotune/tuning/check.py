@@ -1,0 +1,95 @@
+"""Start a recorded winner again on this machine, and prove it again."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..certificate import read_requests
+from ..errors import BadReport
+from ..launch.launch import Limits, run_trial
+from ..memory import Calibration
+from ..report.report import Report, Trial, read_report
+from ..search.facts import Candidate, Facts, predict
+from ..search.ladder import find_ladder, read_ladder
+from ..server import leftovers
+from ..vllm.config import LaunchConfig
+from ..vllm.untrusted import veto
+from ..workload import Probe
+from .gather import Request, survey
+from .lock import locked
+from .recall import model_here
+from .walk import Audience
+
+LAUNCH_SECONDS = 1800.0
+
+
+def recheck(
+    path: Path, audience: Audience, probe: Probe | None = None, *, own: bool = False, **where: Any
+) -> Trial:
+    """Launch a report's winner and return what became of it; its log lies beside the report.
+
+    Arguments that load code (`--trust-remote-code`) are believed only to a report of one's `own`.
+
+    What it must bear is the report's workload, at the context it was proven at, tried as hard
+    as then unless `probe` says otherwise. `where` are fields of a Request: `gpus`,
+    `vllm_python`, `vllm_command`.
+
+    Raises a Refusal for whatever is missing, and for a report without a winner.
+    """
+    report = read_report(path)
+    if not own:
+        _refuse_code(report)
+    workload = replace(report.workload, probe=probe or report.workload.probe)
+    if workload.probe.file:
+        read_requests(workload.probe.file)  # it may be gone since
+    facts = replace(_survey(report, workload.probe, where), workload=workload)
+    candidate = _candidate(report, facts)
+    with locked(facts.devices, facts.model):
+        for leftover in leftovers():
+            audience.note(leftover.remove())
+        audience.begin(1, candidate)
+        limits = Limits(launch_seconds=LAUNCH_SECONDS)
+        log = path.with_name("check.log")
+        trial = run_trial(facts, candidate, 1, log, limits, audience.progress)
+    audience.end(trial)
+    return trial
+
+
+def _refuse_code(report: Report) -> None:
+    winner = report.winner
+    args = {**report.fixed, **(winner.args if winner else {})}
+    args.pop("revision", None)
+    vetoed = veto(args, winner.env if winner else {})
+    if vetoed is not None:
+        reason = f"the report sets {vetoed[0]}: {vetoed[1]}"
+        raise BadReport(reason, "if it is your own report, say so with --own")
+
+
+def _survey(report: Report, probe: Probe, where: Mapping[str, Any]) -> Facts:
+    request = Request(
+        model=report.model.path,
+        revision=report.model.revision,
+        ladder=read_ladder(find_ladder("default")),
+        probe=probe,
+        memory_limit=report.devices[0].limit_bytes,
+        headroom=report.winner.valid_for.headroom_bytes if report.winner else None,
+        fixed=LaunchConfig("", report.fixed).flags(),
+    )
+    return survey(replace(request, **where))
+
+
+def _candidate(report: Report, facts: Facts) -> Candidate:
+    winner = report.winner
+    if winner is None:
+        raise BadReport(f"the report has no winner: {report.reason}", "there is nothing to check")
+    if winner.valid_for.count > len(facts.devices):
+        raise BadReport(
+            f"the winner runs on {winner.valid_for.count} devices, here are {len(facts.devices)}",
+            "check it on the machine it is for, or tune again here",
+        )
+    model = model_here(report, winner, facts)
+    if model is None:
+        raise BadReport(f"the winner's model {winner.model} is not here", "tune again here")
+    config = LaunchConfig(model, winner.args, winner.env)
+    return Candidate(config=config, rungs=(), predicted=predict(facts, Calibration(), config))

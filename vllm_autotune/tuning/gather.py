@@ -1,0 +1,271 @@
+"""Look at the engine, the devices and the model, and gather the facts of a run."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..checkpoint import Checkpoint, read_checkpoint
+from ..credentials import is_credential
+from ..errors import BadUsage, NoEngine
+from ..machine.cards import imagine
+from ..machine.device import Device, detect, host_free_bytes
+from ..memory import Calibration
+from ..search.facts import Facts, expect
+from ..search.ladder import Ladder
+from ..server import HYGIENE
+from ..units import format_bytes
+from ..vllm.config import LaunchConfig, Value, parse_arguments
+from ..vllm.engine import Engine, assumed
+from ..vllm.installation import locate
+from ..vllm.untrusted import veto
+from ..workload import STANDARD, Probe, Workload
+
+# Arguments of serving that a trial sets itself, or that have no place in a report.
+SERVING = frozenset(
+    {
+        *("host", "port", "uds", "api-key", "served-model-name", "root-path"),
+        *("ssl-keyfile", "ssl-certfile", "ssl-ca-certs", "ssl-cert-reqs", "allowed-origins"),
+    }
+)
+
+# The shortest context worth serving when the user names none.
+MIN_CONTEXT = 4096
+
+# What must stay free: room for kernels and libraries that vLLM loads after it has profiled; on the
+# host, room for everyone.
+HEADROOM_BYTES = 256 * 2**20
+HOST_HEADROOM_BYTES = 2**30
+
+# On a CPU the whole KV cache is touched at start-up: take what this many sequences need.
+CPU_SEQUENCES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the user asked for; bytes and tokens as numbers, None where nothing was said.
+
+    `device` names a GPU that is not here, and so does a `capability` with a memory limit.
+    """
+
+    model: str
+    ladder: Ladder
+    revision: str | None = None
+    context: int | None = None
+    min_context: int | None = None
+    concurrency: int = 1
+    exact: bool = False
+    probe: Probe = STANDARD
+    gpus: str | None = None
+    memory_limit: int | None = None
+    headroom: int | None = None
+    fixed: Sequence[str] = ()
+    vllm_python: str | None = None
+    vllm_command: str | None = None
+    device: str | None = None
+    capability: tuple[int, int] | None = None
+
+    @property
+    def imagined(self) -> bool:
+        """Tell whether this is about a GPU that is not here."""
+        return self.device is not None or self.capability is not None
+
+
+def survey(request: Request) -> Facts:
+    """Return the facts.
+
+    Raises a Refusal for whatever is missing, broken or contradictory.
+    """
+    local = Path(request.model).expanduser()
+    if local.exists():  # what is deployed starts from any folder
+        request = replace(request, model=str(local.resolve()))
+    dummy = parse_arguments(request.fixed).get("load-format") == "dummy"
+    checkpoint = read_checkpoint(request.model, request.revision, weights_required=not dummy)
+    engine = _engine(request)
+    given = _given(arguments(request.fixed, engine))
+    withheld = {name: value for name, value in given.items() if is_credential(name, value)}
+    fixed = {name: value for name, value in given.items() if name not in withheld}
+    if request.revision and "revision" not in fixed:
+        fixed["revision"] = request.revision
+    workload = _workload(request, checkpoint, fixed)
+    devices = _devices(request, engine)
+    checkpoints = {request.model: checkpoint}
+    if checkpoint.quantization is None:
+        for sibling in checkpoint.siblings:
+            checkpoints[sibling] = read_checkpoint(sibling)
+    usual = HOST_HEADROOM_BYTES if devices[0].on_host else HEADROOM_BYTES
+    facts = Facts(
+        model=request.model,
+        checkpoints=checkpoints,
+        devices=devices,
+        engine=engine,
+        workload=workload,
+        ladder=request.ladder,
+        fixed=fixed,
+        headroom_bytes=usual if request.headroom is None else request.headroom,
+        host_free_bytes=host_free_bytes(),
+        env=_environment(),
+        withheld=withheld,
+    )
+    _possible(facts)
+    free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed
+    return _frugal(facts) if engine.platform == "cpu" and free_choice else facts
+
+
+def arguments(fixed: Sequence[str], engine: Engine) -> dict[str, Value]:
+    """Return the user's own vLLM arguments, with the whole names of flags that were shortened.
+
+    Raises BadUsage for what is no argument.
+    """
+    return {engine.spelled_out(n): value for n, value in parse_arguments(fixed).items()}
+
+
+def _given(written: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the user's arguments that are part of what is tuned."""
+    if "config" in written:
+        raise BadUsage(
+            f"--config {written['config']}: what such a file sets is not seen here",
+            "write its lines as arguments: -- --dtype half --trust-remote-code",
+        )
+    if "model" in written:
+        raise BadUsage(
+            f"--model {written['model']} after `--`: it is the other --model that is tuned",
+            "name the model before `--`, and drop it there",
+        )
+    return {name: value for name, value in written.items() if name not in SERVING}
+
+
+def _possible(facts: Facts) -> None:
+    """Refuse what the user's own arguments rule out, whatever is launched."""
+    base, count = facts.base(), len(facts.devices)
+    world, most = facts.world(base), base.number("max-num-seqs")
+    if world > count and facts.devices[0].kind == "cuda":
+        raise BadUsage(
+            f"your arguments use {world} GPUs, {count} {'is' if count == 1 else 'are'} there",
+            "lower the parallel sizes after `--`, or name more GPUs",
+        )
+    if most is not None and most < facts.workload.concurrency:
+        raise BadUsage(
+            f"--concurrency {facts.workload.concurrency} is more than the {most:.0f} sequences "
+            "of your --max-num-seqs",
+            "drop one of them",
+        )
+    if facts.workload.probe.tool and not _calls_tools(facts):
+        raise BadUsage(
+            "--probe-tool: vLLM must be told how the model writes the call of a tool",
+            "add it: -- --enable-auto-tool-choice --tool-call-parser hermes",
+        )
+
+
+def _calls_tools(facts: Facts) -> bool:
+    """Tell whether vLLM knows how tool calls are written: told, or by two formats of its own.
+
+    Without a parser all others get HTTP 400 (renderers/online_renderer.py, 0.26 and 0.32).
+    """
+    mistral = facts.fixed.get("tokenizer-mode") == "mistral"
+    harmony = facts.checkpoint.model_type == "gpt_oss"
+    return mistral or harmony or "tool-call-parser" in facts.fixed
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that vLLM would heed, without what is of this machine or a secret."""
+    found = {n: v for n, v in os.environ.items() if n.startswith("VLLM_") and n not in HYGIENE}
+    return {
+        name: value
+        for name, value in found.items()
+        if not is_credential(name, value) and veto({}, {name: value}) is None
+    }
+
+
+def _engine(request: Request) -> Engine:
+    """Return the installed vLLM; what plans for another machine may go without."""
+    try:
+        engine = locate(request.vllm_python, request.vllm_command)
+    except NoEngine:
+        if request.imagined and request.vllm_python is None:
+            return assumed()
+        raise
+    return replace(engine, platform="cuda") if request.imagined else engine
+
+
+def _devices(request: Request, engine: Engine) -> tuple[Device, ...]:
+    limit = request.memory_limit
+    if not request.imagined:
+        found = detect(engine.platform, request.gpus)
+    elif request.gpus is not None:
+        raise BadUsage(
+            "--gpus picks GPUs of this machine, --device names others",
+            "for two of them write --device '2 x A100 80GB'",
+        )
+    else:
+        found = imagine(request.device, limit, request.capability)
+        if request.device is None:
+            limit = None  # it is the size of the card
+    return tuple(replace(device, limit_bytes=limit) for device in found)
+
+
+def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Value]) -> Workload:
+    context, shortest = request.context, request.min_context
+    longest = checkpoint.context
+    given = LaunchConfig(request.model, fixed).number("max-model-len")
+    for option, tokens in (("--context", context), ("--min-context", shortest)):
+        if tokens is not None and tokens > longest and not _extends(fixed):
+            raise BadUsage(
+                f"{option} {tokens:,} is more than the model's {longest:,} tokens",
+                f"ask for at most {longest}, or extend it: -- --hf-overrides '{{...}}'",
+            )
+    if context is not None and given is not None and given != context:
+        raise BadUsage(
+            f"--context {context} and the fixed --max-model-len {given:.0f} contradict each other",
+            "drop one of them",
+        )
+    wanted = context or int(given or checkpoint.default_context)
+    if shortest is not None and shortest > wanted:
+        raise BadUsage(
+            f"--min-context {shortest:,} is more than the {wanted:,} tokens wanted",
+            "raise --context or lower --min-context",
+        )
+    if shortest is None:  # a length that was asked for is meant
+        shortest = context or min(MIN_CONTEXT, max(1, wanted // 2))
+    return Workload(
+        context=context,
+        min_context=shortest,
+        concurrency=request.concurrency,
+        exact=request.exact,
+        probe=request.probe,
+    )
+
+
+def _extends(fixed: Mapping[str, Value]) -> bool:
+    """Tell whether the user makes the model accept more tokens than its config.json says."""
+    allowed = os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "0") == "1"
+    return allowed or not fixed.keys().isdisjoint(("hf-overrides", "rope-scaling", "rope-theta"))
+
+
+def _frugal(facts: Facts) -> Facts:
+    """Limit a CPU to what the workload needs, not to all the memory of the host."""
+    config = facts.base()
+    expected = expect(facts, Calibration(), config)
+    sequences = max(CPU_SEQUENCES, facts.workload.concurrency)
+    most = expected.overhead + expected.kv_bytes(facts.length(config), sequences)
+    if not most.known:
+        return facts
+    device = facts.devices[0]
+    return replace(facts, devices=(replace(device, limit_bytes=int(most.high)),))
+
+
+def describe(facts: Facts) -> str:
+    """Return in a line what is tuned on what."""
+    device, checkpoint, engine = facts.devices[0], facts.checkpoint, facts.engine
+    count = f"{len(facts.devices)} x " if len(facts.devices) > 1 else ""
+    weights = format_bytes(checkpoint.weight_bytes) if checkpoint.weight_bytes else "unknown size"
+    limit = f", limited to {format_bytes(device.limit_bytes)}" if device.limit_bytes else ""
+    free = f"{format_bytes(device.free_bytes)} of {format_bytes(device.memory_bytes)} free"
+    runs = f"vLLM {engine.version}"
+    if device.imagined:
+        free = format_bytes(device.memory_bytes)
+        runs = f"as {'the installed ' if engine.installed else ''}{runs} would run it"
+    return (
+        f"{checkpoint.architecture} ({weights}, {checkpoint.context:,} tokens) on {count}"
+        f"{device.name} ({free}{limit}), {runs}"
+    )

@@ -1,0 +1,132 @@
+"""A tuning: recall the answer or search for it, and record it."""
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .. import __version__
+from ..errors import CannotWrite
+from ..report.report import CacheUse, Report, Versions, model_of
+from ..search.facts import Facts
+from ..search.step import Skip
+from ..server import leftovers
+from .cache import Cache, cache_key
+from .journal import Run, keep, unfinished
+from .lock import Waiting, locked
+from .recall import here, still_valid
+from .walk import Audience, Options, Walk, refreshed
+
+
+def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Path | None]:
+    """Return the report, and where it lies (None where an answer from the cache cannot lie there).
+
+    An interruption ends the walk with a report as well; the trial it hit is not in it.
+    """
+    began = time.monotonic()
+    cache, key = Cache(options.cache), cache_key(facts)
+    recalled = None if options.refresh else _recall(cache, key, facts, audience, began)
+    if recalled is not None:
+        return recalled, _kept(recalled, options, audience)
+    cache.prepare()
+    facts = cache.pooled(facts, audience.note)
+    with locked(facts.devices, facts.model, _waiting(options, audience)):
+        if options.wait:  # whoever held the device may have found the answer
+            facts = refreshed(facts)
+            recalled = None if options.refresh else _recall(cache, key, facts, audience, began)
+            if recalled is not None:
+                return recalled, _kept(recalled, options, audience)
+        for leftover in leftovers():
+            audience.note(leftover.remove())
+        walk = _begin(facts, options, audience, key)
+        status, reason, hint = walk.go()
+        report = Report(
+            status=status,
+            reason=reason,
+            hint=hint,
+            model=model_of(facts),
+            devices=facts.devices,
+            versions=Versions(
+                autotune=__version__,
+                vllm=facts.engine.version,
+                torch=facts.engine.torch,
+                driver=facts.devices[0].driver,
+            ),
+            workload=facts.workload,
+            ladder=facts.ladder.name,
+            fixed=dict(facts.fixed),
+            winner=walk.winner,
+            trials=tuple(walk.trials),
+            skipped=tuple(Skip(rung=name, reason=why) for name, why in walk.skips.items()),
+            launches=len(walk.trials),
+            elapsed_seconds=round(time.monotonic() - began, 2),
+            cache=CacheUse(key=key, hit=False),
+            created_at=walk.run.began,
+        )
+        path = walk.run.finish(report)
+        if status == "stable":
+            _remember(cache, key, report, audience)
+    return report, path
+
+
+def _remember(cache: Cache, key: str, report: Report, audience: Audience) -> None:
+    """Keep an answer for later; it is found and written, whatever becomes of the cache."""
+    try:
+        cache.remember(key, report)
+    except CannotWrite as refusal:
+        audience.note(refusal.message)
+
+
+def _kept(recalled: Report, options: Options, audience: Audience) -> Path | None:
+    """Have a recalled answer among the results, for whoever reads them next."""
+    try:
+        return keep(options.results, recalled)
+    except CannotWrite as refusal:
+        audience.note(refusal.message)
+        return None
+
+
+def _waiting(options: Options, audience: Audience) -> Waiting:
+    seconds = options.wait
+    if options.until is not None:
+        seconds = min(seconds, max(0.0, options.until - time.monotonic()))
+    return Waiting(seconds=seconds, say=audience.note)
+
+
+def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk:
+    """Go on with an unfinished run if that is wanted and possible, else begin one."""
+    left = unfinished(options.results, key)
+    if left is not None and options.resume:
+        then = replace(facts, measured=facts.measured[: left.measured])
+        walk = Walk(then, options, audience, left)
+        trials, torn = left.trials()
+        if torn:
+            audience.note(torn)
+        if walk.replay(trials):
+            count = f"{len(trials)} launch{'es' if len(trials) != 1 else ''}"
+            audience.note(f"going on with {left.folder}: {count} of it need no repeating")
+            left.claim()
+            return walk
+        audience.note(f"{left.folder} cannot be resumed: today other launches would be chosen")
+    elif left is not None:
+        audience.note(f"{left.folder} is unfinished; --resume goes on with it")
+    elif options.resume:
+        audience.note("there is no unfinished run of this tuning; this is a new one")
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    run = Run.begin(options.results, key, began, facts.host_free_bytes, len(facts.measured))
+    return Walk(facts, options, audience, run)
+
+
+def _recall(
+    cache: Cache, key: str, facts: Facts, audience: Audience, began: float
+) -> Report | None:
+    found = cache.recall(key)
+    if isinstance(found, Report):
+        objection = still_valid(found, facts)
+        if objection is None:
+            hit, elapsed = CacheUse(key=key, hit=True), round(time.monotonic() - began, 3)
+            return replace(here(found, facts), cache=hit, launches=0, elapsed_seconds=elapsed)
+        found = f"the cached answer cannot be used: {objection}"
+    if found:
+        audience.note(found)
+    return None

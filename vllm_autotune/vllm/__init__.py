@@ -1,0 +1,1 @@
+"""What is known of vLLM: launch configurations, flags, versions, what cards it serves on."""

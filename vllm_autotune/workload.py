@@ -1,0 +1,42 @@
+"""What a server must bear, and how hard it is tried."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """How hard a server is tried before it is called stable.
+
+    `soak_minutes` is how long a soak repeats the mixed load. `file` holds requests of the user's
+    own, `digest` says which. `logprobs`, `image`, `schema` (an answer by a JSON Schema) and `tool`
+    (a call of one) ask for what is needed only by some.
+    """
+
+    effort: Literal["quick", "standard", "soak"] = "standard"
+    soak_minutes: float = 0.0
+    file: str | None = None
+    digest: str | None = None
+    logprobs: bool = False
+    image: bool = False
+    schema: bool = False
+    tool: bool = False
+
+
+STANDARD = Probe()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What the server must bear: lengths in tokens, and how many full-length sequences at once.
+
+    `context` None means the model's own; `min_context` is the shortest the user accepts. With
+    `exact`, what is proven is what is deployed, word for word: vLLM chooses no length.
+    """
+
+    context: int | None = None
+    min_context: int = 4096
+    concurrency: int = 1
+    output_tokens: int = 16
+    exact: bool = False
+    probe: Probe = STANDARD
