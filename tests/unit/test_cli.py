@@ -517,7 +517,7 @@ def test_a_mistyped_command_and_option_suggest_the_right_one(autotune: Autotune)
 
 
 def test_a_stray_word_is_refused(autotune: Autotune, model: Path) -> None:
-    autotune("--model", model, "stray").refused(2, "`stray` belongs to no option")
+    autotune("--model", model, "stray").refused(2, "`stray` unexpected argument")
     autotune("--model", model, "stray", "--", "--dtype", "half").refused(2, "`stray`")
 
 

@@ -74,11 +74,11 @@ def tuned(request: "Request", options: "Options") -> "tuple[Report, Path | None,
     """Tune; return the report, where it lies, the facts, and the exit code."""
     from ..console import Screen  # noqa: PLC0415
     from ..report.report import EXIT_CODES  # noqa: PLC0415
-    from ..tuning.gather import describe, survey  # noqa: PLC0415
+    from ..tuning.gather import describe, gather_facts  # noqa: PLC0415
     from ..tuning.tune import tune  # noqa: PLC0415
 
     with Screen() as screen, interruptible() as signals:
-        facts = survey(request)
+        facts = gather_facts(request)
         screen.note(describe(facts))
         report, path = tune(facts, options, screen)
     code = EXIT_CODES[report.status]

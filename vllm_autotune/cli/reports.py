@@ -91,8 +91,8 @@ def check(
     from ..console import Screen, print_outcome  # noqa: PLC0415
     from ..outcome import Environment, Outcome, Stable  # noqa: PLC0415
     from ..report.report import find_report, outcome_line, trial_line  # noqa: PLC0415
-    from ..tuning.check import recheck  # noqa: PLC0415
-    from ..tuning.check_url import probe_running  # noqa: PLC0415
+    from ..tuning.check import check_report  # noqa: PLC0415
+    from ..tuning.check_url import check_url  # noqa: PLC0415
 
     if url == "":
         raise BadUsage("--url is empty", "say where the server listens: http://host:8000")
@@ -100,10 +100,10 @@ def check(
     outcome: Outcome
     with Screen() as screen, interruptible():
         if url is not None:
-            outcome = probe_running(url, served_model_name, api_key, probe, screen.progress)
+            outcome = check_url(url, served_model_name, api_key, probe, screen.progress)
             line = outcome_line(outcome)
         else:
-            trial = recheck(find_report(report or _results()), screen, probe, own=own, **what)
+            trial = check_report(find_report(report or _results()), screen, probe, own=own, **what)
             outcome, line = trial.outcome, trial_line(trial)
     if as_json:
         say(line)

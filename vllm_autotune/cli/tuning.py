@@ -104,9 +104,9 @@ def cache_list(cache_dir: Path | None) -> None:
 def cache_key(**what: Any) -> None:
     """Print the key under which `autotune tune` with these options keeps its answer."""
     from ..tuning.cache import cache_key  # noqa: PLC0415
-    from ..tuning.gather import survey  # noqa: PLC0415
+    from ..tuning.gather import gather_facts  # noqa: PLC0415
 
-    say(cache_key(survey(request_of(what))))
+    say(cache_key(gather_facts(request_of(what))))
 
 
 @cache.command("export", context_settings=SETTINGS)
@@ -168,9 +168,9 @@ def _cache(folder: Path | None) -> Any:
 
 def _plan(request: "Request", as_json: bool, cache_dir: Path | None) -> None:
     from ..report.plan import make_plan, to_json  # noqa: PLC0415
-    from ..tuning.gather import describe, survey  # noqa: PLC0415
+    from ..tuning.gather import describe, gather_facts  # noqa: PLC0415
 
-    facts = _cache(cache_dir).pooled(survey(request), lambda note: click.echo(note, err=True))
+    facts = _cache(cache_dir).pooled(gather_facts(request), lambda note: click.echo(note, err=True))
     plan = make_plan(facts)
     if as_json:
         say(to_json(plan))

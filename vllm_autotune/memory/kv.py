@@ -21,7 +21,7 @@ ONE = Interval(1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class CacheGroup:
     """Layers of one kind on one device; `token` is bytes per token and layer, `state` per layer.
 
     `ranks` is over how many devices the tokens of one sequence are dealt.
@@ -50,7 +50,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cache:
+class KVCache:
     """The KV cache of one device; `groups` is None where the model is not known.
 
     `block` is in tokens, `in_flight` the tokens scheduled but not settled, `null` the blocks the
@@ -59,7 +59,7 @@ class Cache:
     formulas the truth lies: 0 is the least, 1 the most.
     """
 
-    groups: tuple[Group, ...] | None
+    groups: tuple[CacheGroup, ...] | None
     block: Interval
     in_flight: Interval
     null: Interval
@@ -88,14 +88,14 @@ class Cache:
         least, most = self._least(length, sequences), self._most(length, sequences)
         return least + self.position * (most - least)
 
-    def placed(self, length: int, seen: Interval) -> "Cache":
-        """Return the cache as it turned out: one sequence of this length takes `seen` bytes."""
+    def seen(self, length: int, each: Interval) -> "KVCache":
+        """Return the cache as it turned out: one sequence of this length takes `each` bytes."""
         if not self.groups:
             return self
         least, most = self._least(length, 1), self._most(length, 1)
         if most <= least:
             return self
-        ends = [min(1.0, max(0.0, (end - least) / (most - least))) for end in (seen.low, seen.high)]
+        ends = [min(1.0, max(0.0, (end - least) / (most - least))) for end in (each.low, each.high)]
         return replace(self, position=Interval(*ends))
 
     def longest(self, available: Interval, sequences: int, block: int, limit: int) -> Interval:
@@ -123,7 +123,7 @@ class Cache:
         return total * sequences + self.null.low * page
 
     def _most(self, length: int, sequences: int) -> float:
-        """Group layers so that every group has as many, and pad their pages to one size."""
+        """CacheGroup layers so that every group has as many, and pad their pages to one size."""
         groups = self.groups or ()
         counts = [group.layers.high for group in groups]
         # v1/core/kv_cache_utils.py, _get_kv_cache_groups_uniform_page_size

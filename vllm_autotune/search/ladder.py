@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from ..errors import BadLadder
 from ..outcome import PHASES, Phase
 from ..vllm.config import Value
-from ..vllm.untrusted import VETO_HINT, veto
+from ..vllm.untrusted import FORBIDDEN_HINT, forbidden
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -200,11 +200,11 @@ class _Reading:
             _flag(name): self._value(name, value, line)
             for name, value in table.get("set", {}).items()
         }
-        vetoed = veto(args, env)
-        if vetoed is not None:
-            name, why = vetoed
+        refused = forbidden(args, env)
+        if refused is not None:
+            name, why = refused
             raise self._mistake(
-                self._find(name, line), f"a ladder may not set {name}", f"{why}; {VETO_HINT}"
+                self._find(name, line), f"a ladder may not set {name}", f"{why}; {FORBIDDEN_HINT}"
             )
         for key in ("min_capability", "max_capability"):
             if key in when:

@@ -26,7 +26,7 @@ VOCABULARY = 1000
 SEQUENCES = 4
 
 
-def probe_running(
+def check_url(
     url: str,
     model: str | None,
     api_key: str | None,

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from ..report.report import Report, Winner
-from ..search.facts import Facts, command
+from ..search.facts import Facts
 from ..vllm.config import LaunchConfig, Value
-from ..vllm.untrusted import veto
+from ..vllm.untrusted import forbidden
 
 # A winner that gave something up is looked for again once this much more memory is free.
 MORE_MEMORY = 1.1
@@ -18,9 +18,9 @@ def still_valid(report: Report, facts: Facts) -> str | None:
     winner = report.winner
     if winner is None:
         return "it has no winner"
-    vetoed = veto(_chosen(winner, facts.fixed), winner.env)
-    if vetoed is not None:
-        return f"it sets {vetoed[0]}: {vetoed[1]}"
+    refused = forbidden(_chosen(winner, facts.fixed), winner.env)
+    if refused is not None:
+        return f"it sets {refused[0]}: {refused[1]}"
     if model_here(report, winner, facts) is None:
         return f"its model {winner.model} is not here"
     needed, was = winner.valid_for.needed_bytes, winner.valid_for.budget_bytes
@@ -48,7 +48,7 @@ def here(report: Report, facts: Facts) -> Report:
     model = model_here(report, winner, facts)
     assert model is not None
     config = LaunchConfig(model, winner.args, winner.env)
-    winner = replace(winner, model=model, argv=tuple(command(facts, config)))
+    winner = replace(winner, model=model, argv=tuple(facts.engine.argv(config)))
     return replace(report, devices=facts.devices, winner=winner)
 
 
