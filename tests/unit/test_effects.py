@@ -72,7 +72,7 @@ def test_fewer_tokens_than_were_asked_for_are_served_for_some_reason(facts: Fact
     assert ignored(facts, "ready-eager", max_model_len=served) is None
     found = ignored(facts, "ready-eager", max_model_len=served + 1)
     assert found is not None
-    assert f"{served:,} tokens are served, {served + 1:,} are asked for" in found.reason
+    assert f"{served:,} tokens are served, {served + 1:,} were asked for" in found.reason
 
 
 def test_an_8_bit_cache_of_16_bit_tokens_is_none(facts: Facts) -> None:

@@ -415,7 +415,7 @@ def test_a_plan_has_a_row_for_every_rung(small: Facts) -> None:
         assert candidate is None or candidate.config.model == small.model
     reasons = {rung.name: why for rung, candidate, why in rows if candidate is None}
     assert reasons["tensor-parallel"] == "needs 2 GPUs, found 1"
-    assert reasons["float16"] == "NVIDIA GeForce RTX 4090 does not need it"
+    assert reasons["float16"] == "not needed on NVIDIA GeForce RTX 4090"
 
 
 @pytest.fixture

@@ -6,5 +6,6 @@ first one that `predict` does not rule out, and that differs from what failed by
 it, is the next candidate. Where vLLM can be asked for the length that fits, one rung more is
 taken to ask. Then rungs are left out again, the one that gives up most first, wherever the others
 do as well without it. What a trial measured replaces what was estimated (`calibrate`); what vLLM
-rejected is withdrawn. The same facts and history always give the same step; there is no clock and no I/O.
+rejected is withdrawn. The same facts and history always give the same step: neither clock nor I/O
+takes part.
 """

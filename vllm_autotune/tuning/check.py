@@ -29,12 +29,12 @@ LAUNCH_SECONDS = 1800.0
 def check_report(
     path: Path, audience: Audience, probe: Probe | None = None, *, own: bool = False, **where: Any
 ) -> Trial:
-    """Launch a report's winner and return what became of it; its log lies beside the report.
+    """Launch a report's winner and return what became of it; its log is written by the report.
 
-    Arguments that load code (`--trust-remote-code`) are believed only to a report of one's `own`.
+    Arguments that load code (`--trust-remote-code`) are accepted only from a report of one's `own`.
 
-    What it must bear is the report's workload, at the context it was proven at, tried as hard
-    as then unless `probe` says otherwise. `where` are fields of a Request: `gpus`,
+    It must bear the report's workload, at the context it was proven at, and the same probe
+    unless `probe` says otherwise. `where` are fields of a Request: `gpus`,
     `vllm_python`, `vllm_command`.
 
     Raises a Refusal for whatever is missing, and for a report without a winner.
@@ -65,7 +65,7 @@ def _refuse_code(report: Report) -> None:
     refused = forbidden(args, winner.env if winner else {})
     if refused is not None:
         reason = f"the report sets {refused[0]}: {refused[1]}"
-        raise BadReport(reason, "if it is your own report, say so with --own")
+        raise BadReport(reason, "if it is your own report, add --own")
 
 
 def _facts(report: Report, probe: Probe, where: Mapping[str, Any]) -> Facts:
@@ -87,11 +87,11 @@ def _candidate(report: Report, facts: Facts) -> Candidate:
         raise BadReport(f"the report has no winner: {report.reason}", "there is nothing to check")
     if winner.valid_for.count > len(facts.devices):
         raise BadReport(
-            f"the winner runs on {winner.valid_for.count} devices, here are {len(facts.devices)}",
+            f"the winner runs on {winner.valid_for.count} devices, found {len(facts.devices)}",
             "check it on the machine it is for, or tune again here",
         )
     model = model_here(report, winner, facts)
     if model is None:
-        raise BadReport(f"the winner's model {winner.model} is not here", "tune again here")
+        raise BadReport(f"the winner's model {winner.model} was not found here", "tune again here")
     config = LaunchConfig(model, winner.args, winner.env)
     return Candidate(config=config, rungs=(), predicted=predict(facts, Calibration(), config))
