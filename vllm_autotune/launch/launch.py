@@ -177,7 +177,7 @@ class _Launch:
         return code
 
     def gone(self, server: Server) -> FailedOutcome | None:
-        """Return why the server has ended, None if it has not."""
+        """Return the failure for which the server ended, None if it has not."""
         code = self.read(server)
         return None if code is None else self.verdict(code) or self.reader.unexplained(code)
 
@@ -278,7 +278,7 @@ class _Launch:
         return lambda: min(device.free_bytes(d) for d in self.devices)
 
     def ended(self, server: Server) -> FailedOutcome | None:
-        """Return what the log says the server died of, as soon as it says so."""
+        """Return the failure that the log shows, as soon as it shows one."""
         code = self.read(server)
         return self.verdict(code) if code is not None else self.reader.terminal()
 

@@ -31,7 +31,7 @@ class Calibration:
     varies: float = 0.01
 
     def footprint(self, setup: Setup) -> Footprint:
-        """Return what a setup needs, measured where a boot measured it."""
+        """Return the footprint of a setup, measured where a boot measured it."""
         return self.apply(estimate(setup), setup)
 
     def apply(self, cold: Footprint, setup: Setup) -> Footprint:

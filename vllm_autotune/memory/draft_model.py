@@ -47,6 +47,6 @@ def draft_bytes(config: LaunchConfig, weights: float) -> float:
 
 
 def drafted_tokens(config: LaunchConfig) -> int:
-    """Return how many tokens are drafted at once, 0 where that is not given."""
+    """Return the number of tokens drafted at once, 0 where that is not given."""
     asked = str(speculation(config).get("num_speculative_tokens", 0))
     return int(asked) if asked.isdigit() else 0

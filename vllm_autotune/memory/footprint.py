@@ -52,7 +52,7 @@ class Footprint:
         return self.weights + self.beside
 
     def kv_available(self, budget_bytes: float) -> Interval:
-        """Return what a budget leaves for the KV cache; negative where it is too small."""
+        """Return the bytes a budget leaves for the KV cache; negative where it is too small."""
         if self.kv_fixed is not None:
             return Interval.exactly(self.kv_fixed)
         return budget_bytes - self.overhead

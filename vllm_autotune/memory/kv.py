@@ -67,7 +67,7 @@ class KVCache:
     position: Interval = ANYWHERE
 
     def token_bytes(self) -> Interval:
-        """Return what one more token costs in a long sequence."""
+        """Return the bytes of one more token in a long sequence."""
         if self.groups is None:
             return Interval.unknown()
         total = NOTHING
@@ -80,7 +80,7 @@ class KVCache:
         return total
 
     def bytes(self, length: int, sequences: int = 1) -> Interval:
-        """Return what this many sequences of this length need before vLLM admits them."""
+        """Return the bytes that sequences of this length need before vLLM admits them."""
         if self.groups is None:
             return Interval.unknown()
         if not self.groups:
@@ -158,7 +158,7 @@ def _search(fits: Callable[[int], bool], limit: int, block: int) -> int:
 
 
 def token_bytes(layers: Layers, *, tp: int, size: int, dtype: str, stored: bool) -> Interval:
-    """Return what one layer keeps per token on one of `tp` devices.
+    """Return the bytes that one layer keeps per token on one of `tp` devices.
 
     `size` is the bytes of one of the model's floats, `dtype` the value of `--kv-cache-dtype`,
     `stored` says that the checkpoint itself asks for 8 bits.
@@ -197,7 +197,7 @@ def _latent_bytes(layers: Layers, size: int, dtype: str) -> Interval:
 
 
 def state_bytes(layers: Layers, *, tp: int, size: int, wide: bool | None) -> Interval:
-    """Return what one recurrent layer keeps per sequence.
+    """Return the bytes that one recurrent layer keeps per sequence.
 
     `wide` says whether matrices are kept in 32 bits whatever the model asks for; None: perhaps.
     """

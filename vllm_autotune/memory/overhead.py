@@ -13,7 +13,7 @@ WORKSPACE_BYTES = 33 * 2**20
 
 
 def non_torch_bytes(setup: Setup) -> Interval:
-    """Return what a worker takes outside torch's allocator, on the fullest device."""
+    """Return the bytes a worker takes outside torch's allocator, on the fullest device."""
     if setup.on_cpu:
         return Interval(0.3 * GIB, 2.5 * GIB)  # torch and vLLM themselves, resident
     # A share of the driver's total is 0.4 % more than the same share of vLLM's (H200).
@@ -42,7 +42,7 @@ def activation_bytes(setup: Setup) -> Interval:
 
 
 def step_bytes(setup: Setup) -> Interval:
-    """Return what a profiling step takes by the formula, with each model runner it may be."""
+    """Return the bytes a profiling step takes by the formula, with each model runner it may be."""
     checkpoint, tokens, size = setup.checkpoint, setup.tokens, setup.float_bytes
     tp, hidden = setup.config.tensor_parallel, checkpoint.hidden_size
     matrices = 3 if checkpoint.gated else 2
@@ -62,7 +62,7 @@ def step_bytes(setup: Setup) -> Interval:
 
 
 def beyond_share_bytes(setup: Setup, activations: float, graphs: float) -> float:
-    """Return what a server takes beyond the share it is given, once it has served.
+    """Return the bytes a server takes beyond the share it is given, once it has served.
 
     That is its CUDA context, what the allocator keeps unused (a quarter of the activations), the
     logits in 32 bits and their softmax, which Model Runner V2 does not profile, and graphs that
@@ -80,7 +80,7 @@ def beyond_share_bytes(setup: Setup, activations: float, graphs: float) -> float
 
 
 def prompt_logprobs_bytes(setup: Setup) -> float:
-    """Return what the log probabilities of a step's prompt tokens take, which no step profiles.
+    """Return the bytes of a step's prompt log probabilities, which no profiling step has.
 
     With Model Runner V1 the logits, again in 32 bits, and their softmax: 2.32, 4.64 and 4.64 GiB
     for 8192 tokens of 152,064 words (0.26, H200). V2 keeps the logits alone, of 1024 tokens at

@@ -30,7 +30,7 @@ SLACK = 0.16 * GIB
 
 
 def weight_bytes(setup: Setup) -> Interval:
-    """Return what the weights take on the fullest device."""
+    """Return the bytes of the weights on the fullest device."""
     checkpoint, config, weights = setup.checkpoint, setup.config, setup.checkpoint.weights
     if weights is None:
         return Interval.unknown()
@@ -91,7 +91,7 @@ def _all_attention(setup: Setup) -> bool:
 
 
 def _padding(setup: Setup) -> float:
-    """Return what experts of 4 bits (mxfp4) take at most once padded, over what is stored.
+    """Return by how much padding enlarges experts of 4 bits (mxfp4) at most: 1.0 is none.
 
     Triton, on Hopper, pads the part of an expert on one device to 64, Marlin to 128 and the hidden
     size to 256, TRTLLM, on the B200, both to 256 (oracle/mxfp4.py, vLLM 0.26).

@@ -45,7 +45,7 @@ def servable_length(
 
 
 def deployed(facts: Facts, candidate: Candidate, readings: Readings) -> Candidate:
-    """Return what to deploy of a stable launch: with a number where vLLM chose the length.
+    """Return the candidate to deploy of a stable launch: with a number where vLLM chose the length.
 
     Where what was wanted fits, nothing was given up.
     """

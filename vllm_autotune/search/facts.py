@@ -59,7 +59,7 @@ class Facts:
         return config
 
     def setup(self, config: LaunchConfig) -> Setup:
-        """Return what the arithmetic looks at."""
+        """Return the setup that memory is estimated for."""
         return Setup.of(
             self.checkpoints[config.model],
             config,

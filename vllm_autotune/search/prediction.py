@@ -14,7 +14,7 @@ VARIES = {"cuda": 0.01, "cpu": 0.02}
 
 
 def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Prediction:
-    """Return what the arithmetic expects of a configuration."""
+    """Return the prediction for a configuration."""
     expected = calibration.footprint(facts.setup(config))
     reserved = facts.reserved(config)
     return Prediction(
@@ -28,7 +28,7 @@ def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Pre
 
 
 def calibrate(facts: Facts, history: Sequence[Trial] = ()) -> Calibration:
-    """Return what the trials so far measured, and earlier walks before them."""
+    """Return the calibration by the trials so far, and by earlier walks."""
     return Calibration(
         boots=tuple(_boot(facts, trial) for trial in history),
         earlier=facts.boots,
@@ -37,7 +37,7 @@ def calibrate(facts: Facts, history: Sequence[Trial] = ()) -> Calibration:
 
 
 def measured(facts: Facts, trial: Trial) -> Boot | None:
-    """Return what a trial measured, None where it printed no numbers, or was disturbed."""
+    """Return the boot that a trial measured, None where it printed no numbers, or was disturbed."""
     if isinstance(trial.outcome, Environment):
         return None  # something else was on the device
     boot = _boot(facts, trial)
@@ -45,7 +45,7 @@ def measured(facts: Facts, trial: Trial) -> Boot | None:
 
 
 def accuracy(facts: Facts, trial: Trial) -> Accuracy | None:
-    """Return how right the prediction of a trial was, None where it measured nothing."""
+    """Return the prediction of a trial against its boot, None where it measured nothing."""
     boot, predicted = measured(facts, trial), trial.predicted
     if boot is None:
         return None

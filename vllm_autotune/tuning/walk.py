@@ -169,7 +169,7 @@ class Walk:
             self.audience.note(refusal.message)
 
     def _verdict(self, step: Step) -> tuple[Status, str, str]:
-        """Return how the walk ended: exhausted only where nothing but memory was missing."""
+        """Return status, reason and hint: exhausted only where nothing but memory was missing."""
         last = self.history[-1].outcome if self.history else None
         if isinstance(last, Stable):
             return "stable", "the first configuration that survived the certificate", ""

@@ -29,7 +29,7 @@ def most_utilization(now: Situation, config: LaunchConfig) -> float:
 
 
 def _beyond_share(now: Situation, config: LaunchConfig) -> float:
-    """Return what a launch takes beyond the share it is given: as estimated, or as it turned out.
+    """Return the bytes a launch takes beyond its share: as estimated, or as it turned out.
 
     What an earlier launch took more than estimated is added, before that a margin.
     """
