@@ -39,7 +39,7 @@ REJECTIONS: tuple[Signature, ...] = (
     signature("context_too_long", "rejected", "greater than the derived max_model_len",
         r"User-specified max_model_len \((?P<max_model_len>\d+)\) is greater than the derived "
         r"max_model_len \(\w+=(?P<estimated_max_model_len>\d+)",
-        "--max-model-len is {max_model_len}, the model supports {estimated_max_model_len} tokens",
+        "--max-model-len is {max_model_len}, but the model supports {estimated_max_model_len}",
         "lower --max-model-len to what the model supports",
         phase="config", argument="max-model-len",
     ),

@@ -10,7 +10,7 @@ from ..outcome import FailedOutcome, Phase
 from .rejections import REJECTIONS
 from .signature import CONSEQUENCE, GENERIC, NO_LINE, PROCESS_DIED, Signature, signature, spellings
 
-_UTILIZATION_DOWN = "lower --gpu-memory-utilization by 0.03: the KV cache then leaves more free"
+_UTILIZATION_DOWN = "lower --gpu-memory-utilization by 0.03, so that more memory stays free"
 _UTILIZATION_UP = "raise --gpu-memory-utilization if the device has free memory"
 _SEQUENCES_DOWN = "lower --max-num-seqs"
 _BATCH_DOWN = "lower --max-num-batched-tokens"
@@ -21,12 +21,9 @@ _SMALLER_WEIGHTS = (
 _NO_KV = (
     _UTILIZATION_UP,
     _SMALLER_WEIGHTS,
-    "a shorter --max-model-len does not help: weights and activations already use all the memory "
-    "that vLLM may use",
+    "a lower --max-model-len does not help: weights and activations alone exceed vLLM's share",
 )
 _LESS_HOST_MEMORY = "use less host memory: a smaller KV cache on a CPU, less --cpu-offload-gb"
-_CPU_SHARE_DOWN = "lower --gpu-memory-utilization (on a CPU it is the share of host memory)"
-_STOP_OTHERS = "stop other processes that use memory"
 _AGAIN = "start vLLM again with the same configuration"
 _SHARED_MEMORY = "give the container more shared memory: --shm-size or --ipc=host"
 _KERNEL_LOG = "check `dmesg`, and oom_kill in the cgroup's memory.events"
@@ -105,7 +102,8 @@ SIGNATURES: tuple[Signature, ...] = (
         _KV_NODE + r"\((?P<wanted_bytes>[\d.]+)/(?P<requested_bytes>[\d.]+) GiB\)",
         "other processes use the host memory: {free_bytes} of {total_bytes} is free, the KV cache "
         "needs {wanted_bytes}",
-        _CPU_SHARE_DOWN, _STOP_OTHERS, phase="kv_cache", versions="CPU: 0.20 to 0.32",
+        "lower --gpu-memory-utilization (on a CPU it is the share of host memory)",
+        "stop other processes that use memory", phase="kv_cache", versions="CPU: 0.20 to 0.32",
     ),
     signature("cpu_kv_cache_too_large", "out_of_memory", "requested memory for kv (",
         _KV_NODE.replace("free_bytes", "left_bytes") + r"\((?P<wanted_bytes>[\d.]+) GiB\)",
