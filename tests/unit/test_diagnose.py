@@ -204,6 +204,8 @@ FROM_SOURCE: tuple[tuple[str, str, dict[str, Any]], ...] = (
      "cuda_out_of_memory", {}),
     ("RuntimeError: NCCL Error 1: unhandled cuda error; Cuda failure 2 'out of memory'",
      "cuda_out_of_memory", {}),
+    ("host:35:35 [0] include/alloc.h:48 NCCL WARN Cuda failure 2 'out of memory'",
+     "cuda_out_of_memory", {}),
     ("RuntimeError: [enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't "
      "allocate memory: you tried to allocate 1073741824 bytes. Error code 12",
      "host_out_of_memory", {"where": "host"}),
@@ -405,7 +407,9 @@ def test_what_was_said_before_the_server_was_ready_was_survived() -> None:
 
 def test_what_vllm_did_without_is_not_the_cause_of_a_later_crash() -> None:
     offline = "ERROR 11-20 09:50:12 [r.py:1] LocalEntryNotFoundError: Cannot find a cached file\n"
-    assert getattr(read(offline).verdict(exit_code=1), "cause", None) == "model_not_found"
+    config = "INFO 11-20 09:50:12 [model.py:1] Using max model len 4096\n"
+    for start in (offline, config + offline + config):
+        assert getattr(read(start).verdict(exit_code=1), "cause", None) == "model_not_found"
     for later, cause in ((OUT, "cuda_out_of_memory"), ("KeyError: 'lm_head'\n", "unknown")):
         verdict = read(offline + LOADING + WORKER + later).verdict(exit_code=1)
         assert verdict is not None
@@ -511,11 +515,15 @@ def test_a_field_that_pydantic_refuses_is_the_argument() -> None:
         "pydantic_core._pydantic_core.ValidationError: 1 validation error for CacheConfig\n"
         "gpu_memory_utilization\n"
         "  Input should be less than or equal to 1 [type=less_than_equal, input_value=1.5]\n"
+        "swap_space\n"
+        "  Input should be greater than or equal to 0 [type=greater_than_equal, input_value=-1]\n"
     )
     verdict = read(log).verdict(exit_code=1)
     assert isinstance(verdict, Rejected)
     assert verdict.argument == "gpu-memory-utilization"
     assert "Input should be less than or equal to 1" in verdict.evidence[2]
+    assert len(verdict.evidence) == 3
+    assert "greater" not in verdict.reason
 
 
 def test_only_the_first_worker_of_a_group_is_measured() -> None:

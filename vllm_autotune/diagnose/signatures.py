@@ -60,7 +60,7 @@ SIGNATURES: tuple[Signature, ...] = (
         r"(?:.*?estimated maximum model length is (?P<estimated_max_model_len>\d+)[. ])?",
         "one request of {max_model_len} tokens needs {kv_needed_bytes} of KV cache, but only "
         "{kv_bytes} is available",
-        "lower --max-model-len to what vLLM printed as possible, less a few percent",
+        "lower --max-model-len to a few percent below the maximum that vLLM printed",
         _UTILIZATION_UP + " (on a CPU also VLLM_CPU_KVCACHE_SPACE)",
         "halve the KV cache: --kv-cache-dtype fp8", phase="kv_cache", versions="0.8.5 to 0.33",
     ),
@@ -88,7 +88,7 @@ SIGNATURES: tuple[Signature, ...] = (
     signature("model_exceeds_reservation", "out_of_memory", "requested memory for kv (-",
         _KV_NODE + r"\((?P<kv_bytes>-[\d.]+)/(?P<requested_bytes>[\d.]+) GiB\)",
         "the model alone uses more than the {requested_bytes} reserved for the worker",
-        "raise --gpu-memory-utilization (above the number vLLM printed, if it did), or set "
+        "raise --gpu-memory-utilization (above the number vLLM printed, if any), or set "
         "--kv-cache-memory-bytes or VLLM_CPU_KVCACHE_SPACE; if vLLM printed a negative number, its "
         "hint about other processes is wrong",
         phase="kv_cache", where="host", versions="CPU: 0.20 to 0.32",
