@@ -19,7 +19,7 @@ REMEMBERED = 512  # shapes
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 
 Event = Literal["start", "eager", "start failed", "shutdown"]
-# What dies after somebody asked the server to stop is no failure.
+# What dies after somebody asked the server to stop is not a failure.
 _EVENTS: tuple[tuple[Event, str, str], ...] = (
     ("start failed", "Error: Engine ", r"core initialization failed|process failed to start"),
     ("shutdown", "[shutdown] ", r"API server: shutdown triggered|EngineCore: (?:trigger|start)"),

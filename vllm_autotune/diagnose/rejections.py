@@ -181,7 +181,7 @@ REJECTIONS: tuple[Signature, ...] = (
             "outgoing traffic has been disabled":
                 r"Error: .{0,400}?outgoing traffic has been disabled",
         }, "the model was not found",
-        "check the path or the name; vLLM takes a path that does not exist for a Hub name", **_HUB,
+        "check the path or the name; vLLM treats a path that does not exist as a Hub name", **_HUB,
     ),
     signature("missing_weights", "rejected", "Cannot find any model weights", "",
         "the model's directory contains no weights", "download the checkpoint again",
