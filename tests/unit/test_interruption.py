@@ -91,11 +91,14 @@ def test_an_ignored_hangup_stays_ignored() -> None:
 
 
 def test_a_third_signal_is_ignored() -> None:
-    with pytest.raises(Interrupted, match="SIGTERM"), interruptible() as caught:
+    def cleans_up() -> None:
         try:
             strike(signal.SIGINT)
-        except Interrupted:
+        finally:
             strike(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible() as caught:
+        cleans_up()
     assert caught == [signal.SIGINT, signal.SIGTERM]
     strike(signal.SIGTERM)
 

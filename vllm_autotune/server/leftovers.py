@@ -1,6 +1,5 @@
 """What a trial leaves if nobody cleans up: processes, shared memory, a scratch folder."""
 
-import json
 import os
 import shutil
 import stat
@@ -11,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..owner import Owner
+from ..owner import Owner, owned, read_owned
 from .processes import end_all, living
 from .shared_memory import remove_segments, segments_of
 
@@ -31,8 +30,7 @@ def make_scratch(trial: str) -> Path:
     Sockets live in it, and their paths are limited: a long TMPDIR is not used.
     """
     scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_places()[-1]))
-    document = {**Owner.this().document(), "trial": trial}
-    (scratch / OWNER).write_text(json.dumps(document), encoding="utf-8")
+    (scratch / OWNER).write_text(owned(trial=trial), encoding="utf-8")
     return scratch
 
 
@@ -79,8 +77,7 @@ def leftovers() -> Iterator[Leftover]:
             status = scratch.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 continue
-            document = _document(scratch / OWNER)
-            owner = Owner.read(document)
+            owner, document = read_owned(scratch / OWNER)
             if owner is None:
                 if time.time() - status.st_mtime > UNOWNED_SECONDS:
                     scratch.rmdir()  # only if it is empty
@@ -96,11 +93,3 @@ def _places() -> list[str]:
     longest = len(os.fsencode(usual)) + len(f"/{PREFIX}12345678") + SOCKET_NAME
     too_long = longest > SOCKET_CHARACTERS and os.access(SHORT, os.W_OK | os.X_OK)
     return [usual, SHORT] if too_long else [usual]
-
-
-def _document(path: Path) -> dict[str, object]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
