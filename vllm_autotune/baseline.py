@@ -38,7 +38,7 @@ class Baseline:
             missing = [
                 then - device.free_bytes(d)
                 for d, then in zip(self.devices, self.free_bytes, strict=True)
-                if not d.on_host
+                if not d.uses_host_memory
             ]
             most = max(missing, default=0)
             if most <= RETURN_TOLERANCE:

@@ -99,7 +99,7 @@ def find_card(name: str) -> Card:
     raise BadUsage(f"--device {name}: no such GPU is known", f"known are {known}; {numbers}")
 
 
-def imagine(
+def hypothetical_devices(
     device: str | None, memory_bytes: int | None, capability: Capability | None
 ) -> list[Device]:
     """Return idle GPUs as named (`2 x A100 80GB`), or one of this size and capability.

@@ -41,12 +41,12 @@ class Device:
     imagined: bool = False
 
     @property
-    def on_host(self) -> bool:
+    def uses_host_memory(self) -> bool:
         """Return whether its memory is everyone's on this host."""
         return self.kind == "cpu" or self.unified
 
     @property
-    def shared_out(self) -> int:
+    def utilization_base(self) -> int:
         """Return the bytes that a utilization of 1 stands for."""
         return self.share_bytes or self.memory_bytes
 

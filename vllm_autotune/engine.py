@@ -41,7 +41,7 @@ class Engine:
         return tuple(int(part) for part in re.findall(r"\d+", self.version.split("+")[0])[:3])
 
     @property
-    def fits_length(self) -> bool:
+    def has_auto_length(self) -> bool:
         """Tell whether `--max-model-len auto` serves what fits, and says so in `/v1/models`.
 
         The value is known since 0.14, the API server has the result since 0.20.

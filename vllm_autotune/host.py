@@ -27,9 +27,9 @@ class Watchdog:
     blames: bool
 
     @classmethod
-    def over(cls, config: LaunchConfig, *, on_host: bool) -> "Watchdog":
+    def over(cls, config: LaunchConfig, *, uses_host_memory: bool) -> "Watchdog":
         """Return the one for a configuration, on a device that may have the host's memory."""
-        blames = on_host or any(config.number(flag) for flag in OFFLOADS)
+        blames = uses_host_memory or any(config.number(flag) for flag in OFFLOADS)
         return cls(
             floor_bytes=int(min(MOST, max(LEAST, SHARE * host_memory_bytes()))), blames=blames
         )

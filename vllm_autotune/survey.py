@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .cards import imagine
+from .cards import hypothetical_devices
 from .checkpoint import Checkpoint, read_checkpoint
 from .config import STANDARD, LaunchConfig, Probe, Value, Workload, parse_arguments
 from .credentials import is_credential
@@ -16,7 +16,7 @@ from .facts import Facts, expect
 from .installation import locate
 from .ladder import Ladder
 from .memory import Calibration, format_bytes
-from .server import HYGIENE
+from .server import TRIAL_ENV
 from .veto import veto
 
 # Arguments of serving that a trial sets itself, or that have no place in a report.
@@ -64,7 +64,7 @@ class Request:
     capability: tuple[int, int] | None = None
 
     @property
-    def imagined(self) -> bool:
+    def hypothetical(self) -> bool:
         """Tell whether this is about a GPU that is not here."""
         return self.device is not None or self.capability is not None
 
@@ -91,7 +91,7 @@ def survey(request: Request) -> Facts:
     if checkpoint.quantization is None:
         for sibling in checkpoint.siblings:
             checkpoints[sibling] = read_checkpoint(sibling)
-    usual = HOST_HEADROOM_BYTES if devices[0].on_host else HEADROOM_BYTES
+    usual = HOST_HEADROOM_BYTES if devices[0].uses_host_memory else HEADROOM_BYTES
     facts = Facts(
         model=request.model,
         checkpoints=checkpoints,
@@ -167,7 +167,7 @@ def _calls_tools(facts: Facts) -> bool:
 
 def _environment() -> dict[str, str]:
     """Return the variables that vLLM would heed, without what is of this machine or a secret."""
-    found = {n: v for n, v in os.environ.items() if n.startswith("VLLM_") and n not in HYGIENE}
+    found = {n: v for n, v in os.environ.items() if n.startswith("VLLM_") and n not in TRIAL_ENV}
     return {
         name: value
         for name, value in found.items()
@@ -180,15 +180,15 @@ def _engine(request: Request) -> Engine:
     try:
         engine = locate(request.vllm_python, request.vllm_command)
     except NoEngine:
-        if request.imagined and request.vllm_python is None:
+        if request.hypothetical and request.vllm_python is None:
             return assumed()
         raise
-    return replace(engine, platform="cuda") if request.imagined else engine
+    return replace(engine, platform="cuda") if request.hypothetical else engine
 
 
 def _devices(request: Request, engine: Engine) -> tuple[Device, ...]:
     limit = request.memory_limit
-    if not request.imagined:
+    if not request.hypothetical:
         found = detect(engine.platform, request.gpus)
     elif request.gpus is not None:
         raise BadUsage(
@@ -196,7 +196,7 @@ def _devices(request: Request, engine: Engine) -> tuple[Device, ...]:
             "for two of them write --device '2 x A100 80GB'",
         )
     else:
-        found = imagine(request.device, limit, request.capability)
+        found = hypothetical_devices(request.device, limit, request.capability)
         if request.device is None:
             limit = None  # it is the size of the card
     return tuple(replace(device, limit_bytes=limit) for device in found)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vllm_autotune.cards import CARDS, Card, find_card, imagine
+from vllm_autotune.cards import CARDS, Card, find_card, hypothetical_devices
 from vllm_autotune.device import Device
 from vllm_autotune.errors import BadUsage
 from vllm_autotune.memory.units import GIB
@@ -72,15 +72,15 @@ def test_a_size_the_card_does_not_come_in_is_another_card() -> None:
 
 
 def test_several_cards_are_as_many_idle_devices() -> None:
-    devices = imagine("2 x A100 80GB", None, None)
+    devices = hypothetical_devices("2 x A100 80GB", None, None)
     assert [device.index for device in devices] == [0, 1]
     assert len({device.uuid for device in devices}) == 2
     assert all(device.imagined and device.free_bytes == device.memory_bytes for device in devices)
-    assert imagine("2xA100-80G", None, None) == devices
+    assert hypothetical_devices("2xA100-80G", None, None) == devices
 
 
 def test_a_card_without_a_name_has_the_size_that_was_given() -> None:
-    (device,) = imagine(None, 24 * GIB, (8, 9))
+    (device,) = hypothetical_devices(None, 24 * GIB, (8, 9))
     assert isinstance(device, Device)
     assert (device.memory_bytes, device.capability) == (24 * GIB, (8, 9))
 
@@ -93,5 +93,5 @@ def test_what_cannot_be_meant_is_refused(
     device: str | None, memory: int | None, capability: tuple[int, int] | None
 ) -> None:
     with pytest.raises(BadUsage) as refused:
-        imagine(device, memory, capability)
+        hypothetical_devices(device, memory, capability)
     assert refused.value.hint

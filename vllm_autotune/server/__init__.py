@@ -8,11 +8,11 @@ stopping it ends with a search for that marker. A guardian process does the same
 
 from .leftovers import Leftover, leftovers
 from .processes import output_of
-from .server import HYGIENE, READY_GRACE, Server, free_port
+from .server import READY_GRACE, TRIAL_ENV, Server, free_port
 
 __all__ = [
-    "HYGIENE",
     "READY_GRACE",
+    "TRIAL_ENV",
     "Leftover",
     "Server",
     "free_port",

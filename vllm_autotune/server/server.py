@@ -25,7 +25,7 @@ from .shared_memory import all_segments, remove_segments, segments_of
 # The caller's key would lock our own probe out; the plan cache would replay other trials' memory;
 # without its log a server's end has no reason. setproctitle in vLLM's engine and workers wipes
 # their environment, and the marker with it, unless SPT_NOENV is set.
-HYGIENE = {
+TRIAL_ENV = {
     "NO_COLOR": "1",
     "SPT_NOENV": "1",
     "PYTHONUNBUFFERED": "1",
@@ -128,7 +128,7 @@ class Server:
         scratch = str(self._scratch)
         inherited = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
         ours = {"TMPDIR": scratch, "VLLM_RPC_BASE_PATH": scratch, MARKER: self.trial}
-        env = {**inherited, **HYGIENE, **self.env, **ours}
+        env = {**inherited, **TRIAL_ENV, **self.env, **ours}
         self._output = Log(self.log, secrets_of(env, self.argv))
         try:
             self._process = subprocess.Popen(
