@@ -14,7 +14,7 @@ from .lock import locked
 from .memory import Calibration
 from .recall import model_here
 from .report import Report, Trial, read_report
-from .server import leftovers
+from .server import remove_leftovers
 from .survey import Request, survey
 from .trial import Limits, run_trial
 from .veto import veto
@@ -45,8 +45,8 @@ def recheck(
     facts = replace(_survey(report, workload.probe, where), workload=workload)
     candidate = _candidate(report, facts)
     with locked(facts.devices, facts.model):
-        for leftover in leftovers():
-            audience.note(leftover.remove())
+        for leftover in remove_leftovers():
+            audience.note(leftover)
         audience.begin(1, candidate)
         limits = Limits(launch_seconds=LAUNCH_SECONDS)
         log = path.with_name("check.log")

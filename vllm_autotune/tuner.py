@@ -14,7 +14,7 @@ from .lock import Waiting, locked
 from .recall import here, still_valid
 from .report import CacheUse, Report, Versions, model_of
 from .search import Skip
-from .server import leftovers
+from .server import remove_leftovers
 from .walk import Audience, Options, Walk, refreshed
 
 
@@ -36,8 +36,8 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
             recalled = None if options.refresh else _recall(cache, key, facts, audience, began)
             if recalled is not None:
                 return recalled, _kept(recalled, options, audience)
-        for leftover in leftovers():
-            audience.note(leftover.remove())
+        for leftover in remove_leftovers():
+            audience.note(leftover)
         walk = _begin(facts, options, audience, key)
         status, reason, hint = walk.go()
         report = Report(

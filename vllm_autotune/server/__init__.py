@@ -6,16 +6,8 @@ gets its own session and a marker in its environment that all its descendants in
 stopping it ends with a search for that marker. A guardian process does the same if we die.
 """
 
-from .leftovers import Leftover, leftovers
+from .leftovers import remove_leftovers
 from .processes import output_of
 from .server import READY_GRACE, TRIAL_ENV, Server, free_port
 
-__all__ = [
-    "READY_GRACE",
-    "TRIAL_ENV",
-    "Leftover",
-    "Server",
-    "free_port",
-    "leftovers",
-    "output_of",
-]
+__all__ = ["READY_GRACE", "TRIAL_ENV", "Server", "free_port", "output_of", "remove_leftovers"]

@@ -1,4 +1,4 @@
-"""A small process that outlives us, and ends our server when we did not."""
+"""A small process that outlives us, and ends our server if we could not."""
 
 import os
 import subprocess
@@ -11,9 +11,9 @@ CODE = "import sys; from vllm_autotune.server.guardian import guard; guard(*sys.
 
 
 def guard(trial: str, scratch: str) -> None:
-    """Wait until our parent is gone, however it went, and clean up behind its server.
+    """Wait until our parent has ended, then end its server and remove what that leaves.
 
-    Even SIGKILL closes the pipe that is our stdin.
+    Whatever ends the parent, even SIGKILL, closes the pipe that is our stdin.
     """
     sys.stdin.buffer.read()
     end_trial(trial, Path(scratch))
@@ -27,5 +27,5 @@ def start_guardian(trial: str, scratch: Path) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # a Ctrl-C at the terminal is not for it
+        start_new_session=True,  # a Ctrl-C at the terminal must not reach it
     )

@@ -1,4 +1,4 @@
-"""Processes: who carries a trial's marker, who is alive, and how to end them all."""
+"""Processes: which of them carry a trial's marker, and how to end them all."""
 
 import os
 import subprocess
@@ -13,24 +13,18 @@ MARKER = "AUTOTUNE_TRIAL"
 KILL_SECONDS = 10.0
 
 
-def output_of(argv: Sequence[str], seconds: float = 60) -> str | None:
+def output_of(argv: Sequence[str]) -> str | None:
     """Return what a short command prints on stdout, None if it cannot run or fails."""
     try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
+        return subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
-def living(trial: str, session: int | None = None) -> Iterator[psutil.Process]:
-    """Yield the living processes that carry the trial's marker, and those of a session."""
+def processes_of(trial: str, session: int | None = None) -> Iterator[psutil.Process]:
+    """Yield the processes that carry the trial's marker or are of the session, but no zombies."""
     marker = f"{MARKER}={trial}".encode()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it ended meanwhile, or is not ours to read
@@ -41,13 +35,13 @@ def living(trial: str, session: int | None = None) -> Iterator[psutil.Process]:
                 yield process
 
 
-def end_all(those: Callable[[], Iterator[psutil.Process]]) -> bool:
-    """Kill until none is left, 10 s at most; tell whether none is.
+def end_all(find: Callable[[], Iterator[psutil.Process]]) -> bool:
+    """Kill what `find` yields until it yields nothing, for 10 s at most; tell whether it does.
 
-    psutil knows a process by its start as well, and kills no other that has its number now.
+    psutil also knows a process by its start, and kills no other that has its number now.
     """
     deadline = time.monotonic() + KILL_SECONDS
-    while (left := list(those())) and time.monotonic() < deadline:
+    while (left := list(find())) and time.monotonic() < deadline:
         for process in left:
             with suppress(psutil.Error):
                 process.kill()

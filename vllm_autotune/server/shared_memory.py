@@ -13,7 +13,7 @@ NAMES = ("psm_", "sem.mp-", "torch_", "nccl-", "vllm_")
 
 
 def all_segments() -> set[Path]:
-    """Return every segment with such a name, whosever it is."""
+    """Return every segment with such a name, whoever made it."""
     try:
         return {path for path in FOLDER.iterdir() if path.name.startswith(NAMES)}
     except OSError:
@@ -25,18 +25,14 @@ def segments_of(processes: Iterable[psutil.Process]) -> set[Path]:
     return {path for process in processes for path in _mapped(process.pid)}
 
 
-def remove_segments(segments: Iterable[Path]) -> list[Path]:
-    """Remove those that are ours and that no living process has mapped; return them."""
+def remove_segments(segments: Iterable[Path]) -> None:
+    """Remove those that belong to our user and that no process has mapped."""
     left = all_segments().intersection(segments)
     in_use = segments_of(psutil.process_iter()) if left else set()
-    removed = []
-    for path in left:
-        if path not in in_use:
-            with suppress(OSError):
-                if path.lstat().st_uid == os.geteuid():
-                    path.unlink()
-                    removed.append(path)
-    return removed
+    for path in left - in_use:
+        with suppress(OSError):
+            if path.lstat().st_uid == os.geteuid():
+                path.unlink()
 
 
 def _mapped(pid: int) -> set[Path]:
