@@ -1,4 +1,4 @@
-"""Files and folders: names, rights, and writes that are whole or absent."""
+"""Files and folders: names, permissions, and writes that are whole or absent."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from .errors import CannotWrite
 
 
 def safe_name(text: str) -> str:
-    """Return text as one harmless path component."""
+    """Return the text as one harmless path component."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:100] or "model"
 
 
@@ -51,9 +51,9 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> CannotWrite:
-    """Return the refusal that a failed write stands for."""
+    """Return the refusal for a write that failed."""
     return CannotWrite(
         f"cannot write {path}: {error.strerror or error}",
-        "check the folder's rights and the free disk space, or choose another with "
-        "--results-dir or --cache-dir",
+        "check permissions and free disk space, or choose another folder with --results-dir or "
+        "--cache-dir",
     )

@@ -53,8 +53,8 @@ def test_the_tightest_group_around_ours_counts(
     monkeypatch.setattr(cgroup, "MOUNT", tmp_path)
     monkeypatch.setattr(cgroup, "OURS", tmp_path / "self")
 
-    assert cgroup.limit_bytes() == 8 * GIB
-    assert cgroup.free_bytes() == 3 * GIB
+    assert cgroup.limit_bytes(2**62) == 8 * GIB
+    assert cgroup.free_bytes(2**62) == 3 * GIB
 
 
 @pytest.mark.parametrize("path", ["/", "/../..", "/docker/0123"])
@@ -64,7 +64,7 @@ def test_a_container_finds_its_group_at_the_root_whatever_it_is_called(
     (ours / "self").write_text(f"0::{path}\n")
     (ours / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
     monkeypatch.setattr(cgroup, "OURS", ours / "self")
-    assert cgroup.limit_bytes() == GIB
+    assert cgroup.limit_bytes(2**62) == GIB
     assert cgroup.oom_kills() == 2
 
 
