@@ -27,11 +27,9 @@ def free_bytes(available: int) -> int:
 
 def oom_kills() -> int:
     """Return how many processes the kernel has killed for memory in our cgroup so far."""
-    for folder in _groups():
-        for file in ("memory.events", "memory.oom_control"):  # cgroup v2, v1
-            with suppress(OSError, KeyError):
-                return _fields(folder / file)["oom_kill"]
-    return 0
+    names = ("memory.events", "memory.oom_control")  # cgroup v2, v1
+    counted = (_fields(folder / name) for folder in _groups() for name in names)
+    return next((fields["oom_kill"] for fields in counted if "oom_kill" in fields), 0)
 
 
 def _memory() -> Iterator[tuple[int, int]]:
@@ -41,8 +39,9 @@ def _memory() -> Iterator[tuple[int, int]]:
             with suppress(OSError, ValueError):  # absent, or `max`
                 bound = int((folder / limit).read_text())
                 if bound < UNLIMITED:
-                    used = int((folder / use).read_text())
-                    yield bound, max(0, used - _sum(folder / "memory.stat", droppable))
+                    fields = _fields(folder / "memory.stat")
+                    dropped = sum(fields.get(name, 0) for name in droppable)
+                    yield bound, max(0, int((folder / use).read_text()) - dropped)
 
 
 def _groups() -> Iterator[Path]:
@@ -60,13 +59,8 @@ def _groups() -> Iterator[Path]:
                         yield mount / folder
 
 
-def _sum(file: Path, names: tuple[str, ...]) -> int:
-    with suppress(OSError, ValueError):
-        fields = _fields(file)
-        return sum(fields.get(name, 0) for name in names)
-    return 0
-
-
 def _fields(file: Path) -> dict[str, int]:
-    words = (line.split() for line in file.read_text().splitlines())
-    return {name: int(value) for name, value in words}
+    with suppress(OSError, ValueError):
+        words = (line.split() for line in file.read_text().splitlines())
+        return {name: int(value) for name, value in words}
+    return {}

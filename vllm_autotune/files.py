@@ -14,6 +14,14 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:100] or "model"
 
 
+def text_of(file: Path) -> str:
+    """Return a file's text, empty if it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, private to the user.
 
@@ -51,7 +59,6 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> CannotWrite:
-    """Return the refusal for a write that failed."""
     return CannotWrite(
         f"cannot write {path}: {error.strerror or error}",
         "check permissions and free disk space, or choose another folder with --results-dir or "

@@ -24,28 +24,25 @@ FOLDERS = (Path("/tmp"), Path("/dev/shm"))  # noqa: S108  the folder of the lock
 FOLDER_VARIABLE = "AUTOTUNE_LOCK_DIR"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """How many seconds to wait for another tuning, and who is told which one that is."""
-
-    seconds: float = 0.0
-    say: Callable[[str], None] = lambda _: None
-
-
 @contextmanager
-def locked(devices: Iterable[Device], model: str, waiting: Waiting | None = None) -> Iterator[None]:
+def locked(
+    devices: Iterable[Device],
+    model: str,
+    wait: float = 0.0,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[None]:
     """Hold every device for the length of the block.
 
-    The locks are the machine's, not the user's: concurrent runs on a GPU distort each other's
+    `wait` is how many seconds to wait for another tuning, `say` is told which one that is. The
+    locks are the machine's, not the user's: concurrent runs on a GPU distort each other's
     measurements. They are taken in one order, so that two tunings never wait for each other.
 
     Raises DeviceBusy when another tuning holds a device and does not release it in time.
     """
-    folder, waiting = _folder(), waiting or Waiting()
-    deadline = time.monotonic() + waiting.seconds
+    folder, deadline = _folder(), time.monotonic() + wait
     with ExitStack() as held:
         for device in sorted(devices, key=lambda d: d.uuid):
-            held.enter_context(DeviceLock(folder, device).held(model, deadline, waiting.say))
+            held.enter_context(DeviceLock(folder, device).held(model, deadline, say))
         yield
 
 
@@ -99,11 +96,12 @@ class DeviceLock:
 
     def _holder(self) -> str:
         """Return who is tuning on the device, as a sentence."""
-        who = "another autotune"
-        for _, owner, note in self._notes():
-            if not owner.is_dead:
-                who += f" (pid {owner.pid}, {note.get('model')}, since {note.get('since')})"
-                break
+        details = (
+            f" (pid {owner.pid}, {note.get('model')}, since {note.get('since')})"
+            for _, owner, note in self._notes()
+            if not owner.is_dead
+        )
+        who = f"another autotune{next(details, '')}"
         return f"{who} is tuning on {self.device.name} ({self.device.uuid})"
 
     def _notes(self) -> Iterator[tuple[Path, Owner, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from .cache import Cache, cache_key
 from .errors import CannotWrite
 from .facts import Facts
 from .journal import Run, keep, unfinished
-from .lock import Waiting, locked
+from .lock import locked
 from .recall import here, still_valid
 from .report import CacheUse, Report, Versions, model_of
 from .search import Skip
@@ -30,7 +30,7 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
         return recalled, _kept(recalled, options, audience)
     cache.prepare()
     facts = cache.pooled(facts, audience.note)
-    with locked(facts.devices, facts.model, _waiting(options, audience)):
+    with locked(facts.devices, facts.model, _seconds_to_wait(options), audience.note):
         if options.wait:  # whoever held the device may have found the answer
             facts = refreshed(facts)
             recalled = None if options.refresh else _recall(cache, key, facts, audience, began)
@@ -86,11 +86,10 @@ def _kept(recalled: Report, options: Options, audience: Audience) -> Path | None
         return None
 
 
-def _waiting(options: Options, audience: Audience) -> Waiting:
-    seconds = options.wait
-    if options.until is not None:
-        seconds = min(seconds, max(0.0, options.until - time.monotonic()))
-    return Waiting(seconds=seconds, say=audience.note)
+def _seconds_to_wait(options: Options) -> float:
+    if options.until is None:
+        return options.wait
+    return min(options.wait, max(0.0, options.until - time.monotonic()))
 
 
 def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk:

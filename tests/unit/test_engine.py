@@ -162,7 +162,7 @@ def test_a_script_that_no_python_runs_is_named(
     with pytest.raises(NoEngine) as refused:
         locate()
     assert refused.value.message == (
-        f"{script} on the PATH is run by /bin/sh: it is not a Python interpreter"
+        f"{script} on the PATH is run by /bin/sh: not a Python interpreter"
     )
 
 

@@ -18,7 +18,7 @@ from tests.pace import LATEST, SOON
 from vllm_autotune import lock
 from vllm_autotune.device import Device
 from vllm_autotune.errors import DeviceBusy
-from vllm_autotune.lock import Waiting, locked
+from vllm_autotune.lock import locked
 
 ROOT = Path(__file__).parents[2]
 CARD = Device(kind="cuda", index=0, name="NVIDIA L4", uuid="GPU-0", memory_bytes=24, free_bytes=24)
@@ -76,7 +76,7 @@ def test_who_waits_says_for_whom_and_goes_on_when_the_other_ends() -> None:
             said.append(text)
             os.kill(pid, signal.SIGKILL)
 
-        with locked(CARDS, "m", Waiting(seconds=LATEST, say=end_it)):
+        with locked(CARDS, "m", wait=LATEST, say=end_it):
             pass
     assert len(said) == 1
     assert f"waiting: another autotune (pid {pid}" in said[0]
@@ -85,7 +85,7 @@ def test_who_waits_says_for_whom_and_goes_on_when_the_other_ends() -> None:
 def test_waiting_has_an_end() -> None:
     with other_holder("GPU-0"):
         began = time.monotonic()
-        with pytest.raises(DeviceBusy), locked(CARDS, "m", Waiting(seconds=0.6)):
+        with pytest.raises(DeviceBusy), locked(CARDS, "m", wait=0.6):
             pass
         assert 0.5 < time.monotonic() - began < SOON
 
