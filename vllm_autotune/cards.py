@@ -20,10 +20,6 @@ class Card:
     gib: float
     capability: Capability
 
-    @property
-    def words(self) -> frozenset[str]:
-        return frozenset((*_words(self.name), *_words(self.size)))
-
     def __str__(self) -> str:
         twins = [card for card in CARDS if card.name == self.name]
         return f"{self.name} {self.size}" if len(twins) > 1 else self.name
@@ -76,12 +72,9 @@ SIZE = re.compile(r"(\d+)g(?:i?b)?")
 
 
 def find_card(name: str) -> Card:
-    """Return the card that a name means: `4090`, `H100-80G`, `NVIDIA A100-SXM4-80GB`.
-
-    Raises BadUsage for a name that means none, or several.
-    """
+    """Return the card that `4090` or `NVIDIA A100-SXM4-80GB` means, or raise BadUsage."""
     asked = _words(name)
-    found = [card for card in CARDS if asked and asked <= card.words]
+    found = [card for card in CARDS if asked and asked <= _words(f"{card.name} {card.size}")]
     # `4060` means the RTX 4060 and not the 4060 Ti: fewest words of the card's name are missing.
     missing = {card: len(_words(card.name) - asked) for card in found}
     nearest = [card for card in found if missing[card] == min(missing.values())]
@@ -107,10 +100,8 @@ def hypothetical_devices(
     """
     if device is None:
         if memory_bytes is None:
-            raise BadUsage(
-                "--capability describes a GPU, but its memory is missing",
-                "add --memory-limit 24GiB, or name the GPU: --device 'RTX 4090'",
-            )
+            hint = "add --memory-limit 24GiB, or name the GPU: --device 'RTX 4090'"
+            raise BadUsage("--capability describes a GPU, but its memory is missing", hint)
         return [_idle(0, "an unnamed GPU", memory_bytes, capability)]
     match = re.fullmatch(r"\s*(\d+)\s*[x*]\s*(.+)", device)
     count, name = (int(match[1]), match[2]) if match else (1, device)
@@ -119,10 +110,8 @@ def hypothetical_devices(
         example = "for example --device '2 x A100 80GB'"
         raise BadUsage(f"--device {device}: the GPU count must be 1 to 64", example)
     if capability not in (None, card.capability):
-        dotted = ".".join(map(str, card.capability))
-        raise BadUsage(
-            f"--capability contradicts --device: {card} has {dotted}", "drop one of them"
-        )
+        contradiction = "--capability contradicts --device: {} has {}.{}"
+        raise BadUsage(contradiction.format(card, *card.capability), "drop one of them")
     size = int(card.gib * GIB)
     return [_idle(index, str(card), size, card.capability) for index in range(count)]
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from .files import text_of
+
 MOUNT = Path("/sys/fs/cgroup")
 OURS = Path("/proc/self/cgroup")
 UNLIMITED = 1 << 62  # cgroup v1 spells "none" as a huge number
@@ -49,18 +51,15 @@ def _groups() -> Iterator[Path]:
 
     A container shows its own group as the root, whatever the kernel calls it.
     """
-    with suppress(OSError):
-        for line in OURS.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers in ("", "memory"):
-                mount, inside = MOUNT / controllers, Path(path.lstrip("/"))
-                for folder in (inside, *inside.parents):
-                    if ".." not in folder.parts and (mount / folder).is_dir():
-                        yield mount / folder
+    for line in text_of(OURS).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            mount, inside = MOUNT / controllers, Path(path.lstrip("/"))
+            for folder in (inside, *inside.parents):
+                if ".." not in folder.parts and (mount / folder).is_dir():
+                    yield mount / folder
 
 
 def _fields(file: Path) -> dict[str, int]:
-    with suppress(OSError, ValueError):
-        words = (line.split() for line in file.read_text().splitlines())
-        return {name: int(value) for name, value in words}
-    return {}
+    pairs = (line.split() for line in text_of(file).splitlines())
+    return {name: int(value) for name, value in pairs}

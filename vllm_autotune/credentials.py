@@ -55,11 +55,8 @@ def _inside(value: str) -> Iterator[str]:
 
 
 def _entries(document: Any) -> Iterator[str]:
-    if isinstance(document, dict):
-        for name, value in document.items():
-            if isinstance(value, str) and IN_JSON.search(name):
-                yield value
-            yield from _entries(value)
-    elif isinstance(document, list):
-        for value in document:
-            yield from _entries(value)
+    lists = enumerate(document) if isinstance(document, list) else ()
+    for name, value in document.items() if isinstance(document, dict) else lists:
+        if isinstance(value, str) and IN_JSON.search(str(name)):
+            yield value
+        yield from _entries(value)

@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 from . import cgroup
 from .errors import BadUsage, NoDevice
+from .files import text_of
 
 NODES = Path("/sys/devices/system/node")
+MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +62,16 @@ def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Devi
     """Return the devices to use, the freest first.
 
     `wanted` picks GPUs by index or UUID, separated by commas, among those that
-    `CUDA_VISIBLE_DEVICES` leaves visible.
-
-    Raises NoDevice when there is none, or `wanted` names one that does not respond; BadUsage when
-    it names one that does not exist.
+    `CUDA_VISIBLE_DEVICES` leaves visible. Raises NoDevice when there is none or a wanted one does
+    not respond, BadUsage when one does not exist.
     """
-    if kind == "cpu":
-        if wanted is not None:
-            raise BadUsage(
-                f"--gpus {wanted}: the installed vLLM is a CPU build and cannot use a GPU",
-                "drop --gpus, or point --vllm-python at a CUDA build of vLLM",
-            )
+    if kind == "cpu" and wanted is None:
         return [_cpu()]
+    if kind == "cpu":
+        raise BadUsage(
+            f"--gpus {wanted}: the installed vLLM is a CPU build and cannot use a GPU",
+            "drop --gpus, or point --vllm-python at a CUDA build of vLLM",
+        )
     gpus, lost = _nvidia()
     variable = os.environ.get("CUDA_VISIBLE_DEVICES")
     visible = gpus if variable is None else _visible(variable, gpus, lost)
@@ -89,7 +89,7 @@ def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Devi
 
 def host_free_bytes() -> int:
     """Return the host memory that weights may be offloaded into now."""
-    match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    match = re.search(r"MemAvailable:\s+(\d+) kB", text_of(MEMINFO))
     return cgroup.free_bytes(int(match[1]) * 1024 if match else 0)
 
 
@@ -103,7 +103,6 @@ def _physical_bytes() -> int:
 
 
 def free_bytes(device: Device) -> int:
-    """Return the memory that is free on `device` now."""
     if device.kind == "cpu":
         return _cpu().free_bytes
     if device.unified:
@@ -203,15 +202,13 @@ def _memory(nvml: Any, handle: Any) -> tuple[int, int, bool]:
 
 
 def _mig_slices(nvml: Any, card: Any) -> Iterator[Any]:
-    try:
+    mode = None
+    with suppress(nvml.NVMLError):  # the card does not support MIG
         mode, _ = nvml.nvmlDeviceGetMigMode(card)
-    except nvml.NVMLError:
-        return  # the card does not support MIG
-    if mode != nvml.NVML_DEVICE_MIG_ENABLE:
-        return
-    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(card)):
-        with suppress(nvml.NVMLError):  # an unused slot
-            yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
+    if mode == nvml.NVML_DEVICE_MIG_ENABLE:
+        for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+            with suppress(nvml.NVMLError):  # an unused slot
+                yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
 
 
 def _visible(variable: str, devices: list[Device], lost: Mapping[str, str]) -> list[Device]:
@@ -257,24 +254,14 @@ def _cpu() -> Device:
 
 def _node_memory() -> tuple[int, int]:
     """Return total and free bytes of vLLM's NUMA node (cpu_resource_utils.py, 0.32)."""
-    try:
-        text = (NODES / f"node{_allowed_node()}" / "meminfo").read_text()
-    except OSError:
-        text = Path("/proc/meminfo").read_text()
+    cpu = min(os.sched_getaffinity(0))
+    nodes = (path.parent for path in sorted(NODES.glob(f"node[0-9]*/cpu{cpu}")))
+    text = text_of(next(nodes, NODES / "node0") / "meminfo") or text_of(MEMINFO)
     kib = {m[1]: int(m[2]) for m in re.finditer(r"(\w+(?:\(\w+\))?):\s+(\d+) kB", text)}
     parts = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
     return kib["MemTotal"] * 1024, sum(kib.get(part, 0) for part in parts) * 1024
 
 
-def _allowed_node() -> int:
-    cpu = min(os.sched_getaffinity(0))
-    nodes = (path.parent.name for path in sorted(NODES.glob(f"node[0-9]*/cpu{cpu}")))
-    return int(next(nodes, "node0").removeprefix("node"))
-
-
 def _processor() -> str:
-    with suppress(OSError):
-        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        if match:
-            return match[1].strip()
-    return platform.processor() or platform.machine() or "CPU"
+    match = re.search(r"model name\s*:\s*(.+)", text_of(Path("/proc/cpuinfo")))
+    return match[1].strip() if match else platform.processor() or platform.machine() or "CPU"

@@ -11,11 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from .files import text_of
-
-Node = TypeVar("Node", bound=ast.AST)
 
 # The newest version that the estimates were compared with.
 ASSUMED = "0.32.0"
@@ -65,7 +63,7 @@ class Engine:
         """
         found = self.package.glob("entrypoints/**/cli_args.py")
         files = [self.package / "engine/arg_utils.py", *found]
-        calls = (call for file in files for call in _nodes(file, ast.Call))
+        calls = (n for file in files for n in _nodes(file) if isinstance(n, ast.Call))
         added = (call for call in calls if getattr(call.func, "attr", "") == "add_argument")
         words = (word for call in added for word in _strings(call))
         return frozenset(w[2:] for w in words if w.startswith("--") and " " not in w)
@@ -76,11 +74,8 @@ class Engine:
         names = self._literals("model_executor/layers/quantization/__init__.py", "Quantization")
         site = self.package.parent
         # With vLLM's own as with the plugin, bitsandbytes needs the package of that name.
-        if (site / "vllm_bnb_plugin").is_dir():
-            names |= {"bitsandbytes"}
-        if not (site / "bitsandbytes").is_dir():
-            names -= {"bitsandbytes"}
-        return frozenset(names)
+        names |= {"bitsandbytes"} if (site / "vllm_bnb_plugin").is_dir() else set()
+        return frozenset(names if (site / "bitsandbytes").is_dir() else names - {"bitsandbytes"})
 
     def quantizes(self, method: str) -> bool:
         """Tell whether this vLLM has a quantization method; assume so if that was unreadable."""
@@ -109,7 +104,6 @@ class Engine:
 
     @cached_property
     def kv_cache_dtypes(self) -> frozenset[str]:
-        """Return the values that `--kv-cache-dtype` accepts."""
         return frozenset(self._literals("config/cache.py", "CacheDType"))
 
     @cached_property
@@ -135,7 +129,7 @@ class Engine:
 
     def _literals(self, file: str, name: str) -> set[str]:
         """Return the strings of the list or Literal assigned to a name beginning with `name`."""
-        for node in _nodes(self.package / file, ast.stmt):
+        for node in _nodes(self.package / file):
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
                 target = node.targets[0] if isinstance(node, ast.Assign) else node.target
                 spelled = getattr(target, "id", "").replace("_", "").lower()
@@ -155,23 +149,23 @@ def _quantization_class(folder: Path, method: str) -> ast.ClassDef | None:
     """Return the class that the index of `folder` has for a method, None if unreadable."""
     index = folder / "__init__.py"
     names: dict[object, str] = {}
-    for table in _nodes(index, ast.Dict):
+    for table in (node for node in _nodes(index) if isinstance(node, ast.Dict)):
         for key, value in zip(table.keys, table.values, strict=True):
             if isinstance(key, ast.Constant) and isinstance(value, ast.Name):
                 names.setdefault(key.value, value.id)
     name = names.get(method)
-    for statement in _nodes(index, ast.ImportFrom):
-        if name in [alias.name for alias in statement.names]:
-            module = (statement.module or "").rpartition("quantization.")[2].replace(".", "/")
-            classes = _nodes(folder / f"{module}.py", ast.ClassDef)
+    for node in _nodes(index):
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            module = (node.module or "").rpartition("quantization.")[2].replace(".", "/")
+            classes = (n for n in _nodes(folder / f"{module}.py") if isinstance(n, ast.ClassDef))
             return next((found for found in classes if found.name == name), None)
     return None
 
 
-def _nodes(file: Path, kind: type[Node]) -> Iterator[Node]:
-    """Yield the syntax nodes of a kind in a Python file, none if it cannot be parsed."""
+def _nodes(file: Path) -> Iterator[ast.AST]:
+    """Yield the syntax nodes of a Python file, none if it cannot be parsed."""
     with suppress(SyntaxError):
-        yield from (node for node in ast.walk(ast.parse(text_of(file))) if isinstance(node, kind))
+        yield from ast.walk(ast.parse(text_of(file)))
 
 
 def _strings(node: ast.AST) -> Iterator[str]:

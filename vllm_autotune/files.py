@@ -23,10 +23,7 @@ def text_of(file: Path) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, private to the user.
-
-    Raises CannotWrite.
-    """
+    """Make a folder and its parents, private to the user, or raise CannotWrite."""
     try:
         for each in (*reversed(folder.parents), folder):
             each.mkdir(exist_ok=True, mode=0o700)

@@ -25,10 +25,7 @@ except m.PackageNotFoundError:
     pass
 """
 
-INSTALL_HINT = (
-    "install it beside autotune (`pip install vllm`), or name the interpreter of another "
-    "environment with --vllm-python"
-)
+INSTALL_HINT = "`pip install vllm` beside autotune, or name its interpreter with --vllm-python"
 
 
 def locate(python: str | None = None, command: str | None = None) -> Engine:
@@ -65,7 +62,10 @@ def _installed(python: str | None) -> tuple[str, Path, str | None]:
     if python is None:
         spec = importlib.util.find_spec("vllm")
         if spec and spec.origin:
-            return sys.executable, Path(spec.origin).parent, _own_torch()
+            torch = None
+            with suppress(importlib.metadata.PackageNotFoundError):
+                torch = importlib.metadata.version("torch")
+            return sys.executable, Path(spec.origin).parent, torch
         script = shutil.which("vllm")
         python = _shebang(Path(script)) if script else None
         if python is None:
@@ -84,13 +84,6 @@ def _installed(python: str | None) -> tuple[str, Path, str | None]:
     if not origin:
         raise NoEngine(f"no vLLM is installed for {python}", INSTALL_HINT)
     return str(Path(shutil.which(python) or python).absolute()), Path(origin).parent, torch or None
-
-
-def _own_torch() -> str | None:
-    try:
-        return importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _shebang(script: Path) -> str | None:

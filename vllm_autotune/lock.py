@@ -55,10 +55,7 @@ class DeviceLock:
 
     @contextmanager
     def held(self, model: str, deadline: float, say: Callable[[str], None]) -> Iterator[None]:
-        """Hold the lock for the length of the block.
-
-        Raises DeviceBusy when it is not free by `deadline` (monotonic).
-        """
+        """Hold the lock for the length of the block; raise DeviceBusy at `deadline` (monotonic)."""
         with self._acquired(deadline, say):
             note = self._write_note(model)
             try:

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+from .files import text_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
@@ -41,11 +43,9 @@ def owned(**fields: Any) -> str:
 
 def read_owned(path: Path) -> tuple[Owner | None, dict[str, Any]]:
     """Return the owner that a JSON file names, and the file's document, empty if unreadable."""
+    document: dict[str, Any] = {}
     try:
-        document = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError):
-        return None, {}
-    try:
+        document = dict(json.loads(text_of(path)))
         pid, started = int(document["pid"]), int(document["started"])
         return Owner(pid=pid, started=started, machine=str(document["machine"])), document
     except (KeyError, TypeError, ValueError):
@@ -54,12 +54,8 @@ def read_owned(path: Path) -> tuple[Owner | None, dict[str, Any]]:
 
 def _started(pid: int) -> int | None:
     """Return when a process started, None if there is none or it has ended and is a zombie."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    fields = status.rpartition(")")[2].split()  # the name before may hold spaces
-    return None if fields[0] in "ZX" else int(fields[19])
+    fields = text_of(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()  # names hold spaces
+    return int(fields[19]) if fields and fields[0] not in "ZX" else None
 
 
 @cache

@@ -4,7 +4,6 @@ import codecs
 import os
 import select
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -52,7 +51,6 @@ class Log:
 
     @property
     def cut_bytes(self) -> int:
-        """Return how many bytes are left out on disk."""
         return max(0, self._size - self.head - self.tail)
 
     def close_writer(self) -> None:
@@ -62,10 +60,7 @@ class Log:
         self.writer = -1
 
     def new_text(self) -> str:
-        """Return what was written since the last call, 4 MiB at most.
-
-        Raises CannotWrite when it could not be written to disk.
-        """
+        """Return the text since the last call, 4 MiB at most; raise CannotWrite for a full disk."""
         with self._lock:
             self._empty_pipe()
             text, size = [], 0
@@ -100,15 +95,13 @@ class Log:
     def _run(self) -> None:
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)
-        while not self._closing.is_set():
+        full = False
+        while not self._closing.wait(WAKE_SECONDS if full else 0):
             poll.poll(WAKE_SECONDS * 1000)
             with self._lock:
-                is_open = self._empty_pipe()
+                if not self._empty_pipe():
+                    return
                 full = self._unread_size >= MAX_UNREAD
-            if not is_open:
-                return
-            if full:
-                time.sleep(WAKE_SECONDS)
 
     def _empty_pipe(self) -> bool:
         """Take what the pipe holds; return False once nobody can write into it any more."""

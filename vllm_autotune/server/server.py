@@ -51,10 +51,7 @@ DISK_BYTES = HEAD + TAIL + 2**20
 
 
 def free_port(allowed: range | None = None) -> int:
-    """Return a port of 127.0.0.1 that nobody listens on.
-
-    Raises NoPort when every port of `allowed` is taken.
-    """
+    """Return a port of 127.0.0.1 that nobody listens on, or raise NoPort."""
     for port in allowed or [0]:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))  # without SO_REUSEADDR: a used port says so
@@ -68,11 +65,9 @@ def check_disk(folder: Path, needed: int = DISK_BYTES) -> None:
     """Raise CannotWrite where the folder's disk has no room for what a trial writes."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise CannotWrite(
-            f"{folder} has {free // 2**20} MiB of free disk space, a launch may need "
-            f"{needed // 2**20} MiB",
-            "free some or choose another folder with --results-dir, then continue with --resume",
-        )
+        space = f"{free // 2**20} MiB of free disk space, a launch may need {needed // 2**20} MiB"
+        hint = "free some or choose another folder with --results-dir, then continue with --resume"
+        raise CannotWrite(f"{folder} has {space}", hint)
 
 
 @dataclass
@@ -103,11 +98,10 @@ class Server:
             scratch = make_scratch(self.trial)
             self._guardian = start_guardian(self.trial, scratch)
             self._start(str(scratch))
-        except OSError as error:
+        except BaseException as error:
             self.stop()
-            raise CannotWrite(f"cannot start a server: {error}", "check the disk") from error
-        except BaseException:
-            self.stop()
+            if isinstance(error, OSError):
+                raise CannotWrite(f"cannot start a server: {error}", "check the disk") from error
             raise
         return self
 
@@ -133,10 +127,8 @@ class Server:
                 start_new_session=True,
             )
         except (FileNotFoundError, PermissionError) as error:
-            raise NoEngine(
-                f"`{self.argv[0]}` cannot be started: {error.strerror}",
-                "check --vllm-python and --vllm-command",
-            ) from error
+            reason = f"`{self.argv[0]}` cannot be started: {error.strerror}"
+            raise NoEngine(reason, "check --vllm-python and --vllm-command") from error
         self._output.close_writer()
 
     @property
@@ -153,12 +145,11 @@ class Server:
         return total
 
     def new_text(self) -> str:
-        """Return what the server wrote since the last call; see `Log.new_text`."""
         self._note_segments()
         return self._output.new_text() if self._output else ""
 
     def kill(self) -> None:
-        """Kill the server at once; `stop` must clean up after it."""
+        """Kill the server's group at once; `stop` must clean up after it."""
         self._signal_group(signal.SIGKILL)
 
     def stop(self) -> bool:
@@ -174,7 +165,13 @@ class Server:
                     self._signal_group(signal.SIGTERM)
                     self._wait_until_gone(self.grace)
         finally:
-            gone = self._kill()
+            self.kill()
+            gone = end_all(self._survivors)
+            if self._process and gone:
+                self._process.wait()  # a zombie must be reaped
+                self._process = None
+                remove_segments(self._segments)
+                self._segments.clear()
             if self._output:
                 self._output.close()
                 self.cut_bytes = self._output.cut_bytes
@@ -190,16 +187,6 @@ class Server:
             if self.exit_code is not None:
                 deadline = min(deadline, time.monotonic() + ORPHAN_SECONDS)
             time.sleep(0.05)
-
-    def _kill(self) -> bool:
-        self._signal_group(signal.SIGKILL)
-        gone = end_all(self._survivors)
-        if self._process and gone:
-            self._process.wait()  # a zombie must be reaped
-            self._process = None
-            remove_segments(self._segments)
-            self._segments.clear()
-        return gone
 
     def _signal_group(self, number: signal.Signals) -> None:
         if self._process:

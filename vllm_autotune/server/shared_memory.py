@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from ..files import text_of
+
 FOLDER = Path("/dev/shm")  # noqa: S108
 # What Python's multiprocessing, torch, NCCL and vLLM (its offloading buffer) call theirs.
 NAMES = ("psm_", "sem.mp-", "torch_", "nccl-", "vllm_")
@@ -36,11 +38,7 @@ def remove_segments(segments: Iterable[Path]) -> None:
 
 
 def _mapped(pid: int) -> set[Path]:
-    prefix = f"{FOLDER}/"
-    try:
-        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return set()
+    prefix, maps = f"{FOLDER}/", text_of(Path(f"/proc/{pid}/maps"))
     lines = (line for line in maps.splitlines() if prefix in line and "(deleted)" not in line)
     names = {line[line.index(prefix) + len(prefix) :] for line in lines}
     return {FOLDER / name for name in names if "/" not in name}
