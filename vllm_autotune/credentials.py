@@ -39,11 +39,10 @@ def secrets_of(environment: Mapping[str, str], argv: Sequence[str] = ()) -> tupl
 def _arguments(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
     name = ""
     for word in argv:
+        value = word
         if word.startswith("-"):
             name, _, value = word.lstrip("-").partition("=")
-            yield name, value
-        else:
-            yield name, word
+        yield name, value
 
 
 def _inside(value: str) -> Iterator[str]:

