@@ -38,11 +38,13 @@ def server(folder: Path, port: int = 0, grace: float = LATEST, **script: object)
 def wait_for(text: str, running: Server, seconds: float = LATEST) -> str:
     """Read the log until it holds `text`, and return what was read."""
     read, deadline = "", time.monotonic() + seconds
-    while text not in read:
-        read += running.new_text()
+    while True:
+        new = running.new_text()
+        read += new
+        if text in read[-len(text) - len(new) :]:
+            return read
         assert time.monotonic() < deadline, read
         time.sleep(0.01)
-    return read
 
 
 LIVES = 200
