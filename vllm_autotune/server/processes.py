@@ -18,7 +18,7 @@ def output_of(argv: Sequence[str]) -> str | None:
     try:
         return subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
-        ).stdout.strip()
+        ).stdout.rstrip()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -36,14 +36,11 @@ def processes_of(trial: str, session: int | None = None) -> Iterator[psutil.Proc
 
 
 def end_all(find: Callable[[], Iterator[psutil.Process]]) -> bool:
-    """Kill what `find` yields until it yields nothing, for 10 s at most; tell whether it does.
-
-    psutil also knows a process by its start, and kills no other that has its number now.
-    """
+    """Kill what `find` yields until it yields nothing, for 10 s at most; tell whether it does."""
     deadline = time.monotonic() + KILL_SECONDS
     while (left := list(find())) and time.monotonic() < deadline:
         for process in left:
             with suppress(psutil.Error):
-                process.kill()
+                process.kill()  # psutil compares its start: no other with its number is killed
         time.sleep(0.05)
     return not left
