@@ -21,8 +21,8 @@ class Card:
     capability: Capability
 
     def __str__(self) -> str:
-        twins = [card for card in CARDS if card.name == self.name]
-        return f"{self.name} {self.size}" if len(twins) > 1 else self.name
+        sizes = sum(card.name == self.name for card in CARDS)
+        return f"{self.name} {self.size}" if sizes > 1 else self.name
 
 
 # The GiB are torch's total, of which vLLM's utilization is a share: "GPU 0 has a total capacity

@@ -47,10 +47,8 @@ def _memory() -> Iterator[tuple[int, int]]:
 
 
 def _groups() -> Iterator[Path]:
-    """Yield the folders of our group and of those around it, the innermost first.
-
-    A container shows its own group as the root, whatever the kernel calls it.
-    """
+    """Yield the folders of our group and of those around it, the innermost first."""
+    # A container shows its own group as the root, whatever the kernel calls it.
     for line in text_of(OURS).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "memory"):

@@ -68,20 +68,16 @@ def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Devi
     if kind == "cpu" and wanted is None:
         return [_cpu()]
     if kind == "cpu":
-        raise BadUsage(
-            f"--gpus {wanted}: the installed vLLM is a CPU build and cannot use a GPU",
-            "drop --gpus, or point --vllm-python at a CUDA build of vLLM",
-        )
+        hint = "drop --gpus, or point --vllm-python at a CUDA build of vLLM"
+        raise BadUsage(f"--gpus {wanted}: this vLLM is a CPU build and cannot use a GPU", hint)
     gpus, lost = _nvidia()
     variable = os.environ.get("CUDA_VISIBLE_DEVICES")
     visible = gpus if variable is None else _visible(variable, gpus, lost)
     if not visible:
         why = [f"GPU {index} does not respond ({error})" for index, error in lost.items()]
         why += [f"CUDA_VISIBLE_DEVICES={variable} hides {_listed(gpus)}"] if gpus else []
-        raise NoDevice(
-            f"no NVIDIA GPU is visible{': ' if why else ''}{'; '.join(why)}",
-            "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container must be given the GPUs",
-        )
+        hint = "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container must be given the GPUs"
+        raise NoDevice(f"no NVIDIA GPU is visible{': ' if why else ''}{'; '.join(why)}", hint)
     if wanted is None:
         return sorted(visible, key=lambda d: -d.free_bytes)
     return list(dict.fromkeys(_wanted(name.strip(), visible, lost) for name in wanted.split(",")))
@@ -145,10 +141,8 @@ def _nvml() -> Iterator[Any]:
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
-        raise NoDevice(
-            f"the NVIDIA driver does not respond ({error})",
-            "check `nvidia-smi`; on a machine without a GPU, install the CPU build of vLLM",
-        ) from error
+        hint = "check `nvidia-smi`; on a machine without a GPU, install the CPU build of vLLM"
+        raise NoDevice(f"the NVIDIA driver does not respond ({error})", hint) from error
 
 
 def _nvidia() -> tuple[list[Device], dict[str, str]]:

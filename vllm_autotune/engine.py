@@ -99,8 +99,8 @@ class Engine:
     @property
     def has_flashinfer(self) -> bool:
         """Tell whether FlashInfer is installed beside vLLM; every CUDA build depends on it."""
-        beside = (self.package.parent / "flashinfer").is_dir()
-        return beside or not self.installed or "+cpu" in self.version
+        folder = self.package.parent / "flashinfer"
+        return folder.is_dir() or not self.installed or "+cpu" in self.version
 
     @cached_property
     def kv_cache_dtypes(self) -> frozenset[str]:

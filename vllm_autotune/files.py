@@ -34,10 +34,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a crash at any point leaves the old one or the new one.
-
-    Raises CannotWrite.
-    """
+    """Write a file or raise CannotWrite; a crash leaves either the whole old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         for each in reversed(path.parents):
@@ -56,8 +53,5 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> CannotWrite:
-    return CannotWrite(
-        f"cannot write {path}: {error.strerror or error}",
-        "check permissions and free disk space, or choose another folder with --results-dir or "
-        "--cache-dir",
-    )
+    hint = "check permissions and free disk space, or use another --results-dir or --cache-dir"
+    return CannotWrite(f"cannot write {path}: {error.strerror or error}", hint)

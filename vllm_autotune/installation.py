@@ -19,10 +19,7 @@ LOCATE_CODE = """
 import importlib.metadata as m, importlib.util as u
 spec = u.find_spec("vllm")
 print(spec.origin if spec else "")
-try:
-    print(m.version("torch"))
-except m.PackageNotFoundError:
-    pass
+print(next((found.version for found in m.distributions(name="torch")), ""))
 """
 
 INSTALL_HINT = "`pip install vllm` beside autotune, or name its interpreter with --vllm-python"
@@ -56,9 +53,8 @@ def _installed(python: str | None) -> tuple[str, Path, str | None]:
     if python is None:
         spec = importlib.util.find_spec("vllm")
         if spec and spec.origin:
-            torch = None
-            with suppress(importlib.metadata.PackageNotFoundError):
-                torch = importlib.metadata.version("torch")
+            installed = importlib.metadata.distributions(name="torch")
+            torch = next((found.version for found in installed), None)
             return sys.executable, Path(spec.origin).parent, torch
         script = shutil.which("vllm")
         python = _shebang(Path(script)) if script else None

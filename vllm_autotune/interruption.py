@@ -46,8 +46,8 @@ def interruptible() -> Iterator[list[int]]:
 
 def _ending_signals() -> list[signal.Signals]:
     """Return the signals that end us: not SIGHUP where `nohup` made it ignored."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [each for each in SIGNALS if each != signal.SIGHUP or not ignored]
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [each for each in SIGNALS if each != signal.SIGHUP or not nohup]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

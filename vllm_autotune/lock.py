@@ -71,10 +71,8 @@ class DeviceLock:
             say(f"waiting: {self._holder()}")
             with suppress(Timeout):
                 return lock.acquire(timeout=seconds, poll_interval=POLL_SECONDS)
-        raise DeviceBusy(
-            self._holder(),
-            "wait for it to end (--wait): concurrent runs distort each other's measurements",
-        )
+        hint = "wait for it to end (--wait): concurrent runs distort each other's measurements"
+        raise DeviceBusy(self._holder(), hint)
 
     def _write_note(self, model: str) -> Path:
         """Note that we hold the lock, and remove the notes of dead holders."""

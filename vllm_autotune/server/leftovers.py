@@ -54,10 +54,7 @@ def end_trial(trial: str, scratch: Path) -> bool:
 
 
 def guard(trial: str, scratch: str) -> None:
-    """Wait until our parent has ended, then end its server and remove what that leaves.
-
-    Whatever ends the parent, even SIGKILL, closes the pipe that is our stdin.
-    """
+    """Wait for our parent's end, which closes our stdin even after SIGKILL; end its trial."""
     sys.stdin.buffer.read()
     end_trial(trial, Path(scratch))
 

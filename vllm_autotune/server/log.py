@@ -69,10 +69,8 @@ class Log:
                 size += len(text[-1])
             self._unread_size -= size
         if self._error is not None:
-            raise CannotWrite(
-                f"cannot write {self.path}: {self._error.strerror}",
-                "free some disk space, then run the same command with --resume",
-            )
+            hint = "free some disk space, then run the same command with --resume"
+            raise CannotWrite(f"cannot write {self.path}: {self._error.strerror}", hint)
         return "".join(text)
 
     def close(self) -> None:
