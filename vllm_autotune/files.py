@@ -34,7 +34,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file or raise CannotWrite; a crash leaves either the whole old file or the new one."""
+    """Write a file or raise CannotWrite; a crash leaves the old file or the new one, never half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         for each in reversed(path.parents):

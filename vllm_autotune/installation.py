@@ -22,7 +22,7 @@ print(spec.origin if spec else "")
 print(next((found.version for found in m.distributions(name="torch")), ""))
 """
 
-INSTALL_HINT = "`pip install vllm` beside autotune, or name its interpreter with --vllm-python"
+INSTALL_HINT = "`pip install vllm`, or name an interpreter that has it with --vllm-python"
 
 
 def locate(python: str | None = None, command: str | None = None) -> Engine:

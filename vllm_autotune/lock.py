@@ -18,7 +18,6 @@ from .files import cannot_write, safe_name
 from .owner import Owner, owned, read_owned
 
 Say = Callable[[str], None]
-
 POLL_SECONDS = 0.5
 # Where every program of the machine looks, whatever its TMPDIR. Not /dev/shm first: what is there
 # of a user is removed when the user logs out (RemoveIPC of systemd), and a lock with it.

@@ -18,8 +18,7 @@ from ..owner import Owner, owned, read_owned
 from .processes import end_all, processes_of
 from .shared_memory import remove_segments, segments_of
 
-# What the guardian runs.
-GUARD = "import sys; from vllm_autotune.server.leftovers import guard; guard(*sys.argv[1:])"
+GUARDIAN_CODE = "import sys; from vllm_autotune.server.leftovers import guard; guard(*sys.argv[1:])"
 PREFIX = "autotune-"
 OWNER = "owner.json"
 # A scratch folder as old as this and still without an owner was never given one.
@@ -62,7 +61,7 @@ def guard(trial: str, scratch: str) -> None:
 def start_guardian(trial: str, scratch: Path) -> subprocess.Popen[bytes]:
     """Start a small process that outlives us and ends our server; closing its stdin ends it."""
     return subprocess.Popen(
-        [sys.executable, "-c", GUARD, trial, str(scratch)],
+        [sys.executable, "-c", GUARDIAN_CODE, trial, str(scratch)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
