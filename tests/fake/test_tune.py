@@ -55,7 +55,7 @@ class Place:
         return self.folder / "results"
 
     def environment(self, script: dict[str, object]) -> dict[str, str]:
-        total = detect("cpu")[0].shared_out / 2**30
+        total = detect("cpu")[0].utilization_base / 2**30
         script = {**CARD, "total_gib": total, **script}
         return {
             **os.environ,
