@@ -78,20 +78,12 @@ def _installed(python: str | None) -> tuple[str, Path, str | None]:
 
 
 def _output_of(argv: Sequence[str]) -> str | None:
-    """Return what a command prints on stdout within a minute, None where it cannot or fails."""
+    """Return what a short command prints on stdout, None if it cannot run or fails."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
-        )
+        ).stdout.rstrip()
     except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _own_torch() -> str | None:
-    try:
-        return importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
         return None
 
 
