@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadModel
-from .gguf import read_gguf
-from .hub import read_hub
-from .layers import Layers, count_kv_heads, layer_plan, number
-from .local import NAME, locate, neighbours
-from .parameters import UNGATED, count_experts, count_parameters, expert_width, plain_width
-from .shape import (
+from .config_json import (
     block_of,
     derive_context,
     has_pooling,
@@ -25,6 +20,11 @@ from .shape import (
     sizes_of,
     text_part,
 )
+from .gguf import read_gguf
+from .hub import read_hub
+from .layers import Layers, count_kv_heads, layer_plan, number
+from .local import NAME, locate, neighbours
+from .parameters import UNGATED, count_experts, count_parameters, expert_width, plain_width
 from .tensors import HEAD, Files, Format, Incomplete, Weights, find_weights, tally
 
 # Families whose embeddings are shared with the output unless config.json says otherwise.

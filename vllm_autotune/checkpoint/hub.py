@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..errors import BadModel
-from .shape import BESIDE, read_config
+from .config_json import BESIDE, read_config
 from .tensors import Files, is_served
 
 SECONDS = 10.0  # for each answer
