@@ -158,7 +158,7 @@ def _incapable(rung: Rung, checkpoint: Checkpoint, facts: Facts) -> str | None:
         return None
     if engine.kv_cache_dtypes and dtype not in engine.kv_cache_dtypes:
         return f"vLLM {engine.version} has no {dtype} KV cache"
-    mla = any(group.kind == "mla" for group in checkpoint.plan or ())
+    mla = any(group.kind == "mla" for group in checkpoint.layer_groups or ())
     least = least_for_kv_cache(
         dtype,
         engine.release,

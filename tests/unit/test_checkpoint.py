@@ -275,7 +275,7 @@ def test_the_digest_changes_with_the_weights(tmp_path: Path) -> None:
     assert read_checkpoint(str(make(tmp_path / "four", {**SMALL, "eos": 1}))).digest != one
 
 
-# name: parameters in 10^9 as published, context, default context, layer plan
+# name: parameters in 10^9 as published, context, default context, layer groups
 PUBLISHED: dict[str, tuple[float | None, int, int, dict[str, int]]] = {
     "qwen2.5-7b": (7.6156, 32768, 32768, {"full": 28}),
     "qwen2.5-72b": (72.706, 32768, 32768, {"full": 80}),
@@ -300,10 +300,10 @@ PUBLISHED: dict[str, tuple[float | None, int, int, dict[str, int]]] = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_shape_is_read_as_published(tmp_path: Path, name: str) -> None:
-    billions, context, default, plan = PUBLISHED[name]
+    billions, context, default, groups = PUBLISHED[name]
     found = of_shape(tmp_path, name)
     assert (found.context, found.default_context) == (context, default)
-    assert {layers.kind: layers.count for layers in found.plan or ()} == plan
+    assert {layers.kind: layers.count for layers in found.layer_groups or ()} == groups
     if billions is not None:
         assert found.weights is not None
         assert found.weights.elements / 1e9 == pytest.approx(billions, rel=0.002)
@@ -330,7 +330,7 @@ def test_a_nested_text_config_goes_before_what_is_around_it(tmp_path: Path) -> N
 def test_an_unknown_architecture_is_said_to_be_unknown(tmp_path: Path) -> None:
     config = {**SMALL, "model_type": "from_the_future", "architectures": ["FutureLM"]}
     found = read_checkpoint(str(make(tmp_path, config)))
-    assert found.plan is None
+    assert found.layer_groups is None
     assert found.weight_bytes
 
 

@@ -84,8 +84,8 @@ def test_a_file_alone_says_what_the_model_is(tmp_path: Path, version: int) -> No
         assert (found.load_format, found.quantization) == ("gguf", "gguf")
         assert found.weight_bytes == sum(BYTES)
         assert not found.tied_embeddings
-        assert found.plan
-        assert found.plan[0].count == 2
+        assert found.layer_groups
+        assert found.layer_groups[0].count == 2
 
 
 def test_the_config_beside_a_file_is_believed_before_it(tmp_path: Path) -> None:
@@ -116,17 +116,17 @@ def test_experts_of_a_llama_make_it_a_mixtral(tmp_path: Path) -> None:
 def test_layers_that_differ_are_not_guessed(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(gguf({**QWEN, "qwen2.attention.head_count_kv": [2, 4]}))
     found = read_checkpoint(str(tmp_path / "m.gguf"))
-    assert found.plan is None
+    assert found.layer_groups is None
     assert found.weight_bytes == sum(BYTES)
     (tmp_path / "m.gguf").write_bytes(gguf({**QWEN, "qwen2.attention.head_count_kv": [2, 2]}))
-    assert read_checkpoint(str(tmp_path / "m.gguf")).plan
+    assert read_checkpoint(str(tmp_path / "m.gguf")).layer_groups
 
 
 def test_an_architecture_that_is_not_known_has_its_bytes_all_the_same(tmp_path: Path) -> None:
     fields = {key.replace("qwen2", "novel"): value for key, value in QWEN.items()}
     (tmp_path / "m.gguf").write_bytes(gguf({**fields, "general.architecture": "novel"}))
     found = read_checkpoint(str(tmp_path / "m.gguf"))
-    assert (found.architecture, found.plan) == ("novel", None)
+    assert (found.architecture, found.layer_groups) == ("novel", None)
     assert found.weight_bytes == sum(BYTES)
 
 

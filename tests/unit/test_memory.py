@@ -585,7 +585,7 @@ def agrees(folder: Path, name: str, config: dict[str, object]) -> bool:
 
 
 def test_an_unknown_architecture_abstains(shapes: dict[str, Checkpoint]) -> None:
-    found = estimate(replace(shapes["qwen2.5-7b"], plan=None, architecture="FutureLM"))
+    found = estimate(replace(shapes["qwen2.5-7b"], layer_groups=None, architecture="FutureLM"))
     assert found.kv_bytes(1) == Interval.unknown()
     assert found.longest(gib(1)) == (0, 32768)
     weightless = estimate(shapes["jamba-mini"])

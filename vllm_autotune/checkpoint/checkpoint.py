@@ -22,7 +22,7 @@ from .config_json import (
 )
 from .gguf import read_gguf
 from .hub import read_hub
-from .layers import Layers, count_kv_heads, layer_plan, number
+from .layers import LayerGroup, count_kv_heads, group_layers, number
 from .local import NAME, locate, neighbours
 from .parameters import UNGATED, count_experts, count_parameters, expert_width, plain_width
 from .tensors import HEAD, Files, Format, Incomplete, Weights, find_weights, tally
@@ -46,9 +46,9 @@ class Checkpoint:
     MLP that every token passes (0: all are experts), `expert_size` that of one expert; `gated`
     ones have three matrices, others two. `weight_bytes` is what the tensors that vLLM loads take
     as stored, None where that is not known. `block` is the side of the blocks of weights that
-    share a scale, 1 without them. `plan` is None for an unknown model. A `pooled` one has a pooling
-    module of Sentence Transformers. `siblings` are quantized checkpoints of the same model next to
-    it, by the names vLLM is given.
+    share a scale, 1 without them. `layer_groups` is None for an unknown model. A `pooled` one has
+    a pooling module of Sentence Transformers. `siblings` are quantized checkpoints of the same
+    model next to it, by the names vLLM is given.
     """
 
     path: str
@@ -74,7 +74,7 @@ class Checkpoint:
     experts_per_token: int
     expert_size: int = 0
     gated: bool = True
-    plan: tuple[Layers, ...] | None
+    layer_groups: tuple[LayerGroup, ...] | None
     multimodal: bool
     pooled: bool = False
     siblings: tuple[str, ...]
@@ -172,10 +172,10 @@ def _describe(
     context, default_context = derive_context(part)
     tied = _tied(config, part, files)
     dtype = str(part.get("dtype") or part.get("torch_dtype") or "").removeprefix("torch.")
-    plan = layer_plan(part, model_type, sizes)
+    groups = group_layers(part, model_type, sizes)
     table = sizes.vocab * sizes.hidden
     weights = _weights(files, sizes.layers, tied, FLOATS.get(dtype, 2), table)
-    if weights is None and plan and not any(group.kind == "state" for group in plan):
+    if weights is None and groups and not any(group.kind == "state" for group in groups):
         weights = count_parameters(part, model_type, sizes, tied=tied, quantization=quantization)
     return Checkpoint(
         path=str(folder),
@@ -201,7 +201,7 @@ def _describe(
         experts_per_token=number(part, "num_experts_per_tok", "num_experts_per_token", "moe_topk"),
         expert_size=expert_width(part),
         gated=model_type not in UNGATED,
-        plan=plan,
+        layer_groups=groups,
         multimodal=any(config.get(name) for name in (*TOWERS, "thinker_config")),
         pooled=has_pooling(config),
         siblings=find_siblings(folder, config),

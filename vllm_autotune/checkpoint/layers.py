@@ -85,7 +85,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layers:
+class LayerGroup:
     """`count` layers that keep the same thing.
 
     `window` is in tokens (sliding or chunked). For MLA, `head_dim` is the latent plus the rope
@@ -219,9 +219,9 @@ class Sizes:
     vocab: int
 
 
-def layer_plan(
+def group_layers(
     config: Mapping[str, Any], model_type: str, sizes: Sizes
-) -> tuple[Layers, ...] | None:
+) -> tuple[LayerGroup, ...] | None:
     """Return the groups of layers that keep the same thing, None where the model is not known."""
     kinds = layer_kinds(config, model_type, sizes.layers)
     if kinds is None:
@@ -230,29 +230,29 @@ def layer_plan(
     if model_type == "falcon_h1":
         counts["state"] = sizes.layers  # attention and Mamba side by side in every layer
     kv_heads = count_kv_heads(config, model_type, sizes.heads)
-    plan = []
+    groups = []
     for kind, count in counts.items():
         if kind == "state":
             state = _state(config, model_type, number(config, "hidden_size"))
             if state is None:
                 return None
-            plan.append(Layers(kind=kind, count=count, state=state))
+            groups.append(LayerGroup(kind=kind, count=count, state=state))
         elif kind == "mla":
             latent = number(config, "kv_lora_rank") + number(config, "qk_rope_head_dim")
             # DeepSeek V3.2 keeps an 8-bit key and its 4-byte scale per token for its indexer.
             index = number(config, "index_head_dim")
             extra = index + 4 if index else 0
-            plan.append(
-                Layers(kind=kind, count=count, kv_heads=1, head_dim=latent, extra_bytes=extra)
+            groups.append(
+                LayerGroup(kind=kind, count=count, kv_heads=1, head_dim=latent, extra_bytes=extra)
             )
         elif kind != "none":
-            plan.append(_attention(config, kind, count, kv_heads, sizes.head_dim))
-    return tuple(plan)
+            groups.append(_attention(config, kind, count, kv_heads, sizes.head_dim))
+    return tuple(groups)
 
 
 def _attention(
     config: Mapping[str, Any], kind: Kind, count: int, kv_heads: int, head_dim: int
-) -> Layers:
+) -> LayerGroup:
     if kind == "full":
         # Gemma 4 widens the heads of its global layers.
         kv_heads = number(config, "num_global_key_value_heads") or kv_heads
@@ -261,7 +261,7 @@ def _attention(
         "sliding": number(config, "sliding_window") or 4096,
         "chunked": number(config, "attention_chunk_size") or 8192,
     }.get(kind, 0)
-    return Layers(
+    return LayerGroup(
         kind=kind,
         count=count,
         kv_heads=kv_heads,

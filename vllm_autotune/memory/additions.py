@@ -35,8 +35,8 @@ def lora_bytes(checkpoint: Checkpoint, config: LaunchConfig, size: int) -> float
 
 def is_plain(checkpoint: Checkpoint) -> bool:
     """Return whether every layer is ordinary attention, whose matrices its heads tell."""
-    plan = checkpoint.plan
-    return plan is not None and all(ly.kind in {"full", "sliding", "chunked"} for ly in plan)
+    groups = checkpoint.layer_groups
+    return groups is not None and all(ly.kind in {"full", "sliding", "chunked"} for ly in groups)
 
 
 def speculation(config: LaunchConfig) -> Mapping[str, object]:

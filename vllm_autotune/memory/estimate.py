@@ -6,7 +6,7 @@ The high end of an interval proves that something fits, the low end that it cann
 import math
 
 from ..checkpoint import Checkpoint
-from ..checkpoint.layers import Layers
+from ..checkpoint.layers import LayerGroup
 from ..config import LaunchConfig
 from ..device import Device
 from .additions import has_draft
@@ -84,10 +84,11 @@ def _cache(
 ) -> Cache:
     pp = config.integer("pipeline-parallel-size", 1)
     groups: tuple[Group, ...] | None = None
-    if checkpoint.plan is not None:
-        alone = len(checkpoint.plan) == 1
+    if checkpoint.layer_groups is not None:
+        alone = len(checkpoint.layer_groups) == 1
         groups = tuple(
-            _group(layers, checkpoint, config, device, alone=alone) for layers in checkpoint.plan
+            _group(layers, checkpoint, config, device, alone=alone)
+            for layers in checkpoint.layer_groups
         )
     return Cache(
         groups=groups,
@@ -110,7 +111,7 @@ def _block(checkpoint: Checkpoint, config: LaunchConfig, device: Device) -> Inte
     anywhere (`get_supported_kernel_block_sizes`, v1/attention/backends/mla, 0.26 and 0.32).
     """
     size = block_size(device, config)
-    latent = [layers for layers in checkpoint.plan or () if layers.kind == "mla"]
+    latent = [layers for layers in checkpoint.layer_groups or () if layers.kind == "mla"]
     if not latent:
         return Interval.exactly(size)
     if device.kind == "cpu":
@@ -123,13 +124,13 @@ def _block(checkpoint: Checkpoint, config: LaunchConfig, device: Device) -> Inte
 def _all_tokens(checkpoint: Checkpoint, config: LaunchConfig, vllm: Version | None) -> Interval:
     if config.args.get("disable-hybrid-kv-cache-manager") is True:
         return Interval(1, 1)
-    chunked = any(layers.kind == "chunked" for layers in checkpoint.plan or ())
+    chunked = any(layers.kind == "chunked" for layers in checkpoint.layer_groups or ())
     connector = "kv-transfer-config" in config.args or "kv-offloading-size" in config.args
     return Interval(0, chunked or connector or vllm is None or vllm < (0, 11))
 
 
 def _group(
-    layers: Layers, checkpoint: Checkpoint, config: LaunchConfig, device: Device, *, alone: bool
+    layers: LayerGroup, checkpoint: Checkpoint, config: LaunchConfig, device: Device, *, alone: bool
 ) -> Group:
     tp = config.integer("tensor-parallel-size", 1)
     pp = config.integer("pipeline-parallel-size", 1)

@@ -54,7 +54,7 @@ def model_runner(
         return "v2" if asked == "1" else "v1"
     if vllm < (0, 26):
         return "v1"
-    stateful = any(layers.kind == "state" for layers in checkpoint.plan or ())
+    stateful = any(layers.kind == "state" for layers in checkpoint.layer_groups or ())
     dense = not checkpoint.experts or checkpoint.architecture in V2_EXPERTS
     if (dense and not stateful) or vllm >= (0, 32):
         return "v2"
