@@ -31,7 +31,7 @@ from .tensors import HEAD, Files, Format, Incomplete, Weights, find_weights, tal
 TIED = ("gemma", "gpt2", "gpt_bigcode", "opt", "bloom", "falcon", "cohere", "starcoder2", "mpt")
 TOWERS = ("vision_config", "visual", "audio_config", "vision_tower_config", "mm_vision_tower")
 # Bytes of one float, by its name.
-FLOATS = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
+DTYPE_BYTES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
 
 # Where a model lies, its revision, its config.json (parsed, and as written), its weight files.
 Source = tuple[Path, str | None, dict[str, Any], bytes, Files]
@@ -174,7 +174,7 @@ def _describe(
     dtype = str(part.get("dtype") or part.get("torch_dtype") or "").removeprefix("torch.")
     groups = group_layers(part, model_type, sizes)
     table = sizes.vocab * sizes.hidden
-    weights = _weights(files, sizes.layers, tied, FLOATS.get(dtype, 2), table)
+    weights = _weights(files, sizes.layers, tied, DTYPE_BYTES.get(dtype, 2), table)
     if weights is None and groups and not any(group.kind == "state" for group in groups):
         weights = count_parameters(part, model_type, sizes, tied=tied, quantization=quantization)
     return Checkpoint(

@@ -2,7 +2,7 @@
 
 from math import ceil, prod
 
-from ..checkpoint import FLOATS, Checkpoint
+from ..checkpoint import DTYPE_BYTES, Checkpoint
 from ..config import LaunchConfig
 from ..device import Device
 from .additions import draft_bytes, is_plain, lora_bytes
@@ -52,7 +52,7 @@ def float_bytes(
     if asked == "auto" and checkpoint and device and device.capability:
         lacks = device.kind == "cuda" and device.capability < BFLOAT16
         return 4 if lacks and refuses_float16(checkpoint) else 2
-    return FLOATS.get(asked, 2)  # anything else that may be asked for has 16 bits
+    return DTYPE_BYTES.get(asked, 2)  # anything else that may be asked for has 16 bits
 
 
 def weight_bytes(
