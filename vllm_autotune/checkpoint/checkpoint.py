@@ -101,8 +101,8 @@ def read_checkpoint(
     except (OSError, ValueError, RuntimeError) as error:  # no way in, or a name that cannot be
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise BadModel(
-            f"Cannot read the model at {model}: {why}.",
-            "Check the path, and that this user may read it.",
+            f"cannot read the model at {model}: {why}",
+            "check the path, and that this user may read it",
         ) from error
 
 
@@ -120,7 +120,7 @@ def _read(model: str, revision: str | None, *, weights_required: bool) -> Source
         if remote is None:
             at = f" --revision {revision}" if revision else ""
             raise BadModel(
-                refusal.message, f"Download it first: hf download {model}{at}"
+                refusal.message, f"download it first: hf download {model}{at}"
             ) from refusal
     commit, text, config, files = remote
     source = (Path(model), commit, config, text + commit.encode(), files)
@@ -132,8 +132,8 @@ def _whole(source: Source, *, required: bool) -> Source:
     folder, *_, files = source
     if required and files.format == "none":
         raise Incomplete(
-            f"{folder} has no weights: no .safetensors, .bin or .gguf file.",
-            "Download the weights, or pass -- --load-format dummy to try a shape without them.",
+            f"{folder} has no weights: no .safetensors, .bin or .gguf file",
+            "download the weights, or run with random ones: -- --load-format dummy",
         )
     return source
 

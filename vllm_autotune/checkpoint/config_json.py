@@ -63,8 +63,8 @@ def read_config(folder: Path) -> tuple[bytes, dict[str, Any]]:
     path, beside, modules = (folder / name for name in ("config.json", *BESIDE))
     if not path.is_file():
         raise Incomplete(
-            f"{folder} has no config.json.",
-            "Give the folder that config.json and the weights are in.",
+            f"{folder} has no config.json",
+            "pass the folder that holds config.json and the weights",
         )
     text, config = _read_object(path)
     if config.get("quantization_config") is None and beside.is_file():
@@ -84,7 +84,7 @@ def _read_json(path: Path) -> tuple[bytes, Any]:
         raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise BadModel(
-            f"{path} is broken JSON: {error}.", f"Copy or download {path.name} again."
+            f"{path} is not valid JSON: {error}", f"copy or download {path.name} again"
         ) from error
 
 
@@ -92,8 +92,8 @@ def _read_object(path: Path) -> tuple[bytes, dict[str, Any]]:
     text, fields = _read_json(path)
     if not isinstance(fields, dict):
         raise BadModel(
-            f"{path} holds {type(fields).__name__}, not an object with the model's fields.",
-            f"Copy or download {path.name} again.",
+            f"{path} must hold a JSON object, not {type(fields).__name__}",
+            f"copy or download {path.name} again",
         )
     return text, fields
 
@@ -190,13 +190,13 @@ def require(text: Mapping[str, Any], folder: Path) -> None:
         missing.insert(0, "model_type")
     if number(text, *LAYERS) > MOST_LAYERS:
         raise BadModel(
-            f"{folder} says it has {number(text, *LAYERS):,} layers.",
-            "No model has so many: copy or download it again.",
+            f"{folder} claims to have {number(text, *LAYERS):,} layers",
+            "no model has that many: copy or download it again",
         )
     if missing:
         raise BadModel(
-            f"{folder / 'config.json'} lacks {', '.join(missing)}.",
-            "It must be the config.json of a language model, as transformers writes it.",
+            f"{folder / 'config.json'} lacks {', '.join(missing)}",
+            "pass a language model in the transformers format",
         )
 
 

@@ -117,8 +117,8 @@ def read_gguf(path: Path) -> Gguf:
             return _Reading(data).gguf()
     except (ValueError, ArithmeticError, struct.error, KeyError) as error:
         raise BadModel(
-            f"{path} is not a whole GGUF file: {error}.",
-            "Download or copy it again; an interrupted download leaves such files behind.",
+            f"cannot read {path} as a GGUF file: {error}",
+            "copy or download it again; an interrupted download leaves such files behind",
         ) from error
 
 
@@ -135,8 +135,8 @@ def shards(path: Path) -> tuple[Path, ...]:
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
         raise BadModel(
-            f"{path.parent} lacks {', '.join(missing[:3])}: {len(missing)} of {len(parts)} parts.",
-            "The download is incomplete; finish it.",
+            f"{path.parent} lacks {', '.join(missing[:3])}: {len(missing)} of {len(parts)} parts",
+            "the download is incomplete: finish it",
         )
     return tuple(parts)
 
@@ -154,7 +154,7 @@ class _Reading:
         self.at = 4
         version = self.scalar("I")
         if version not in {2, 3}:
-            raise ValueError(f"version {version} is not known")
+            raise ValueError(f"version {version} is not supported")
         tensors, fields = self.scalar("Q"), self.scalar("Q")
         metadata = {}
         for _ in range(fields):
@@ -171,7 +171,7 @@ class _Reading:
             shape = [self.scalar("Q") for _ in range(self.scalar("I"))]
             kind, offset = self.scalar("I"), self.scalar("Q")
             if kind not in BLOCKS:
-                raise ValueError(f"tensors of type {kind} are not known")
+                raise ValueError(f"tensors of type {kind} are not supported")
             elements, size = BLOCKS[kind]
             taken = prod(shape) // elements * size
             total, end = total + taken, max(end, offset + taken)
@@ -210,7 +210,7 @@ class _Reading:
             self.at += count * struct.calcsize(f"<{SCALARS[kind]}")
             return
         if kind != STRING or count > LONGEST_ARRAY:
-            raise ValueError(f"an array of {count} elements of type {kind} is not known")
+            raise ValueError(f"an array of {count} elements of type {kind} is not supported")
         read, at = struct.Struct("<Q").unpack_from, self.at
         for _ in range(count):
             at += 8 + read(self.data, at)[0]

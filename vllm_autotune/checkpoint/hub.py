@@ -35,17 +35,18 @@ def read_hub(model: str, revision: str | None) -> tuple[str, bytes, dict[str, An
         return _ask(hub, model, revision)
     except hub.errors.GatedRepoError as error:
         raise BadModel(
-            f"{model} is gated: the Hub does not show it to you.",
-            f"Accept its terms at https://huggingface.co/{model}, then log in: hf auth login",
+            f"{model} is gated: the Hugging Face Hub refuses access to it",
+            f"accept its terms at https://huggingface.co/{model}, then log in: hf auth login",
         ) from error
     except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
         raise BadModel(
-            f"{model}{at} is neither here nor on the Hugging Face Hub.",
-            "Check the name and the revision; for a private model log in first: hf auth login",
+            f"{model}{at} is neither on this machine nor on the Hugging Face Hub",
+            "check the name and the revision; for a private model log in first: hf auth login",
         ) from error
     except hub.errors.SafetensorsParsingError as error:
         raise BadModel(
-            f"{model}{at} has broken weights on the Hub: {error}.", "Take another revision."
+            f"{model}{at} has broken weights on the Hugging Face Hub: {error}",
+            "choose another revision: --revision",
         ) from error
     except _no_answer():
         return None
@@ -57,7 +58,8 @@ def _ask(hub: Any, model: str, revision: str | None) -> tuple[str, bytes, dict[s
     names = sorted(str(file.rfilename) for file in info.siblings or ())
     if "config.json" not in names:
         raise BadModel(
-            f"{model} has no config.json on the Hub.", "Give a model in the format of transformers."
+            f"{model} has no config.json on the Hugging Face Hub",
+            "choose a model in the transformers format",
         )
     # Not into the cache: half a snapshot there would pass for a downloaded model.
     with TemporaryDirectory(prefix="autotune-") as folder:

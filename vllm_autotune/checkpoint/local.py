@@ -39,14 +39,14 @@ def locate(model: str, revision: str | None) -> tuple[Path, str | None]:
         return path, revision
     if not NAME.fullmatch(model):
         raise BadModel(
-            f"There is no model at {model}.",
-            "Give a folder with config.json and weights, or a name like Qwen/Qwen3-8B.",
+            f"there is no model at {model}",
+            "pass a folder with config.json and weights, or a name like Qwen/Qwen3-8B",
         )
     repository = cache_folder() / f"models--{model.replace('/', '--')}"
     commit = _commit(repository, revision or "main")
     if commit is None:
         which = f" at revision {revision}" if revision else ""
-        raise Incomplete(f"{model}{which} is neither a folder here nor in the Hugging Face cache.")
+        raise Incomplete(f"{model}{which} is neither a local folder nor in the Hugging Face cache")
     return repository / "snapshots" / commit, commit
 
 

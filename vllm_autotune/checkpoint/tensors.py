@@ -79,13 +79,13 @@ def read_header(path: Path) -> tuple[dict[str, Any], bytes]:
             text = file.read(length)
         header = json.loads(text)
         if not isinstance(header, dict):
-            raise _cut(path, "its header is no table of tensors")
+            raise _cut(path, "its header is not a table of tensors")
         header.pop("__metadata__", None)
         end = max((int(t["data_offsets"][1]) for t in header.values()), default=0)
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise _cut(path, "its header cannot be understood") from error
+        raise _cut(path, "its header cannot be parsed") from error
     if end > size - 8 - length:
         missing = end - (size - 8 - length)
         raise _cut(path, f"the last {missing:,} bytes of its tensors are missing")
@@ -95,15 +95,15 @@ def read_header(path: Path) -> tuple[dict[str, Any], bytes]:
 def unreadable(path: Path, error: OSError) -> BadModel:
     """Return the refusal for a file that cannot be read."""
     return BadModel(
-        f"Cannot read {path}: {error.strerror or error}.",
-        "Check that the file exists and that this user may read it.",
+        f"cannot read {path}: {error.strerror or error}",
+        "check that the file exists and that this user may read it",
     )
 
 
 def _cut(path: Path, why: str) -> BadModel:
     return BadModel(
-        f"{path} is not a whole safetensors file: {why}.",
-        "Download or copy it again; an interrupted download leaves such files behind.",
+        f"cannot read {path} as a safetensors file: {why}",
+        "copy or download it again; an interrupted download leaves such files behind",
     )
 
 
@@ -177,8 +177,8 @@ def find_weights(path: Path) -> Files:
     whole = shards(path / single[0])
     if len(whole) < len(single):
         raise BadModel(
-            f"{path} holds {len(single)} GGUF files: {', '.join(single[:3])}.",
-            f"Name the one to serve: {path / single[0]}",
+            f"{path} holds {len(single)} GGUF files: {', '.join(single[:3])}",
+            f"choose the one to serve, for example --model {path / single[0]}",
         )
     return Files("gguf", whole)
 
@@ -199,8 +199,8 @@ def _indexed(index: Path) -> list[str]:
         raise unreadable(index, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadModel(
-            f"{index} is broken: it does not say which file holds which tensor.",
-            "Download it again.",
+            f"{index} does not say which file holds which tensor",
+            "copy or download it again",
         ) from error
     return [str(name) for name in names]
 
@@ -211,6 +211,6 @@ def _all_there(folder: Path, names: list[str]) -> None:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise Incomplete(
             f"{folder} lacks {', '.join(missing[:3])}{more}: "
-            f"{len(missing)} of the {len(names)} weight files its index names.",
-            "The download is incomplete; finish it.",
+            f"{len(missing)} of the {len(names)} weight files its index names",
+            "the download is incomplete: finish it",
         )
