@@ -12,18 +12,15 @@ from typing import Any
 
 from ..errors import BadModel
 from .config_json import BESIDE, read_config
-from .tensors import Files, is_served
+from .tensors import Files, Source, is_served
 
 SECONDS = 10.0  # for each answer
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 TRUE = {"1", "ON", "YES", "TRUE"}
 
 
-def read_hub(model: str, revision: str | None) -> tuple[str, bytes, dict[str, Any], Files] | None:
-    """Return commit, config.json (as written and parsed) and weights of a model on the Hub.
-
-    None where there is no way to it. Raises BadModel where the Hub refuses, or knows no such one.
-    """
+def read_hub(model: str, revision: str | None) -> Source | None:
+    """Return a model on the Hub, None if it cannot be reached. Raises BadModel if it refuses."""
     if any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE):
         return None
     try:
@@ -52,7 +49,7 @@ def read_hub(model: str, revision: str | None) -> tuple[str, bytes, dict[str, An
         return None
 
 
-def _ask(hub: Any, model: str, revision: str | None) -> tuple[str, bytes, dict[str, Any], Files]:
+def _ask(hub: Any, model: str, revision: str | None) -> Source:
     api = hub.HfApi()
     info = api.model_info(model, revision=revision, timeout=SECONDS)
     names = sorted(str(file.rfilename) for file in info.siblings or ())
@@ -75,10 +72,11 @@ def _ask(hub: Any, model: str, revision: str | None) -> tuple[str, bytes, dict[s
         }
         headers.append((header, json.dumps(header, sort_keys=True).encode()))
     files = Files("safetensors", (), tuple(headers)) if headers else Files("none")
-    return str(info.sha), text, config, files
+    commit = str(info.sha)
+    return Path(model), commit, config, text + commit.encode(), files
 
 
 def _no_answer() -> tuple[type[Exception], ...]:
-    """Return what its HTTP client raises: OSErrors up to version 0.36, then errors of its own."""
+    """Return the errors of its HTTP client: OSErrors up to version 0.36, then errors of its own."""
     clients = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
     return (OSError, *(client.HTTPError for client in clients))
