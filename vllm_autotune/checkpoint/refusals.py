@@ -11,9 +11,9 @@ class Incomplete(BadModel):
 
 
 def unreadable(path: Path | str, error: Exception) -> BadModel:
-    why = error.strerror if isinstance(error, OSError) else None
+    why = str(getattr(error, "strerror", None) or error).rstrip(".")
     hint = "check that it exists and that this user may read it"
-    return BadModel(f"cannot read {path}: {why or error}", hint)
+    return BadModel(f"cannot read {path}: {why}", hint)
 
 
 def damaged(path: Path, kind: str, why: object) -> BadModel:
