@@ -52,6 +52,12 @@ def test_the_digest_changes_with_the_weights(tmp_path: Path) -> None:
     longer = {**WEIGHTS, "model.layers.1.mlp.down_proj.weight": ("BF16", [64, 128])}
     assert read_checkpoint(str(make(tmp_path / "three", tensors=longer))).digest != one
     assert read_checkpoint(str(make(tmp_path / "four", {**SMALL, "eos": 1}))).digest != one
+    pickled = make(tmp_path / "five", tensors=None)
+    digests = set()
+    for size in (400_000, 400_001):
+        (pickled / "pytorch_model.bin").write_bytes(bytes(size))
+        digests.add(read_checkpoint(str(pickled)).digest)
+    assert len(digests) == 2
 
 
 # name: parameters in 10^9 as published, context, default context, layer groups

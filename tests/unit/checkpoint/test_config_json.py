@@ -97,6 +97,10 @@ def test_the_context_is_scaled_as_vllm_scales_it(
     assert read_checkpoint(str(make(tmp_path, {**SMALL, "rope_scaling": rope}))).context == expected
 
 
+def test_of_several_lengths_the_shortest_is_the_context(tmp_path: Path) -> None:
+    assert read_checkpoint(str(make(tmp_path, {**SMALL, "seq_length": 8192}))).context == 8192
+
+
 BROKEN = {
     b'{"hidden_size": 64,': "is not valid JSON",
     b"\xff\xfe\x00\x01": "is not valid JSON",

@@ -113,6 +113,40 @@ def test_experts_of_a_llama_make_it_a_mixtral(tmp_path: Path) -> None:
     )
 
 
+# Bits per weight, as llama.cpp states them of its types.
+BITS = {
+    2: 4.5,
+    3: 5,
+    6: 5.5,
+    7: 6,
+    8: 8.5,
+    20: 4.5,
+    39: 4.25,
+    10: 2.625,
+    11: 3.4375,
+    12: 4.5,
+    13: 5.5,
+    14: 6.5625,
+    16: 2.0625,
+    17: 2.3125,
+    18: 3.0625,
+    19: 1.5625,
+    21: 3.4375,
+    22: 2.5625,
+    23: 4.25,
+    29: 1.75,
+    34: 1.6875,
+    35: 2.0625,
+}
+
+
+@pytest.mark.parametrize("kind", BITS)
+def test_a_tensor_takes_the_bits_of_its_type(tmp_path: Path, kind: int) -> None:
+    content = gguf(tensors={"token_embd.weight": ((256, 1000), kind)})
+    (tmp_path / "m.gguf").write_bytes(content + bytes(256_000))
+    assert read_checkpoint(str(tmp_path / "m.gguf")).weight_bytes == 256_000 * BITS[kind] / 8
+
+
 def test_layers_that_differ_are_not_guessed(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(gguf({**QWEN, "qwen2.attention.head_count_kv": [2, 4]}))
     found = read_checkpoint(str(tmp_path / "m.gguf"))
