@@ -114,7 +114,7 @@ def test_a_folder_without_config_json(autotune: Autotune, model: Path) -> None:
 
 def test_a_config_json_that_is_broken(autotune: Autotune, model: Path) -> None:
     (model / "config.json").write_text('{"model_type": ')
-    autotune("--model", model).refused(3, "broken JSON")
+    autotune("--model", model).refused(3, "not valid JSON")
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"x"'])
