@@ -113,6 +113,12 @@ def test_a_batch_is_met_to_the_token() -> None:
         assert len(burst.requests) == 5
 
 
+def test_a_model_that_pools_writes_nothing() -> None:
+    traffic = Traffic(target=target(2048, pooling=True), workload=Workload())
+    assert traffic.one_short().requests == ((SHORT, 0),)
+    assert traffic.short_prompts().requests == ((SHORT, 0),) * 8
+
+
 def test_the_cache_is_filled_by_many_or_by_as_many_as_there_is_time_for() -> None:
     roomy = target(1000, sequences=100, kv=10_000)
     fast = Traffic(target=roomy, workload=Workload())

@@ -15,11 +15,8 @@ from . import judgement
 from .answers import BY_SCHEMA, TOOL_CALL, not_finite, prompt_logprobs_of
 from .image import about_image
 from .own_requests import OWN_REQUESTS, read_requests
-from .server_under_test import ServerUnderTest
+from .server_under_test import Send, ServerUnderTest
 from .traffic import SHORT_OUTPUT, Burst
-
-# Sends what belongs to an item of this name.
-Send = Callable[[str], Awaitable[Check]]
 
 # Of so many short requests one by one, the fastest counts: other programs slow the others.
 ONE_BY_ONE = 3
@@ -47,7 +44,7 @@ class GeneratingServer(ServerUnderTest):
         yield "one by one", self.one_by_one
         yield (
             "full context",
-            lambda name: self.send(name, self.traffic.full_context(), report_speed=True),
+            lambda name: self.send(name, self.traffic.full_context(), reported=True),
         )
         if not shared:
             yield "long prompts at once", self.long_prompts
@@ -117,13 +114,12 @@ class GeneratingServer(ServerUnderTest):
             alone, *_, together = self.speeds.values()
             return judgement.read_slower(alone, together)
 
-        return await self.expect_speed(lambda: self.send(name, burst, report_speed=True), slower)
+        return await self.expect_speed(lambda: self.send(name, burst, reported=True), slower)
 
     async def short_prompts(self, name: str) -> Check:
         """Send as many short requests as the server runs at once."""
         burst = self.traffic.short_prompts()
-        send = partial(self.send, name, burst, report_speed=True)
-        return await self.expect_speed(send, self.slower)
+        return await self.expect_speed(lambda: self.send(name, burst, reported=True), self.slower)
 
     async def expect_speed(
         self, send: Callable[[], Awaitable[Check]], slower: Callable[[Check], Degraded | None]
@@ -142,7 +138,7 @@ class GeneratingServer(ServerUnderTest):
         return judgement.collapse(before or self.fastest, after) if self.target.spilled else None
 
     async def logprobs(self, name: str) -> Check:
-        """Ask for the log probability of every token of a prompt, a classic late death."""
+        """Ask for the log probability of every token of a prompt, a late but classic death."""
         tokens = self.traffic.full_context().tokens - 1
         burst, fault = Burst(requests=((tokens, 1),)), prompt_logprobs_of(tokens)
         return await self.send(name, burst, more={"prompt_logprobs": 1}, fault=fault, stream=False)
@@ -164,9 +160,8 @@ class GeneratingServer(ServerUnderTest):
         """Ask through the chat template; a model without one is not asked."""
         began = time.monotonic()
         longest = self.target.max_model_len
-        output = max(1, min(tokens, longest // 4))
+        prompt = Prompt.chat(name, question, max(1, min(tokens, longest // 4)), stream=stream)
         try:
-            prompt = Prompt.chat(name, question, output, stream=stream)
             (reply,) = await self.endpoint.send([prompt])
         except RequestRefused as refused:
             if "chat template" in " ".join(refused.outcome.evidence):

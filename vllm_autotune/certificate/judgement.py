@@ -24,7 +24,10 @@ def counted_too_few(counted: int | None, read: int) -> Degraded | None:
     """Return the failure of a server that counted fewer prompt tokens than it was sent."""
     if counted is None or counted >= read:
         return None
-    reason = f"the server counted {counted} of {read} prompt tokens: was its engine replaced?"
+    reason = (
+        f"the server counted {counted} of the {read} prompt tokens sent: "
+        "its engine was replaced, or it did not read all of them"
+    )
     return degraded("counted_too_few", reason)
 
 

@@ -9,8 +9,7 @@ from ..outcome import Check
 from ..probe import POOLING
 from ..probe.failure import RequestRefused
 from ..probe.prompt import Prompt
-from .generation import Send
-from .server_under_test import ServerUnderTest
+from .server_under_test import Send, ServerUnderTest
 from .traffic import Burst
 
 

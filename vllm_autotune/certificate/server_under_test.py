@@ -8,7 +8,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,9 @@ from . import judgement
 from .speed import measured
 from .traffic import Burst, Traffic
 
+# Sends what belongs to an item of this name.
+Send = Callable[[str], Awaitable[Check]]
+
 # This fraction of the context is tried where it is unknown how much of the KV cache is in use.
 CAREFUL = 8
 # At most this share of the KV cache may be in use on a server that others use.
@@ -35,8 +38,8 @@ IDLE = 0.01
 class ServerUnderTest:
     """A server that the items of a certificate are sent to.
 
-    `speeds` are those of some items, by name. `abandoned_tokens` are those of a client that left:
-    as many that stay in use are a leak.
+    `speeds` are those in the certificate, by item. `abandoned_tokens` are those of a client that
+    left: as many that stay in use are a leak.
     """
 
     target: Target
@@ -68,16 +71,15 @@ class ServerUnderTest:
         return max(2, int((FULL - watch.kv_usage) * self.target.kv_tokens))
 
     async def send(
-        self, name: str, burst: Burst, *, report_speed: bool = False, **fields: Any
+        self, name: str, burst: Burst, *, reported: bool = False, **fields: Any
     ) -> Check:
-        """Complete unique prompts of the lengths of a burst; `fields` are those of a Prompt."""
+        """Complete unique prompts of a burst's lengths; `fields` are those of a Prompt."""
         if not burst.requests:
             return Check(name=name, requests=0, seconds=0.0, note=burst.note)
         began = time.monotonic()
         prompts = self.prompts(name, burst, **fields)
         replies = await self.endpoint.send(prompts, staggered=burst.staggered)
-        speed = self.learn(replies, began)
-        if speed and report_speed:
+        if (speed := self.learn(replies, began)) and reported:
             self.speeds[name] = speed
         return self.count(name, replies, began, burst.note)
 
@@ -96,8 +98,7 @@ class ServerUnderTest:
     def learn(self, replies: list[Reply], began: float) -> Speed | None:
         """Measure the speed of requests sent at once."""
         seconds = time.monotonic() - began
-        speed = measured(replies)
-        if speed:
+        if speed := measured(replies):
             tokens = sum(reply.prompt_tokens + reply.output_tokens for reply in replies)
             self.tokens_per_second = max(self.tokens_per_second, tokens / seconds)
             reading = 1 / speed.prefill_tokens_per_second
