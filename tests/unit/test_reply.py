@@ -12,7 +12,7 @@ from vllm_autotune.probe.prompt import Prompt
 from vllm_autotune.probe.reply import Answer, Reply
 from vllm_autotune.probe.watch import cache_size
 
-PROMPT = Prompt.complete("i", [1, 2, 3, 4, 5], 8, stream=True, speaks=True)
+PROMPT = Prompt.completion("i", [1, 2, 3, 4, 5], 8, stream=True, speaks=True)
 POOLED = Prompt(item="i", body={}, prompt_tokens=5, output_tokens=0)
 USAGE = {"prompt_tokens": 5, "completion_tokens": 8}
 TEXT: dict[str, object] = {"choices": [{"text": "tok", "finish_reason": None}]}

@@ -86,7 +86,7 @@ class ServerUnderTest:
     def prompts(self, name: str, burst: Burst, **fields: Any) -> list[Prompt]:
         fields = {"stream": True, "speaks": self.target.speaks, **fields}
         return [
-            Prompt.complete(name, self.token_ids(prompt), output, **fields)
+            Prompt.completion(name, self.token_ids(prompt), output, **fields)
             for prompt, output in burst.requests
         ]
 

@@ -22,7 +22,7 @@ Inspection = Callable[[Mapping[str, Any]], str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A chat message; with `more` fields in its body the answer may end before its last token."""
+    """A chat message; with `more` fields in the request its answer may be shorter than allowed."""
 
     content: object
     more: Mapping[str, Any] | None = None
@@ -51,7 +51,7 @@ class Prompt:
     note: Inspection = lambda _: None
 
     @classmethod
-    def complete(
+    def completion(
         cls,
         item: str,
         token_ids: Sequence[int],
@@ -59,7 +59,7 @@ class Prompt:
         more: Mapping[str, Any] = {},
         **fields: Any,
     ) -> Self:
-        """Ask for exactly so many tokens after `token_ids`, with `more` fields in the body."""
+        """Ask for exactly `output_tokens` after `token_ids`, with `more` fields in the body."""
         body = {
             "prompt": token_ids,
             "max_tokens": output_tokens,
@@ -136,7 +136,7 @@ class Prompt:
         got = answer.usage.get(key)
         if isinstance(got, int) and wanted in (None, got):
             return got
-        count = "a number of" if wanted is None else wanted
+        count = "a count of" if wanted is None else wanted
         words = f"expected {count} {key.replace('_', ' ')}, got {'none' if got is None else got}"
         evidence = json.dumps(answer.usage) if answer.usage else answer.raw
         raise self._failed("wrong_tokens", words, evidence)
