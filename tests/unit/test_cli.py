@@ -281,7 +281,7 @@ def test_a_bad_file_of_requests_is_refused_before_anything_else(
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "x"}\n{"prompt": }\n')
     ended = autotune("--model", str(model), "--probe-file", str(file))
-    ended.refused(2, f"{file}, line 2: no JSON")
+    ended.refused(2, f"{file}, line 2: not JSON")
 
 
 def test_a_server_that_is_not_there_is_no_server(autotune: Autotune) -> None:
