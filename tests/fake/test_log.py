@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pace import LATEST, SOON
+from tests.support.pace import LATEST, SOON
 from vllm_autotune.server.log import MOST_UNREAD, Log
 
 pytestmark = pytest.mark.usefixtures("nothing_open")

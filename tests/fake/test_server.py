@@ -17,14 +17,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.pace import LATEST, SOON
+from tests.support.fake_vllm import COMMAND, environment
+from tests.support.pace import LATEST, SOON
 from vllm_autotune.errors import CannotWrite, NoEngine, NoPort
 from vllm_autotune.probe import is_healthy
 from vllm_autotune.server import Server, free_port, leftovers
 from vllm_autotune.server.leftovers import make_scratch
 from vllm_autotune.server.server import check_disk
-
-from .conftest import COMMAND, environment
 
 pytestmark = pytest.mark.usefixtures("nothing_open", "scratch")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.memory_model import SHAPES, cards, engine, gather, install
+from tests.support.memory_model import cards, engine, gather, install
+from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.outcome import Environment, Readings
 from vllm_autotune.report.report import Report, Trial, read_report

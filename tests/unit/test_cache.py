@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_report import STABLE, make_report, trial
+from tests.support.reports import STABLE, make_report, trial
 from vllm_autotune.errors import BadReport, CannotWrite
 from vllm_autotune.files import safe_name, write_whole
 from vllm_autotune.memory import Measurement

@@ -3,7 +3,7 @@
 import json
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,60 +11,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.checkpoints import (
+    SMALL,
+    WEIGHTS,
+    Tensors,
+    make,
+    refused_politely,
+    write_safetensors,
+)
+from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.checkpoint.local import neighbours
 from vllm_autotune.errors import BadModel
-
-SHAPES = Path(__file__).parent / "shapes"
-SIZES = {"BF16": 2, "F16": 2, "F32": 4, "I32": 4, "F8_E4M3": 1, "U8": 1}
-SMALL = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 32768,
-    "vocab_size": 1000,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-}
-Tensors = Mapping[str, tuple[str, list[int]]]
-WEIGHTS: Tensors = {
-    "model.embed_tokens.weight": ("BF16", [1000, 64]),
-    "lm_head.weight": ("BF16", [1000, 64]),
-    "model.layers.0.self_attn.q_proj.weight": ("BF16", [64, 64]),
-    "model.layers.0.self_attn.q_proj.bias": ("BF16", [64]),
-    "model.layers.1.mlp.up_proj.weight": ("BF16", [128, 64]),
-    "model.norm.weight": ("BF16", [64]),
-}
 
 
 def shape(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((SHAPES / f"{name}.json").read_text())
     return found
-
-
-def write_safetensors(path: Path, tensors: Tensors) -> int:
-    header, end = {}, 0
-    for name, (dtype, dims) in tensors.items():
-        size = SIZES[dtype]
-        for dim in dims:
-            size *= dim
-        header[name] = {"dtype": dtype, "shape": dims, "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
-    return end
-
-
-def make(folder: Path, config: object = None, tensors: Tensors | None = WEIGHTS) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(SMALL if config is None else config))
-    if tensors is not None:
-        write_safetensors(folder / "model.safetensors", tensors)
-    return folder
 
 
 def of_shape(folder: Path, name: str) -> Checkpoint:
@@ -476,15 +439,6 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(BadModel, match="Cannot read"):
         read_checkpoint(str(tmp_path))
-
-
-def refused_politely(folder: Path) -> bool:
-    """Read a model, which may be refused but not fail; a refusal says what to do."""
-    try:
-        read_checkpoint(str(folder), weights_required=False)
-    except BadModel as refusal:
-        return bool(refusal.message and refusal.hint)
-    return True
 
 
 JSON = st.recursive(

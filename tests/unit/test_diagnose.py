@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.pace import SOON
+from tests.support.pace import SOON
 from vllm_autotune.console import print_diagnosis
 from vllm_autotune.diagnose import LogReader, cures, read_log
 from vllm_autotune.diagnose.signatures import SIGNATURES

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.test_checkpoint import SMALL, make, refused_politely
+from tests.support.checkpoints import SMALL, make, refused_politely
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.errors import BadModel
 

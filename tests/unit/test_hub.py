@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.pace import LATEST
-from tests.unit.test_checkpoint import SMALL, WEIGHTS, make
+from tests.support.checkpoints import SMALL, WEIGHTS, make
+from tests.support.pace import LATEST
 from vllm_autotune.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pace import LATEST, SOON
+from tests.support.pace import LATEST, SOON
 from vllm_autotune.errors import DeviceBusy
 from vllm_autotune.machine.device import Device
 from vllm_autotune.tuning import lock

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import GOLDEN, SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.errors import BadUsage
 from vllm_autotune.machine.device import Device
@@ -28,7 +29,6 @@ from vllm_autotune.outcome import Readings
 from vllm_autotune.units import format_bytes, parse_bytes
 from vllm_autotune.vllm.config import LaunchConfig, Value
 
-SHAPES = Path(__file__).parent / "shapes"
 GIB = 2**30
 TINY_QWEN2 = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -383,7 +383,6 @@ def test_the_model_runner_is_the_one_that_vllm_chose(
     assert model_runner(checkpoint, LaunchConfig("m", {}, env), (0, 26)) == boot["runner"]
 
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 LOADED = [
     log
     for log in sorted(GOLDEN.glob("*/*.log"))
