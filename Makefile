@@ -37,13 +37,13 @@ test-fast: $(VENV)/.dev ## Unit and fake-server tests but the slow ones; no vLLM
 	$(PYTEST) tests/unit tests/fake -n 4 -m "not slow"
 
 faults: $(VENV)/.dev ## Strike a run in every phase with every fault; 200 server lives
-	$(BIN)/python -m tests.fake.faults
+	$(BIN)/python -m tests.support.faults
 	$(PYTEST) tests/fake/test_server.py -k random_ends -n 2
 
 test-real: $(VENV)/.vllm ## Tests against a real vLLM, on the CPU if there is no GPU
 	$(PYTEST) tests/real
 
-test-gpu: $(VENV)/.vllm ## Cases on one NVIDIA GPU of 80 GiB or more; all of them: tests/gpu/run.py
+test-gpu: $(VENV)/.vllm ## Cases on one NVIDIA GPU of 80 GiB or more; all of them: python -m tests.gpu.run
 	$(PYTEST) tests/gpu
 
 bench: $(VENV)/.vllm ## Launches on a simulated grid, and seconds on a real vLLM on the CPU: half an hour and more
@@ -76,10 +76,10 @@ check-dist/%:
 	@rm -rf build/check && echo "$*: installs and finds its ladders"
 
 golden: $(VENV)/.vllm ## Record real vLLM logs for the diagnosis tests
-	$(BIN)/python tests/golden/record.py $(BIN)/python
+	$(BIN)/python -m tests.golden.record $(BIN)/python
 
 golden-report: $(VENV)/.dev ## Say which signatures the recorded logs cover
-	$(BIN)/python tests/golden/report.py
+	$(BIN)/python -m tests.golden.report
 
 clean: ## Remove what make made; results/ stays
 	rm -rf $(VENV) $(DEMO) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -88,8 +88,8 @@ clean: ## Remove what make made; results/ stays
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(DEMO_MODEL)/model.safetensors: tests/tiny_model.py | $(VENV)/.dev
-	$(BIN)/python tests/tiny_model.py $(DEMO_MODEL) --layers 32 --heads 16 --context 4096
+$(DEMO_MODEL)/model.safetensors: tests/support/tiny_model.py | $(VENV)/.dev
+	$(BIN)/python tests/support/tiny_model.py $(DEMO_MODEL) --layers 32 --heads 16 --context 4096
 
 # A stamp is touched only after the last step, so a broken install is done again.
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_report import STABLE, make_report, trial
+from tests.support.paths import ROOT
+from tests.support.reports import STABLE, make_report, trial
 from vllm_autotune.errors import BadReport, CannotWrite
 from vllm_autotune.files import safe_name, write_whole
 from vllm_autotune.memory import Boot
@@ -19,7 +20,6 @@ from vllm_autotune.tuning.cache import POOLED, Cache, cache_key
 from vllm_autotune.tuning.journal import Run
 from vllm_autotune.workload import Probe
 
-ROOT = Path(__file__).parents[2]
 KEY = "nvidia-l4-23g-x1/model@local/0123456789abcdef"
 
 

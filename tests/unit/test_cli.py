@@ -7,18 +7,16 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.memory_model import FLAGS, install
-from vllm_autotune.cli import main
+from tests.support.command import CODE, Autotune, Ended, child
+from tests.support.memory_model import FLAGS, install
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
-CODE = "from vllm_autotune.cli import main; main()"
 CONFIG = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
@@ -28,73 +26,6 @@ CONFIG = {
     "max_position_embeddings": 8192,
     "vocab_size": 2048,
 }
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def refused(self, code: int, *words: str, hint: bool = True) -> None:
-        """Check that it ended with a sentence that has these words, and a hint."""
-        assert self.code == code, self.err
-        assert "Traceback" not in self.err + self.out
-        text = " ".join(self.err.split())
-        for word in words:
-            assert word in text, text
-        assert not hint or "hint: " in text, text
-
-
-Autotune = Callable[..., Ended]
-
-
-def child(*words: str, code: str = CODE, stdout: int = subprocess.PIPE, **env: str) -> Ended:
-    """Run the command line in a process of its own, where the process itself is in question."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    return Ended(done.returncode, done.stdout or "", done.stderr)
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A vLLM for the CPU, as far as autotune reads it; where autotune finds it."""
-    site = tmp_path / "site"
-    install(site, version="0.32.0+cpu")
-    monkeypatch.syspath_prepend(site)
-    return site
-
-
-@pytest.fixture
-def autotune(
-    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Autotune:
-    """Run the command line in a folder of its own, with no settings of the user's."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
-    for name in [name for name in os.environ if name.startswith("AUTOTUNE_")]:
-        if name not in ("AUTOTUNE_OWNER", "AUTOTUNE_LOCK_DIR"):
-            monkeypatch.delenv(name)
-
-    def run(*words: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["autotune", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.test_report import NARROW, STABLE, make_report, prediction, trial
+from tests.support.reports import NARROW, STABLE, make_report, prediction, trial
 from vllm_autotune.console import Screen, clean, print_report, print_reports, sentence
 from vllm_autotune.errors import NoPort
 from vllm_autotune.launch.launch import Progress

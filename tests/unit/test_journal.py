@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.test_report import OUTCOMES, STABLE, intervals, make_report, trial
+from tests.support.reports import OUTCOMES, STABLE, intervals, make_report, trial
 from vllm_autotune.outcome import Outcome
 from vllm_autotune.report.report import Status
 from vllm_autotune.tuning.journal import Run, unfinished

@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +14,15 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import EXAMPLES
 from vllm_autotune.cli import cli
 from vllm_autotune.deploy import FORMATS, render
 from vllm_autotune.errors import BadReport
 from vllm_autotune.report.report import Report, read_report
 from vllm_autotune.vllm.config import LaunchConfig, Value
 
-EXAMPLES = Path(__file__).parents[2] / "results" / "examples" / "h200"
-REPORTS = {path.parent.name: read_report(path) for path in sorted(EXAMPLES.glob("*/report.json"))}
+H200 = EXAMPLES / "h200"
+REPORTS = {path.parent.name: read_report(path) for path in sorted(H200.glob("*/report.json"))}
 WON = {name: report for name, report in REPORTS.items() if report.winner}
 FP8 = REPORTS["7b-11GiB-fp8"]
 CONTAINERS = ("docker", "compose", "k8s")
@@ -510,6 +510,6 @@ def test_there_is_nothing_to_render_without_a_winner(form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_command_line_prints_every_format_word_for_word(form: str) -> None:
-    path = str(EXAMPLES / "7b-11GiB-left" / "report.json")
+    path = str(H200 / "7b-11GiB-left" / "report.json")
     shown = CliRunner().invoke(cli, ["render", path, "--as", form], catch_exceptions=False)
     assert shown.output == render(REPORTS["7b-11GiB-left"], form) + "\n"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.memory_model import GIB, cards, default_ladder, engine, gather, install
+from tests.support.memory_model import GIB, cards, default_ladder, engine, gather, install
+from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.launch.requirements import too_little_headroom
 from vllm_autotune.machine.device import Device
@@ -30,7 +31,6 @@ from vllm_autotune.search.trial import Trial
 from vllm_autotune.vllm.config import Value
 from vllm_autotune.workload import Probe, Workload
 
-SHAPES = Path(__file__).parent / "shapes"
 SMALL = cards("NVIDIA GeForce RTX 4090", 23.5, (8, 9), 1)
 LARGE = cards("NVIDIA H200", 139.8, (9, 0), 1)
 

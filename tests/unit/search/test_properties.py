@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +17,7 @@ from tests.bench.simulated import (
     longest_deployable,
     wrongly_ruled_out,
 )
-from tests.unit.memory_model import (
+from tests.support.memory_model import (
     CARDS,
     GIB,
     WORKLOADS,
@@ -32,6 +31,7 @@ from tests.unit.memory_model import (
     install,
     measured,
 )
+from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint
 from vllm_autotune.machine.device import Device
 from vllm_autotune.outcome import (
@@ -89,11 +89,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(known, engine(install(tmp_path_factory.mktemp("site"))), measured(found))
 
 
-SHAPE_NAMES = sorted(
-    path.stem
-    for path in (Path(__file__).parent / "shapes").glob("*.json")
-    if path.stem not in ABSTAINS
-)
+SHAPE_NAMES = sorted(path.stem for path in SHAPES.glob("*.json") if path.stem not in ABSTAINS)
 cells = st.fixed_dictionaries(
     {
         "shape": st.sampled_from(SHAPE_NAMES),

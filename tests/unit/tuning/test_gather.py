@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.memory_model import FLAGS, default_ladder, install
+from tests.support.memory_model import FLAGS, default_ladder, install
 from vllm_autotune.deploy.serve import serving_words
 from vllm_autotune.errors import BadUsage
 from vllm_autotune.tuning.cache import cache_key

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_report import make_report
+from tests.support.reports import make_report
 from vllm_autotune.deploy import render
 from vllm_autotune.report.report import Report
 from vllm_autotune.search.facts import Facts

@@ -2,7 +2,7 @@
 
 Standard library only, so that a model costs a second and no download:
 
-    python tests/tiny_model.py .demo/tiny-qwen2 --layers 8 --heads 16 --context 8192
+    python tests/support/tiny_model.py .demo/tiny-qwen2 --layers 8 --heads 16 --context 8192
 """
 
 import argparse

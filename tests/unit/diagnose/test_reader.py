@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.pace import SOON
+from tests.support.pace import SOON
+from tests.support.paths import GOLDEN
 from vllm_autotune.console import print_diagnosis
 from vllm_autotune.diagnose import LogReader, cures, read_log
 from vllm_autotune.diagnose.milestones import MILESTONES, Milestone
@@ -32,7 +33,6 @@ from vllm_autotune.outcome import (
     Rejected,
 )
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 LOGS = sorted(verdict.with_suffix(".log") for verdict in GOLDEN.glob("*/*.json"))
 GIB = 2**30
 READINGS = {field.name for field in fields(Readings)}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.memory_model import cards
+from tests.support.memory_model import cards
 from vllm_autotune.errors import BadUsage
 from vllm_autotune.machine import device
 from vllm_autotune.machine.device import detect, refreshed, visible_environment

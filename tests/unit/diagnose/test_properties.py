@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.paths import GOLDEN
 from vllm_autotune.diagnose import LogReader
 from vllm_autotune.diagnose.signatures import SIGNATURES
 from vllm_autotune.outcome import Crashed, FailedOutcome, OutOfMemory
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 LOGS = sorted(verdict.with_suffix(".log") for verdict in GOLDEN.glob("*/*.json"))
 # One log of each cause is enough here: the property is about what is put into it.
 CAUSES = {

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import load_module
+from tests.gpu import checkpoints as gpu_checkpoints
 from vllm_autotune.checkpoint import read_checkpoint
 
-GPU = Path(__file__).parents[1] / "gpu"
 TINY = {
     "hidden_size": 256,
     "intermediate_size": 512,
@@ -28,7 +27,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def checkpoints() -> Any:
-    return load_module("gpu_checkpoints", GPU / "checkpoints.py")
+    return gpu_checkpoints
 
 
 @pytest.mark.parametrize("method", KINDS)

@@ -1,6 +1,6 @@
 """The fault matrix: every phase of a tuning, struck by everything that may go wrong.
 
-    python -m tests.fake.faults [PHASE/FAULT ...]
+    python -m tests.support.faults [PHASE/FAULT ...]
 
 A cell tunes the fake vLLM: launch 1 is refused and journaled, in launch 2 the phase is reached and
 the fault strikes. Then nothing of the run may be left (processes, temporary files, shared memory),
@@ -28,10 +28,11 @@ from typing import Any
 
 import psutil
 
-from tests.conftest import TESTS, described, load_module, words_of
-from tests.fake.nvml import LIBRARY, Cards
-from tests.fake.test_tune import SMALL, Place, make_place
-from tests.pace import LATEST, SOON
+from tests.support.fake_nvml import LIBRARY, Cards
+from tests.support.pace import LATEST, SOON
+from tests.support.processes import described, mark_children, words_of
+from tests.support.tiny_model import make_tiny_model
+from tests.support.tuning import SMALL, Place, make_place
 
 SETTLE_SECONDS = 0.5
 # Shared memory is noted five times a second; a model takes longer to load than this one.
@@ -358,9 +359,10 @@ def main() -> int:
     """Run the cells that are named, or all."""
     wanted = {tuple(word.split("/")) for word in sys.argv[1:]}
     chosen = [cell for cell in cells() if not wanted or cell in wanted]
+    mark_children()
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     tempfile.tempdir = str(folder)
-    model = load_module("tiny_model", TESTS / "tiny_model.py").make_tiny_model(folder / "model")
+    model = make_tiny_model(folder / "model")
 
     def run(cell: tuple[str, str]) -> Verdict:
         place = make_place(folder / "-".join(cell).replace(" ", "-"), model)

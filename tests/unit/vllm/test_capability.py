@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.unit.memory_model import cards, default_ladder, engine, gather, install
+from tests.support.memory_model import cards, default_ladder, engine, gather, install
+from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.search.build import inapplicable
 from vllm_autotune.search.facts import Facts
@@ -25,8 +26,6 @@ from vllm_autotune.vllm.capability import (
 )
 from vllm_autotune.vllm.config import LaunchConfig
 from vllm_autotune.workload import Workload
-
-SHAPES = Path(__file__).parent / "shapes"
 
 CARDS = {
     "V100": ("Tesla V100-SXM2-16GB", 15.8, (7, 0)),

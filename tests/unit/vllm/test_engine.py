@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.memory_model import FLAGS, engine, install
+from tests.support.memory_model import FLAGS, engine, install
 from vllm_autotune.errors import NoEngine
 from vllm_autotune.vllm.engine import Engine, assumed
 from vllm_autotune.vllm.installation import locate

@@ -1,6 +1,6 @@
 """A fake vLLM server: real processes, real HTTP, vLLM 0.32's own words, and scripted misfortune.
 
-    FAKE_VLLM='{"mode": "stream_cut"}' python tests/fake/fake_vllm --model M --port 8000
+    FAKE_VLLM='{"mode": "stream_cut"}' python tests/support/fake_vllm --model M --port 8000
 
 It takes the arguments of `python -m vllm.entrypoints.openai.api_server` and starts an API server,
 an engine below it and a worker below that. `FAKE_VLLM` holds one JSON document, or the path of a

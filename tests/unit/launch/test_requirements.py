@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.memory_model import cards, engine, gather, install
+from tests.support.memory_model import cards, engine, gather, install
+from tests.support.paths import GOLDEN, SHAPES
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.diagnose import LogReader
 from vllm_autotune.launch.requirements import without_effect
@@ -14,14 +15,13 @@ from vllm_autotune.search.facts import Facts
 from vllm_autotune.vllm.config import Value
 from vllm_autotune.workload import Workload
 
-TESTS = Path(__file__).parents[1]
-H200 = TESTS / "golden" / "0.26.0-h200"
+H200 = GOLDEN / "0.26.0-h200"
 
 
 @pytest.fixture
 def facts(tmp_path: Path) -> Facts:
     """A Qwen2.5-7B on the H200 that the logs are from."""
-    shape = TESTS / "unit" / "shapes" / "qwen2.5-7b.json"
+    shape = SHAPES / "qwen2.5-7b.json"
     (tmp_path / "config.json").write_text(shape.read_text())
     return gather(
         read_checkpoint(str(tmp_path), weights_required=False),

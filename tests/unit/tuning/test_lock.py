@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.pace import LATEST, SOON
+from tests.support.pace import LATEST, SOON
+from tests.support.paths import ROOT
 from vllm_autotune.errors import DeviceBusy
 from vllm_autotune.machine.device import Device
 from vllm_autotune.tuning import lock
 from vllm_autotune.tuning.lock import locked
 
-ROOT = Path(__file__).parents[2]
 CARD = Device(kind="cuda", index=0, name="NVIDIA L4", uuid="GPU-0", memory_bytes=24, free_bytes=24)
 CARDS = (CARD, replace(CARD, index=1, uuid="GPU-1"))
 

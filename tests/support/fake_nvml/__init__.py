@@ -1,13 +1,12 @@
-"""The stand-in for NVIDIA's library (`fake_nvml`), as a test holds it: cards to take memory of."""
+"""The stand-in for NVIDIA's library, as a test holds it: cards to take memory of."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import load_module
+from . import pynvml as pynvml
 
-LIBRARY = Path(__file__).with_name("fake_nvml")
-pynvml = load_module("fake_pynvml", LIBRARY / "pynvml.py")
+LIBRARY = Path(__file__).parent
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.launch.requirements import too_little_headroom, too_small
 from vllm_autotune.machine.device import Device
@@ -37,7 +38,6 @@ from vllm_autotune.vllm.engine import Engine
 from vllm_autotune.workload import Workload
 
 GIB = 2**30
-SHAPES = Path(__file__).parent / "shapes"
 HEADROOM = GIB // 4
 
 # name, GiB, compute capability, count

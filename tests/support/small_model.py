@@ -9,10 +9,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.errors import BadModel
 
-SHAPES = Path(__file__).parents[1] / "shapes"
 SIZES = {"BF16": 2, "F16": 2, "F32": 4, "I32": 4, "F8_E4M3": 1, "U8": 1}
 SMALL = {
     "architectures": ["Qwen2ForCausalLM"],

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.memory_model import SHAPES, cards, engine, gather, install
+from tests.support.memory_model import cards, engine, gather, install
+from tests.support.paths import EXAMPLES, SHAPES
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.outcome import Environment, Readings
 from vllm_autotune.report.report import Report, read_report
@@ -17,8 +18,8 @@ from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.units import GIB
 from vllm_autotune.workload import Workload
 
-EXAMPLES = Path(__file__).parents[2] / "results" / "examples" / "h200"
-REPORTS = {path.parent.name: read_report(path) for path in EXAMPLES.glob("*/report.json")}
+H200 = EXAMPLES / "h200"
+REPORTS = {path.parent.name: read_report(path) for path in H200.glob("*/report.json")}
 
 
 def is_shape(report: Report) -> bool:
