@@ -11,8 +11,8 @@ from ..report.report import CacheUse, Report, Versions, model_of
 from ..search.facts import Facts
 from ..search.step import Skip
 from ..server import leftovers
-from .cache import Cache, cache_key
-from .journal import Run, keep, unfinished
+from .cache import AnswerCache, cache_key
+from .journal import Run, find_unfinished, write_recalled
 from .lock import Waiting, locked
 from .recall import here, still_valid
 from .walk import Audience, Options, Walk, refreshed
@@ -24,12 +24,12 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
     An interruption ends the walk with a report as well; the trial it hit is not in it.
     """
     began = time.monotonic()
-    cache, key = Cache(options.cache), cache_key(facts)
+    cache, key = AnswerCache(options.cache), cache_key(facts)
     recalled = None if options.refresh else _recall(cache, key, facts, audience, began)
     if recalled is not None:
         return recalled, _kept(recalled, options, audience)
     cache.prepare()
-    facts = cache.pooled(facts, audience.note)
+    facts = cache.with_boots(facts, audience.note)
     with locked(facts.devices, facts.model, _waiting(options, audience)):
         if options.wait:  # whoever held the device may have found the answer
             facts = refreshed(facts)
@@ -63,13 +63,13 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
             cache=CacheUse(key=key, hit=False),
             created_at=walk.run.began,
         )
-        path = walk.run.finish(report)
+        path = walk.run.write_report(report)
         if status == "stable":
             _remember(cache, key, report, audience)
     return report, path
 
 
-def _remember(cache: Cache, key: str, report: Report, audience: Audience) -> None:
+def _remember(cache: AnswerCache, key: str, report: Report, audience: Audience) -> None:
     """Keep an answer for later; it is found and written, whatever becomes of the cache."""
     try:
         cache.remember(key, report)
@@ -80,7 +80,7 @@ def _remember(cache: Cache, key: str, report: Report, audience: Audience) -> Non
 def _kept(recalled: Report, options: Options, audience: Audience) -> Path | None:
     """Have a recalled answer among the results, for whoever reads them next."""
     try:
-        return keep(options.results, recalled)
+        return write_recalled(options.results, recalled)
     except CannotWrite as refusal:
         audience.note(refusal.message)
         return None
@@ -95,17 +95,17 @@ def _waiting(options: Options, audience: Audience) -> Waiting:
 
 def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk:
     """Go on with an unfinished run if that is wanted and possible, else begin one."""
-    left = unfinished(options.results, key)
+    left = find_unfinished(options.results, key)
     if left is not None and options.resume:
         then = replace(facts, measured=facts.measured[: left.measured])
         walk = Walk(then, options, audience, left)
-        trials, torn = left.trials()
+        trials, torn = left.read_trials()
         if torn:
             audience.note(torn)
         if walk.replay(trials):
             count = f"{len(trials)} launch{'es' if len(trials) != 1 else ''}"
             audience.note(f"going on with {left.folder}: {count} of it need no repeating")
-            left.claim()
+            left.write_head()
             return walk
         audience.note(f"{left.folder} cannot be resumed: today other launches would be chosen")
     elif left is not None:
@@ -113,12 +113,12 @@ def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk
     elif options.resume:
         audience.note("there is no unfinished run of this tuning; this is a new one")
     began = datetime.now(UTC).isoformat(timespec="seconds")
-    run = Run.begin(options.results, key, began, facts.host_free_bytes, len(facts.measured))
+    run = Run.create(options.results, key, began, facts.host_free_bytes, len(facts.measured))
     return Walk(facts, options, audience, run)
 
 
 def _recall(
-    cache: Cache, key: str, facts: Facts, audience: Audience, began: float
+    cache: AnswerCache, key: str, facts: Facts, audience: Audience, began: float
 ) -> Report | None:
     found = cache.recall(key)
     if isinstance(found, Report):
