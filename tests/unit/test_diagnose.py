@@ -660,7 +660,7 @@ def test_a_log_that_ends_too_early_is_not_called_a_success(
     for text, understood, said in (
         (whole, True, "nothing went wrong"),
         (beginning, False, "the log ends while loading weights"),
-        ("root:x:0:0\n", False, "no vLLM server wrote this"),
+        ("root:x:0:0\n", False, "no vLLM start-up found in this log"),
         ("\0" * 300 + "\n" + whole, True, "nothing went wrong"),
         ("\0" * 300 + "\n" + beginning, False, "the log ends while loading weights"),
     ):

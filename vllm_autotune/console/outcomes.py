@@ -19,7 +19,7 @@ def print_diagnosis(name: str, found: Diagnosis) -> None:
     console, outcome = stdout(), found.outcome
     console.print(Text(clean(name), style="bold"))
     if outcome is None:
-        console.print(f"  {_without_outcome(found)}")
+        console.print(f"  {_without_failure(found)}")
         return
     console.print(Text(f"  {clean(sentence(outcome))}"))
     console.print(f"  cause: {outcome.cause}, phase: {outcome.phase}")
@@ -29,10 +29,10 @@ def print_diagnosis(name: str, found: Diagnosis) -> None:
         console.print(Text(f"  cure: {clean(cure)}"))
 
 
-def _without_outcome(found: Diagnosis) -> str:
+def _without_failure(found: Diagnosis) -> str:
     if found.ready:
-        return "the log shows no failure"
+        return "nothing went wrong in this log"
     if found.readings.version is None and found.phase == "spawn":
-        return "no vLLM start-up found in this log; a server of vLLM may have been killed at once"
+        return "no vLLM start-up found in this log"
     phase = PHASE_NAMES[found.phase]
-    return f"the log ends while {phase}: the server was killed, or the log is cut off"
+    return f"the log ends while {phase}: vLLM was killed, or the log is incomplete"
