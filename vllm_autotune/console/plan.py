@@ -73,7 +73,7 @@ def _first_rows(first: FirstLaunch) -> Iterator[tuple[str, str]]:
 
 
 def bar(candidate: PlannedCandidate, scale: float, width: int, *, ascii_only: bool = False) -> Text:
-    """Return what a candidate needs, drawn in `width` cells that stand for `scale` bytes."""
+    """Draw what a candidate needs, in `width` cells that stand for `scale` bytes."""
     predicted, text = candidate.predicted, Text()
     parts = (predicted.weights, predicted.overhead, predicted.kv_needed)
     ends = [*accumulate(part.low for part in parts), predicted.needed.high]

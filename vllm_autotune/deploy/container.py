@@ -180,7 +180,7 @@ def _from_hub(winner: "Winner") -> bool:
 
 
 def _mounted_paths(winner: "Winner") -> list[str]:
-    """Return what a container must see of this machine, the model first, at the same paths."""
+    """Return the paths of this machine that a container must see, the model's first."""
     named = [] if _from_hub(winner) else [winner.model]
     for name, value in winner.args.items():
         if not name.endswith("-dir"):  # vLLM writes to those
