@@ -142,7 +142,7 @@ def test_a_winner_is_proven_again_or_found_wanting(place: Place) -> None:
     assert place.run(*SMALL).returncode == 0
     good = place.checked()
     assert good.returncode == 0, good.stderr
-    assert "requests came back right" in good.stdout
+    assert "requests answered correctly" in good.stdout
     assert "tokens/s read" in good.stdout
     bad = place.checked(mode="too_few_tokens")
     assert bad.returncode == 1
@@ -414,7 +414,7 @@ def test_a_run_that_was_cut_short_is_gone_on_with(place: Place, end: str, torn: 
     done = place.run(*SMALL, "--resume", "--json")
     assert done.returncode == 0, done.stderr
     assert "1 launch of it need no repeating" in done.stderr
-    assert ("launch 2 is not in it" in done.stderr) is torn
+    assert ("launch 2 is lost" in done.stderr) is torn
     report = json.loads(done.stdout)
     assert report == place.report()
     assert [trial["number"] for trial in report["trials"]] == [1, 2]

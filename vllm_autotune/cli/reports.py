@@ -24,7 +24,8 @@ from .options import SETTINGS, json_option, probe_options
 def show(paths: Sequence[Path], as_json: bool) -> None:
     """Show a report, or several as a table; a folder stands for all reports below it."""
     from ..console import print_report, print_reports  # noqa: PLC0415
-    from ..report.report import read_report, to_json  # noqa: PLC0415
+    from ..report.codec import dump  # noqa: PLC0415
+    from ..report.report import read_report  # noqa: PLC0415
 
     files: list[Path] = []
     for path in paths or [_results()]:
@@ -41,7 +42,7 @@ def show(paths: Sequence[Path], as_json: bool) -> None:
     if not reports:
         raise BadReport("none of these is an autotune report", "name a report.json, or its folder")
     if as_json:
-        documents = [json.loads(to_json(report)) for report in reports]
+        documents = [json.loads(dump(report)) for report in reports]
         say(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
     elif len(reports) == 1:
         print_report(reports[0], str(files[0]))
@@ -90,7 +91,10 @@ def check(
     """
     from ..console import Screen, print_outcome  # noqa: PLC0415
     from ..outcome import Environment, Outcome, Stable  # noqa: PLC0415
-    from ..report.report import find_report, outcome_line, trial_line  # noqa: PLC0415
+    from ..report.codec import dump  # noqa: PLC0415
+    from ..report.report import (  # noqa: PLC0415
+        find_report,
+    )
     from ..tuning.check import check_report  # noqa: PLC0415
     from ..tuning.check_url import check_url  # noqa: PLC0415
 
@@ -101,10 +105,10 @@ def check(
     with Screen() as screen, interruptible():
         if url is not None:
             outcome = check_url(url, served_model_name, api_key, probe, screen.progress)
-            line = outcome_line(outcome)
+            line = dump(outcome)
         else:
             trial = check_report(find_report(report or _results()), screen, probe, own=own, **what)
-            outcome, line = trial.outcome, trial_line(trial)
+            outcome, line = trial.outcome, dump(trial)
     if as_json:
         say(line)
     else:
@@ -141,10 +145,10 @@ def schema(document: str) -> None:
 
     That of the report describes what is printed in place of either where it is refused, too.
     """
-    from ..report import plan, report  # noqa: PLC0415
+    from ..report import codec, plan, report  # noqa: PLC0415
 
-    described = plan if document == "plan" else report
-    say(json.dumps(described.schema(), indent=2))
+    described = plan.Plan if document == "plan" else report.Report | report.Refused
+    say(json.dumps(codec.schema(described), indent=2))
 
 
 def _results() -> Path:

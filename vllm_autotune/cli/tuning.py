@@ -34,7 +34,7 @@ FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
 @json_option
 def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
     """Find (or recall) the first stable configuration."""
-    from ..report.report import to_json  # noqa: PLC0415
+    from ..report.codec import dump  # noqa: PLC0415
 
     options = options_of(what)
     if dry_run:
@@ -47,7 +47,7 @@ def tune(dry_run: bool, as_json: bool, **what: Any) -> None:
         )
     report, path, _, code = tuned(request_of(what), options)
     if as_json:
-        say(to_json(report))
+        say(dump(report, indent=2))
     else:
         _print(report, path)
     sys.exit(code)
@@ -61,7 +61,7 @@ def serve(**what: Any) -> None:
 
     vLLM's --host, --port, --api-key and the like, given after --, are for this server alone.
     """
-    from ..deploy.serve import become_server, serving_words  # noqa: PLC0415
+    from ..deploy.serve import serving_flags, start_server  # noqa: PLC0415
 
     options = options_of(what)
     request = request_of(what)
@@ -69,7 +69,7 @@ def serve(**what: Any) -> None:
     if report.winner is None:
         _print(report, path)
         sys.exit(code)
-    become_server(report.winner, facts, serving_words(request.fixed, facts.engine))
+    start_server(report.winner, facts, serving_flags(request.fixed, facts.engine))
 
 
 @cli.command(context_settings=SETTINGS, epilog=FIXED_HELP)
@@ -114,12 +114,12 @@ def cache_key(**what: Any) -> None:
 @cache_option
 def cache_export(key: str, cache_dir: Path | None) -> None:
     """Print an answer's report, for the cache of another machine with the same GPUs."""
-    from ..report.report import to_json  # noqa: PLC0415
+    from ..report.codec import dump  # noqa: PLC0415
 
     found = _cache(cache_dir).recall(key)
     if found is None or isinstance(found, str):
         raise BadUsage(found or f"there is no answer for {key}", "autotune cache list")
-    say(to_json(found))
+    say(dump(found, indent=2))
 
 
 @cache.command("import", context_settings=SETTINGS)
@@ -161,19 +161,22 @@ def _print(report: "Report", path: Path | None) -> None:
 
 
 def _cache(folder: Path | None) -> Any:
-    from ..tuning.cache import Cache, default_cache  # noqa: PLC0415
+    from ..tuning.cache import AnswerCache, default_cache  # noqa: PLC0415
 
-    return Cache(folder or default_cache())
+    return AnswerCache(folder or default_cache())
 
 
 def _plan(request: "Request", as_json: bool, cache_dir: Path | None) -> None:
-    from ..report.plan import make_plan, to_json  # noqa: PLC0415
+    from ..report.codec import dump  # noqa: PLC0415
+    from ..report.plan import make_plan  # noqa: PLC0415
     from ..tuning.gather import describe, gather_facts  # noqa: PLC0415
 
-    facts = _cache(cache_dir).pooled(gather_facts(request), lambda note: click.echo(note, err=True))
+    facts = _cache(cache_dir).with_boots(
+        gather_facts(request), lambda note: click.echo(note, err=True)
+    )
     plan = make_plan(facts)
     if as_json:
-        say(to_json(plan))
+        say(dump(plan, indent=2))
     else:
         from ..console.plan import print_plan  # noqa: PLC0415
 

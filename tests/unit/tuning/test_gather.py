@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.memory_model import FLAGS, default_ladder, install
-from vllm_autotune.deploy.serve import serving_words
+from vllm_autotune.deploy.serve import serving_flags
 from vllm_autotune.errors import BadUsage
 from vllm_autotune.tuning.cache import cache_key
 from vllm_autotune.tuning.gather import HOST_HEADROOM_BYTES, Request, describe, gather_facts
@@ -94,7 +94,7 @@ def test_what_is_left_to_serving_may_be_shortened_too(tiny_model: Path) -> None:
     words = ("--hos", "0.0.0.0", "--api-k", "secret", "--seed", "3")
     facts = gather_facts(request_for(tiny_model, fixed=words))
     assert facts.fixed == {"seed": "3"}
-    assert serving_words(words, facts.engine) == ["--api-key", "secret", "--host", "0.0.0.0"]
+    assert serving_flags(words, facts.engine) == ["--api-key", "secret", "--host", "0.0.0.0"]
 
 
 def test_a_tool_cannot_be_asked_for_in_a_format_that_nobody_named(tiny_model: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.reports import make_report
-from vllm_autotune.deploy import render
+from vllm_autotune.deploy import shell
 from vllm_autotune.report.report import Report
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.tuning.recall import here, still_valid
@@ -94,4 +94,4 @@ def test_a_recalled_answer_is_for_the_devices_that_are_free_now(facts: Facts) ->
     busy, freest = facts.devices
     found = here(recalled(), replace(facts, devices=(freest, busy)))
     assert found.devices == (freest, busy)
-    assert "CUDA_VISIBLE_DEVICES=1 " in render(found)
+    assert "CUDA_VISIBLE_DEVICES=1 " in shell(found)

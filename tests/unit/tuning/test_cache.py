@@ -1,8 +1,6 @@
-"""The cache and files: keys, answers, writes that are whole or absent, folders."""
+"""The cache: keys, answers, what launches measured, and what is deleted."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.paths import ROOT
 from tests.support.reports import STABLE, make_report, trial
 from vllm_autotune.errors import BadReport, CannotWrite
-from vllm_autotune.files import safe_name, write_whole
+from vllm_autotune.files import safe_name
 from vllm_autotune.memory import Boot
 from vllm_autotune.search.facts import Facts
-from vllm_autotune.tuning.cache import POOLED, Cache, cache_key
+from vllm_autotune.tuning.cache import MOST_BOOTS, AnswerCache, cache_key
 from vllm_autotune.tuning.journal import Run
 from vllm_autotune.workload import Probe
 
@@ -45,7 +42,9 @@ CHANGES: dict[str, Callable[[Facts], Facts]] = {
     "an image": lambda f: probe(f, image=True),
     "a schema": lambda f: probe(f, schema=True),
     "a tool": lambda f: probe(f, tool=True),
+    "no choice of vLLM's": lambda f: replace(f, workload=replace(f.workload, exact=True)),
     "a fixed argument": lambda f: replace(f, fixed={"dtype": "half"}),
+    "a variable of vLLM": lambda f: replace(f, env={"VLLM_X": "1"}),
     "the ladder": lambda f: replace(f, ladder=replace(f.ladder, text="other")),
     "a skipped rung": lambda f: replace(f, ladder=f.ladder.without(["fp8-weights"])),
     "the headroom": lambda f: replace(f, headroom_bytes=1),
@@ -64,7 +63,7 @@ SAME: dict[str, Callable[[Facts], Facts]] = {
     "what is free": lambda f: devices(f, free_bytes=2**30),
     "the driver's patch": lambda f: devices(f, driver="570.9"),
     "the host's memory": lambda f: replace(f, host_free_bytes=1),
-    "the order of fixed arguments": lambda f: f,
+    "what is not written down": lambda f: replace(f, withheld={"hf-token": "hf_secret"}),
 }
 
 
@@ -102,16 +101,16 @@ def test_no_name_leads_out_of_the_results_folder(facts: Facts, tmp_path: Path, n
     )
     results = tmp_path / "results"
     key = cache_key(tricked)
-    run = Run.begin(results, key, "2026-01-01T00:00:00+00:00")
+    run = Run.create(results, key, "2026-01-01T00:00:00+00:00")
     assert run.folder.resolve().is_relative_to(results.resolve())
     assert len(run.folder.relative_to(results).parts) == 3
-    Cache(tmp_path / "cache").remember(key, make_report())
-    assert Cache(tmp_path / "cache").keys() == [key]
+    AnswerCache(tmp_path / "cache").remember(key, make_report())
+    assert AnswerCache(tmp_path / "cache").keys() == [key]
     assert safe_name(name)
 
 
 def test_an_answer_is_recalled_as_it_was_kept(tmp_path: Path) -> None:
-    cache, report = Cache(tmp_path / "cache"), make_report(trial(STABLE))
+    cache, report = AnswerCache(tmp_path / "cache"), make_report(trial(STABLE))
     assert cache.recall(KEY) is None
     cache.remember(KEY, report)
     assert cache.recall(KEY) == report
@@ -123,7 +122,7 @@ def test_an_answer_is_recalled_as_it_was_kept(tmp_path: Path) -> None:
 
 def test_a_cache_is_tagged_and_private(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
-    Cache(folder).remember(KEY, make_report())
+    AnswerCache(folder).remember(KEY, make_report())
     tag = (folder / "CACHEDIR.TAG").read_text()
     assert tag.startswith("Signature: 8a477f597d28d172789f06886806bc55")
     assert folder.stat().st_mode & 0o077 == 0
@@ -133,14 +132,14 @@ def test_a_folder_that_is_no_cache_is_not_cleared(tmp_path: Path) -> None:
     entry = tmp_path / "photos" / "2026" / "index.json"
     entry.parent.mkdir(parents=True)
     entry.write_text("{}")
-    for forget in (Cache(tmp_path).clear, lambda: Cache(tmp_path).prune(0)):
+    for forget in (AnswerCache(tmp_path).clear, lambda: AnswerCache(tmp_path).prune(0)):
         with pytest.raises(CannotWrite, match=r"CACHEDIR\.TAG"):
             forget()
     assert entry.exists()
 
 
 def test_old_answers_and_broken_ones_are_pruned(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache")
+    cache = AnswerCache(tmp_path / "cache")
     new, old, broken = (KEY.replace("model", name) for name in ("new", "old", "broken"))
     for key in (new, old, broken):
         cache.remember(key, make_report())
@@ -153,7 +152,7 @@ def test_old_answers_and_broken_ones_are_pruned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["", "a/b", "../../b/0123456789abcdef", "a/../0123456789abcdef"])
 def test_an_answer_is_kept_under_a_key_of_ours_only(tmp_path: Path, key: str) -> None:
     with pytest.raises(BadReport, match="is not the key of an answer"):
-        Cache(tmp_path / "cache").remember(key, make_report())
+        AnswerCache(tmp_path / "cache").remember(key, make_report())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -162,38 +161,9 @@ def test_an_entry_that_is_broken_is_ignored_with_a_reason(tmp_path: Path, text: 
     path = tmp_path / f"{KEY}.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    answer = Cache(tmp_path).recall(KEY)
+    answer = AnswerCache(tmp_path).recall(KEY)
     assert isinstance(answer, str)
     assert "is ignored" in answer
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    """A folder that is in the way makes the last step fail, even for root."""
-    target = tmp_path / "report.json"
-    target.mkdir()
-    (target / "old").write_text("old")
-    with pytest.raises(CannotWrite, match="cannot write"):
-        write_whole(target, "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
-    assert (target / "old").read_text() == "old"
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from vllm_autotune import files
-os.fsync = lambda _: os._exit(9)
-files.write_whole(Path(sys.argv[1]), "new" * 1000)
-"""
-
-
-def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) -> None:
-    target = tmp_path / "report.json"
-    target.write_text("old")
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", KILLED, str(target)], env=env, check=False)
-    assert done.returncode == 9
-    assert target.read_text() == "old"
 
 
 MEASURED = Boot(
@@ -206,24 +176,24 @@ MEASURED = Boot(
 )
 
 
-def notes(cache: Cache, facts: Facts) -> tuple[Facts, list[str]]:
+def notes(cache: AnswerCache, facts: Facts) -> tuple[Facts, list[str]]:
     said: list[str] = []
-    return cache.pooled(facts, said.append), said
+    return cache.with_boots(facts, said.append), said
 
 
 def test_measurements_are_kept_for_one_kind_of_device_and_vllm(
     tmp_path: Path, facts: Facts
 ) -> None:
-    cache = Cache(tmp_path / "cache")
+    cache = AnswerCache(tmp_path / "cache")
     assert notes(cache, facts) == (facts, [])
     cache.prepare()
-    cache.measure(facts, MEASURED)
-    cache.measure(facts, replace(MEASURED, weights=6.0))
-    pooled, said = notes(cache, facts)
-    assert [m.weights for m in pooled.boots] == [5.0, 6.0]
-    assert pooled.boots[0] == MEASURED
+    cache.add_boot(facts, MEASURED)
+    cache.add_boot(facts, replace(MEASURED, weights=6.0))
+    learned, said = notes(cache, facts)
+    assert [m.weights for m in learned.boots] == [5.0, 6.0]
+    assert learned.boots[0] == MEASURED
     assert said == []
-    assert cache_key(pooled) == cache_key(facts)
+    assert cache_key(learned) == cache_key(facts)
     for other in (
         devices(facts, name="NVIDIA L40"),
         replace(facts, engine=replace(facts.engine, version="0.27.0")),
@@ -232,31 +202,31 @@ def test_measurements_are_kept_for_one_kind_of_device_and_vllm(
 
 
 def test_the_oldest_measurements_are_forgotten(tmp_path: Path, facts: Facts) -> None:
-    cache = Cache(tmp_path / "cache")
-    for number in range(POOLED + 3):
-        cache.measure(facts, replace(MEASURED, weights=float(number)))
+    cache = AnswerCache(tmp_path / "cache")
+    for number in range(MOST_BOOTS + 3):
+        cache.add_boot(facts, replace(MEASURED, weights=float(number)))
     kept = [m.weights for m in notes(cache, facts)[0].boots]
-    assert kept == [float(number) for number in range(3, POOLED + 3)]
+    assert kept == [float(number) for number in range(3, MOST_BOOTS + 3)]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '[{"model": "x"}]', "\x00"])
 def test_broken_measurements_are_left_aside_with_a_note_and_replaced(
     tmp_path: Path, facts: Facts, text: str
 ) -> None:
-    cache = Cache(tmp_path / "cache")
-    cache.measure(facts, MEASURED)
+    cache = AnswerCache(tmp_path / "cache")
+    cache.add_boot(facts, MEASURED)
     (path,) = (tmp_path / "cache" / "measured").iterdir()
     path.write_text(text)
-    pooled, (note,) = notes(cache, facts)
-    assert pooled == facts
+    learned, (note,) = notes(cache, facts)
+    assert learned == facts
     assert str(path) in note
-    cache.measure(facts, MEASURED)
+    cache.add_boot(facts, MEASURED)
     assert notes(cache, facts)[0].boots == (MEASURED,)
 
 
 def test_measurements_are_cleared_with_the_answers(tmp_path: Path, facts: Facts) -> None:
-    cache = Cache(tmp_path / "cache")
-    cache.measure(facts, MEASURED)
+    cache = AnswerCache(tmp_path / "cache")
+    cache.add_boot(facts, MEASURED)
     with pytest.raises(CannotWrite, match="may not be a cache"):
         cache.clear()
     cache.prepare()

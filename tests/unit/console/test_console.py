@@ -1,15 +1,23 @@
 """What a person sees: plain text, nothing that steers the terminal, results alone on stdout."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from tests.support.reports import NARROW, STABLE, make_report, prediction, trial
-from vllm_autotune.console import Screen, clean, print_report, print_reports, sentence
+from vllm_autotune.console import (
+    Screen,
+    print_outcome,
+    print_report,
+    print_reports,
+)
+from vllm_autotune.console.wording import clean, duration, sentence
 from vllm_autotune.errors import NoPort
 from vllm_autotune.launch.launch import Progress
 from vllm_autotune.memory import Interval
 from vllm_autotune.outcome import OutOfMemory, Speed
+from vllm_autotune.report.report import Memory
 from vllm_autotune.search.trial import Accuracy, Candidate, Compared
 from vllm_autotune.vllm.config import LaunchConfig
 
@@ -69,15 +77,19 @@ def test_the_speed_is_told_in_two_lines(capsys: pytest.CaptureFixture[str]) -> N
         STABLE.certificate, speeds=(alone, four, four), kv_usage_peak=0.927, preemptions=3
     )
     print_report(replace(report, winner=replace(report.winner, certificate=proof)), None)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines if line.startswith("speed")] == [
-        "speed      alone, 2,032 tokens each",
-        "speed      4 at once, 2,032 tokens each",
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("speed"))
+    assert [line.split(":")[0] for line in lines[at : at + 3]] == [
+        "speed      1 request of 2,032 tokens",
+        "           4 requests of 2,032 tokens at once",
+        lines[at + 2],
     ]
-    out = " ".join(lines)
-    assert "first token after 370 ms, then one every 20.6 ms, 5,492 tokens/s read" in out
-    assert "first token after 1.3 s (worst 1.6 s)" in out
-    assert "KV cache 93% full at most, 3 preemptions" in out
+    assert "first token after 370 ms, then one every 20.6 ms; 5,492 tokens/s read, 49" in out
+    assert "first token after 1.3 s (slowest 1.6 s)" in out
+    assert "KV cache up to 93% full, 3 preemptions" in out
+    print_outcome(replace(STABLE, certificate=proof))
+    assert "\nspeed  1 request of 2,032 tokens: first token" in capsys.readouterr().out
 
 
 def test_a_report_without_a_winner_is_shown_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,9 +108,13 @@ def test_a_hit_says_that_it_took_no_launch(capsys: pytest.CaptureFixture[str]) -
 
 def test_several_reports_make_one_table(capsys: pytest.CaptureFixture[str]) -> None:
     print_reports([make_report(), make_report(status="exhausted")])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:3] == ["device", "memory", "model"]
-    assert len(lines) == 3
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["device", "memory", "model"]
+    stable, exhausted = sorted(lines, key=lambda line: "exhausted" in line)
+    assert stable.split()[:3] == ["1", "x", "NVIDIA"]
+    assert stable.split()[-5:] == ["shorter-context", "16", "0", "3.0", "s"]  # no KV tokens known
+    assert exhausted.split()[-4:] == ["exhausted", "0", "3.0", "s"]
+    assert stable.index("16") + 2 == header.index("context") + len("context")
 
 
 def test_a_launch_is_told_line_by_line_where_there_is_no_terminal(
@@ -122,7 +138,7 @@ def test_a_launch_is_told_line_by_line_where_there_is_no_terminal(
 
 
 def test_an_outcome_is_a_sentence() -> None:
-    assert sentence(STABLE) == "stable: 0 requests came back right in 2 s"
+    assert sentence(STABLE) == "stable: 0 requests answered correctly in 1.5 s"
     plain = replace(FAILED, reason="5 GiB are lacking")
     assert sentence(plain) == "out of memory while sizing the KV cache: 5 GiB are lacking"
 
@@ -135,7 +151,56 @@ def test_a_report_says_how_right_the_prediction_was(capsys: pytest.CaptureFixtur
     )
     report = make_report(trial(FAILED), replace(trial(STABLE), accuracy=found))
     print_report(report, None)
-    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("predicted"))
-    assert "weights 14.00 to 14.50 (was 14.25)" in line
-    assert "KV cache -1.00 to 2.00 (was 1.00)" in line
-    assert "graphs" not in line
+    out = capsys.readouterr().out
+    assert "predicted  weights 14.00 to 14.50 GiB, measured 14.25 GiB" in out
+    assert "           KV cache -1.00 to 2.00 GiB, measured 1.00 GiB" in out
+    assert "other" not in out
+    assert "graphs" not in out
+
+
+def test_a_report_says_where_the_memory_went(capsys: pytest.CaptureFixture[str]) -> None:
+    gib = 2**30
+    memory = Memory(
+        reserved=11 * gib,
+        weights=8 * gib,
+        kv_cache=2 * gib,
+        activations=gib,
+        graphs=0,
+        least_free=3 * gib,
+    )
+    report = make_report()
+    assert report.winner
+    winner = replace(report.winner, memory=memory, kv_cache_tokens=9000)
+    print_report(replace(report, winner=winner), None)
+    out = capsys.readouterr().out
+    parts = "weights 8.0 GiB, KV cache 2.0 GiB, activations 1.0 GiB"
+    assert [line.rstrip() for line in out.splitlines() if "GiB" in line] == [
+        f"memory     11.0 GiB reserved: {parts}",
+        "           at least 3.0 GiB stayed free under load",
+    ]
+    assert "context    16 of the model's 32 tokens, 9,000 fit in the KV cache" in out
+    print_report(replace(report, winner=replace(winner, memory=Memory(reserved=gib))), None)
+    assert "memory     1.0 GiB reserved\n" in re.sub(" +\n", "\n", capsys.readouterr().out)
+
+
+def test_what_is_skipped_and_given_up_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(make_report(trial(FAILED), trial(STABLE)), None)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert "skipped r: so" in lines
+    assert "gives up   context" in lines
+    assert lines[-2] == "start it with:"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0206, "20.6 ms"),
+        (1.234, "1.2 s"),
+        (59.4, "59 s"),
+        (249, "4 min 9 s"),
+        (7199.6, "2 h 0 min"),
+        (7500, "2 h 5 min"),
+    ],
+)
+def test_a_time_has_a_unit_a_person_reads(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
