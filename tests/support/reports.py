@@ -12,11 +12,11 @@ from vllm_autotune.memory.interval import Interval
 from vllm_autotune.outcome import (
     PHASES,
     Certificate,
-    Check,
     Crashed,
     Degraded,
     Environment,
     Hung,
+    Item,
     Outcome,
     OutOfMemory,
     Readings,
@@ -47,7 +47,7 @@ failure = {
     "evidence": st.lists(words, max_size=3).map(tuple),
 }
 checks = st.builds(
-    Check,
+    Item,
     name=words,
     requests=counts,
     seconds=seconds,

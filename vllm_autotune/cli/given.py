@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from ..search.facts import Facts
     from ..tuning.gather import Request
     from ..tuning.walk import Options
-    from ..workload import Probe
 
 QUICK_EFFORT: tuple[EffortName, float] = ("quick", 0.0)
 USUAL_EFFORT: tuple[EffortName, float] = ("standard", 0.0)
@@ -31,17 +30,17 @@ def request_of(what: dict[str, Any]) -> "Request":
 
 def probe_of(
     what: dict[str, Any], usual: tuple[EffortName, float] = USUAL_EFFORT
-) -> "Probe | None":
+) -> "Effort | None":
     """Take the options of the probe out of the others; return what they say, None if nothing."""
     from ..certificate import fingerprint  # noqa: PLC0415
-    from ..workload import Probe  # noqa: PLC0415
+    from ..workload import Effort  # noqa: PLC0415
 
     effort, file = what.pop("probe"), what.pop("probe_file")
     wanted = {name: what.pop(f"probe_{name}") for name in ("logprobs", "image", "schema", "tool")}
     if not (effort or file or any(wanted.values())):
         return None
     kind, minutes = effort or usual
-    return Probe(
+    return Effort(
         effort=kind,
         soak_minutes=minutes,
         file=str(file.resolve()) if file else None,

@@ -20,7 +20,7 @@ from ..vllm.engine import Engine, assumed
 from ..vllm.flags import EXTENDING, SERVING
 from ..vllm.installation import locate
 from ..vllm.untrusted import forbidden
-from ..workload import STANDARD, Probe, Workload
+from ..workload import STANDARD, Effort, Workload
 
 # The shortest context worth serving when the user names none.
 MIN_CONTEXT = 4096
@@ -48,7 +48,7 @@ class Request:
     min_context: int | None = None
     concurrency: int = 1
     exact: bool = False
-    probe: Probe = STANDARD
+    probe: Effort = STANDARD
     gpus: str | None = None
     memory_limit: int | None = None
     headroom: int | None = None

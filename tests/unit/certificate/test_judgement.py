@@ -14,7 +14,7 @@ from vllm_autotune.certificate.judgement import (
     read_slower,
 )
 from vllm_autotune.certificate.speed import measured
-from vllm_autotune.outcome import Check, Speed
+from vllm_autotune.outcome import Item, Speed
 from vllm_autotune.probe.reply import Reply
 
 GIB = 2**30
@@ -47,7 +47,7 @@ def test_one_round_without_a_new_low_is_a_floor(lows: list[int], more: int) -> N
 def test_a_collapse_is_far_slower_and_long_enough_to_tell(
     before: tuple[int, float], after: tuple[int, float], collapsed: bool
 ) -> None:
-    checks = [Check(name=str(n), requests=n, seconds=s) for n, s in (before, after)]
+    checks = [Item(name=str(n), requests=n, seconds=s) for n, s in (before, after)]
     assert bool(collapse(*checks)) is collapsed
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vllm_autotune.certificate.traffic import SHORT_OUTPUT, SHORT_PROMPT, Burst, Traffic
 from vllm_autotune.probe import Target
-from vllm_autotune.workload import Probe, Workload
+from vllm_autotune.workload import Effort, Workload
 
 SHORT = SHORT_PROMPT + SHORT_OUTPUT
 EFFORTS: tuple[Literal["quick", "standard", "soak"], ...] = ("quick", "standard", "soak")
@@ -43,7 +43,7 @@ def traffics(draw: st.DrawFn) -> Traffic:
         workload=Workload(
             concurrency=draw(st.integers(1, 16)),
             output_tokens=draw(st.integers(1, 64)),
-            probe=Probe(effort=draw(efforts)),
+            probe=Effort(effort=draw(efforts)),
         ),
         tokens_per_second=draw(st.just(math.inf) | st.floats(0.5, 1e6)),
         room=draw(st.integers(2, 2 * length)) if shared else None,

@@ -38,5 +38,5 @@ def test_what_is_not_as_it_must_be_is_named() -> None:
     ]
     assert BY_NAME["7b-27-heads-2x11GiB"].faults({**recorded("72b-pp2"), "winner": None}) == [
         "it ended as stable: the first configuration that survived the certificate",
-        "tensor-parallel is passed over for `None`, not `divides 27 heads`",
+        "tensor-parallel is passed over for `None`, not `divides 27`",
     ]

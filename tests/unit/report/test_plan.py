@@ -35,7 +35,7 @@ def test_an_installed_vllm_is_what_a_plan_is_for(
     monkeypatch.syspath_prepend(tmp_path / "here-is-one")
     ended = autotune("plan", "--model", model, "--device", "4090", *DUMMY)
     assert "as the installed vLLM 0.16.0 would run it" in ended.out
-    assert "vLLM 0.16.0 does not know --gpu-memory-utilization" in ended.out
+    assert "vLLM 0.16.0 has no --gpu-memory-utilization" in ended.out
 
 
 def test_without_a_card_vllm_must_be_installed(autotune: Autotune, model: Path) -> None:

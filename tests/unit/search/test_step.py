@@ -29,7 +29,7 @@ from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.step import next_step, prospects
 from vllm_autotune.search.trial import Trial
 from vllm_autotune.vllm.config import Value
-from vllm_autotune.workload import Probe, Workload
+from vllm_autotune.workload import Effort, Workload
 
 SMALL = cards("NVIDIA GeForce RTX 4090", 23.5, (8, 9), 1)
 LARGE = cards("NVIDIA H200", 139.8, (9, 0), 1)
@@ -240,7 +240,7 @@ def test_what_runs_out_again_is_left_more_each_time_and_then_less_is_served(larg
 def test_prompt_logprobs_that_are_wanted_leave_room_for_themselves(large: Facts) -> None:
     """11.6 GiB for 8192 tokens at once with Model Runner V1; no activations are held then."""
     old = replace(large, env={"VLLM_USE_V2_MODEL_RUNNER": "0"})
-    wanted = replace(old, workload=Workload(probe=Probe(logprobs=True)))
+    wanted = replace(old, workload=Workload(probe=Effort(logprobs=True)))
     candidate = next_step(wanted, []).candidate
     assert candidate
     left = LARGE[0].free_bytes - candidate.predicted.reserved_bytes
@@ -250,7 +250,7 @@ def test_prompt_logprobs_that_are_wanted_leave_room_for_themselves(large: Facts)
 
 def test_model_runner_v2_takes_the_logits_of_1024_tokens_at_once(large: Facts) -> None:
     """What the logits of a step take is little beside what its activations leave."""
-    wanted = replace(large, workload=Workload(probe=Probe(logprobs=True)))
+    wanted = replace(large, workload=Workload(probe=Effort(logprobs=True)))
     assert flags(wanted, []) == flags(large, [])
     small = {"max_num_batched_tokens": "2048", "gpu_memory_utilization": "0.9"}
     without, with_them = (fixed(facts, **small) for facts in (large, wanted))

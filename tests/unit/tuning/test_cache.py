@@ -15,7 +15,7 @@ from vllm_autotune.memory import Boot
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.tuning.cache import MOST_BOOTS, AnswerCache, cache_key
 from vllm_autotune.tuning.journal import Run
-from vllm_autotune.workload import Probe
+from vllm_autotune.workload import Effort
 
 KEY = "nvidia-l4-23g-x1/model@local/0123456789abcdef"
 
@@ -25,7 +25,7 @@ def devices(facts: Facts, **changed: Any) -> Facts:
 
 
 def probe(facts: Facts, **how: Any) -> Facts:
-    return replace(facts, workload=replace(facts.workload, probe=Probe(**how)))
+    return replace(facts, workload=replace(facts.workload, probe=Effort(**how)))
 
 
 CHANGES: dict[str, Callable[[Facts], Facts]] = {

@@ -9,7 +9,7 @@ from vllm_autotune.deploy.serve import serving_flags
 from vllm_autotune.errors import BadUsage
 from vllm_autotune.tuning.cache import cache_key
 from vllm_autotune.tuning.gather import HOST_HEADROOM_BYTES, Request, describe, gather_facts
-from vllm_autotune.workload import Probe
+from vllm_autotune.workload import Effort
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def test_what_is_left_to_serving_may_be_shortened_too(tiny_model: Path) -> None:
 
 
 def test_a_tool_cannot_be_asked_for_in_a_format_that_nobody_named(tiny_model: Path) -> None:
-    probe = Probe(tool=True)
+    probe = Effort(tool=True)
     with pytest.raises(BadUsage, match="--probe-tool") as refused:
         gather_facts(request_for(tiny_model, probe=probe))
     words = refused.value.hint.partition(" -- ")[2].split()
