@@ -22,7 +22,7 @@ from vllm_autotune.memory.calibration import Calibration
 from vllm_autotune.probe import Patience, Target, is_healthy
 from vllm_autotune.report.report import Trial
 from vllm_autotune.search.facts import Candidate, Facts, predict
-from vllm_autotune.search.ladder import find_ladder, read_ladder
+from vllm_autotune.search.ladder_file import find_ladder, read_ladder
 from vllm_autotune.server import Server, free_port
 from vllm_autotune.vllm.config import LaunchConfig, Value
 from vllm_autotune.vllm.engine import Engine

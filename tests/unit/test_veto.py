@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vllm_autotune.errors import BadLadder
-from vllm_autotune.search.ladder import read_ladder
+from vllm_autotune.search.ladder_file import read_ladder
 from vllm_autotune.vllm.config import Value
 from vllm_autotune.vllm.untrusted import veto
 

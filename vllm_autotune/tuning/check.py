@@ -11,7 +11,7 @@ from ..launch.launch import Limits, run_trial
 from ..memory import Calibration
 from ..report.report import Report, Trial, read_report
 from ..search.facts import Candidate, Facts, predict
-from ..search.ladder import find_ladder, read_ladder
+from ..search.ladder_file import find_ladder, read_ladder
 from ..server import leftovers
 from ..vllm.config import LaunchConfig
 from ..vllm.untrusted import veto
