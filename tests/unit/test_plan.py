@@ -14,16 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.command_line import CODE, ROOT, Autotune, Ended
 from tests.unit.memory_model import SHAPES, install
-from tests.unit.test_cli import CODE, ROOT, Autotune, Ended, autotune
 from tests.unit.test_packaging import computing_seconds
 from vllm_autotune.console.plan import bar
 from vllm_autotune.memory import Interval
 from vllm_autotune.report.plan import Proposal, from_json, schema, to_json
 from vllm_autotune.search.facts import Prediction
 from vllm_autotune.units import GIB
-
-__all__ = ["autotune"]
 
 DUMMY = ("--", "--load-format", "dummy")
 SOLID = "#=+"

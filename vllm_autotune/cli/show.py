@@ -20,7 +20,10 @@ from .options import json_option, results_folder
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[REPORT]...")
 @json_option
 def show(paths: tuple[Path, ...], as_json: bool) -> None:
-    """Show a report, or several as a table; a folder stands for all reports below it."""
+    """Show a report, or several as a table.
+
+    A folder stands for all reports below it.
+    """
     files: list[Path] = []
     for path in paths or [results_folder()]:
         below = sorted(path.rglob("report.json")) if path.is_dir() else []
@@ -49,7 +52,10 @@ def show(paths: tuple[Path, ...], as_json: bool) -> None:
 @click.argument("report", type=click.Path(path_type=Path), required=False)
 @click.option("--as", "form", type=click.Choice([*FORMATS]), default="shell", show_default=True)
 def render(report: Path | None, form: str) -> None:
-    """Print a report's winner as something to deploy; a folder stands for its newest report."""
+    """Print a report's winner as something to deploy.
+
+    A folder stands for its newest report.
+    """
     say(FORMATS[form](read_report(report or results_folder())))
 
 
