@@ -223,11 +223,11 @@ def without_mark(drawn: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("model", ["qwen2.5-72b"], indirect=True)
 def test_a_plan_is_quick(model: Path) -> None:
-    """In computing time, by the pace of a machine whose `--help` takes 0.1 to 0.2 s."""
+    """In computing time, by the pace of a machine that loads click in 0.05 s."""
     plan = ("plan", "--model", str(model), "--device", "4 x 4090", *DUMMY)
-    runs = [(computing_seconds(CODE, *plan), computing_seconds(CODE, "--help")) for _ in range(3)]
+    runs = [(computing_seconds(CODE, *plan), computing_seconds("import click")) for _ in range(3)]
     fastest, pace = (min(seconds) for seconds in zip(*runs, strict=True))
-    assert fastest < 12 * pace, runs
+    assert fastest < 36 * pace, runs
 
 
 def document(ended: Ended) -> dict[str, Any]:
