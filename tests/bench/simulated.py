@@ -31,11 +31,11 @@ from tests.unit.memory_model import (
     measured,
 )
 from vllm_autotune.outcome import Stable
-from vllm_autotune.search.auto_length import NOISE_BYTES, settled
+from vllm_autotune.search.auto_length import NOISE_BYTES, deployed
 from vllm_autotune.search.build import inapplicable
-from vllm_autotune.search.facts import Attempt, Candidate, Facts
 from vllm_autotune.search.ladder import Rung
-from vllm_autotune.search.step import plan
+from vllm_autotune.search.step import prospects
+from vllm_autotune.search.trial import Candidate
 from vllm_autotune.vllm.config import LaunchConfig
 
 # Without files, the arithmetic does not know their weights.
@@ -94,7 +94,7 @@ def walked(name: str, machine: Machine) -> Walked:
     context = optimum = deployable = None
     later = False
     if won:
-        winner = deployed(machine.facts, history[-1])
+        winner = deployed(machine.facts, history[-1].candidate, history[-1].readings)
         config = winner.config
         context = machine.facts.length(config)
         optimum = max(context, machine.best_length(config, any_share=False))
@@ -116,11 +116,6 @@ def walked(name: str, machine: Machine) -> Walked:
     )
 
 
-def deployed(facts: Facts, winner: Attempt) -> Candidate:
-    """Return the winner with its length as a number."""
-    return settled(facts, winner.candidate, winner.readings)
-
-
 def longest_deployable(machine: Machine, config: LaunchConfig) -> int:
     """Return the longest context that leaves what the KV cache varies by from start to start."""
     return machine.best_length(config, any_share=False, spare_bytes=NOISE_BYTES["cuda"])
@@ -138,7 +133,7 @@ def wrongly_ruled_out(machine: Machine) -> tuple[str, ...]:
     """Return the rungs that the estimate calls impossible and the machine runs."""
     return tuple(
         rung.name
-        for rung, candidate, _ in plan(machine.facts)
+        for rung, candidate, _ in prospects(machine.facts)
         if candidate
         and candidate.predicted.fits == "no"
         and machine.reserves(candidate.config)

@@ -20,9 +20,10 @@ from vllm_autotune.launch.launch import Limits, Progress, run_trial
 from vllm_autotune.machine.device import detect
 from vllm_autotune.memory.calibration import Calibration
 from vllm_autotune.probe import Patience, Target, is_healthy
-from vllm_autotune.report.report import Trial
-from vllm_autotune.search.facts import Candidate, Facts, predict
+from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.ladder_file import find_ladder, read_ladder
+from vllm_autotune.search.prediction import predict
+from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.server import Server, free_port
 from vllm_autotune.vllm.config import LaunchConfig, Value
 from vllm_autotune.vllm.engine import Engine

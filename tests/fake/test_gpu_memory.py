@@ -12,8 +12,9 @@ from vllm_autotune.launch import device_memory
 from vllm_autotune.launch.launch import Progress
 from vllm_autotune.machine.device import Device, detect, free_bytes, host_free_bytes
 from vllm_autotune.outcome import Environment, OutOfMemory, Stable
-from vllm_autotune.report.report import Report, Trial
-from vllm_autotune.search.facts import Candidate, Facts
+from vllm_autotune.report.report import Report
+from vllm_autotune.search.facts import Facts
+from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.tuning import walk
 from vllm_autotune.tuning.tune import tune
 from vllm_autotune.tuning.walk import Options

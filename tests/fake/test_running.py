@@ -10,7 +10,7 @@ import pytest
 from vllm_autotune.errors import BadUsage, NoServer
 from vllm_autotune.outcome import Certificate, Degraded, Outcome, Stable
 from vllm_autotune.server import free_port
-from vllm_autotune.tuning.check_url import probe_running
+from vllm_autotune.tuning.check_url import check_url
 from vllm_autotune.workload import Probe
 
 from .conftest import CONTEXT, PATIENCE, Bench
@@ -22,7 +22,7 @@ KEY = "sk-very-secret"
 def probed(
     url: str, model: str | None = None, key: str | None = None, probe: Probe | None = None
 ) -> Outcome:
-    return probe_running(url, model, key, probe, lambda _: None, PATIENCE)
+    return check_url(url, model, key, probe, lambda _: None, PATIENCE)
 
 
 def certificate(outcome: Outcome) -> Certificate:

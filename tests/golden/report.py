@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from vllm_autotune.diagnose import LogReader  # noqa: E402
-from vllm_autotune.diagnose.signature import Signature  # noqa: E402
+from vllm_autotune.diagnose.signature import NO_LINE, Signature  # noqa: E402
 from vllm_autotune.diagnose.signatures import SIGNATURES  # noqa: E402
 
 
@@ -57,7 +57,7 @@ def main() -> None:
             print(f"  {name}: {', '.join(sorted(folders))}")
     print("\nFrom source, unseen:")
     for signature, folders in found.items():
-        if not folders and signature.needle != "\0":
+        if not folders and signature.needle != NO_LINE[0]:
             also = "" if not by_name[signature.name] else " (another wording is seen)"
             print(f"  {signature.name}: `{signature.needle}`, {signature.versions}{also}")
     print("\nReal failures that no signature names:")

@@ -30,9 +30,11 @@ is the tuning's seconds over the starts and the probe alone, `warm` the same wit
 winner's first start took longer than that second one. "-" was not measured.
 """
 # Why a rung is passed over that a ladder without arithmetic would launch all the same.
+# In the words of today and of 0.1.0.
 BY_ARITHMETIC = re.compile(
-    r"^(cannot|even|at most|may)|context (may )?fits?|are few already|is the least already"
-    r"|^--concurrency \d+ needs|^a batch must hold"
+    r"^(cannot|even|at most|may)|context (may )?fits?|^--concurrency \d+ needs"
+    r"|^already at (?:the smallest batch|one sequence)|are few already|is the least already"
+    r"|^a batch (?:needs|must hold)"
 )
 
 

@@ -15,14 +15,9 @@ from pathlib import Path
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.launch.requirements import too_little_headroom, too_small
 from vllm_autotune.machine.device import Device
-from vllm_autotune.memory import batch_defaults, footprint
+from vllm_autotune.memory import Setup, batch_defaults, estimate
 from vllm_autotune.memory.interval import Interval
-from vllm_autotune.memory.overhead import (
-    beyond_share_bytes,
-    graphs_charged,
-    model_runner,
-    step_bytes,
-)
+from vllm_autotune.memory.overhead import beyond_share_bytes, step_bytes
 from vllm_autotune.outcome import (
     Certificate,
     Outcome,
@@ -33,10 +28,11 @@ from vllm_autotune.outcome import (
     Stable,
 )
 from vllm_autotune.search.build import inapplicable
-from vllm_autotune.search.facts import Attempt, Candidate, Facts
+from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.ladder import Ladder, Rung
 from vllm_autotune.search.ladder_file import find_ladder, read_ladder
 from vllm_autotune.search.step import Step, next_step
+from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.vllm.config import AUTO, LaunchConfig, Value
 from vllm_autotune.vllm.engine import Engine
 from vllm_autotune.workload import Workload
@@ -146,7 +142,7 @@ def gather(
     host_gib: float = 128,
     siblings: Mapping[str, Checkpoint] = {},
 ) -> Facts:
-    """Return the facts of a cell as `survey` would, with the context within the model's."""
+    """Return the facts of a cell as `gather_facts` would, with the context within the model's."""
     wanted = min(workload.context or checkpoint.default_context, checkpoint.context)
     shortest = min(workload.min_context, max(1, wanted if workload.context else wanted // 2))
     return Facts(
@@ -179,19 +175,17 @@ def measured(checkpoints: Mapping[str, Checkpoint]) -> Measured:
         checkpoint = checkpoints[boot["shape"]]
         tokens, seqs = boot["tokens"], boot["sequences"]
         env = {"VLLM_USE_V2_MODEL_RUNNER": "1" if boot["runner"] == "v2" else "0"}
-        config = LaunchConfig("m", {}, env)
-        step = step_bytes(checkpoint, config, tokens, seqs, vllm=(0, 26))
-        steps.append(boot["activations"] / step.low)
         device = cards("NVIDIA H200", 139.8, (9, 0), 1)[0]
-        by_formula = beyond_share_bytes(
-            checkpoint,
-            config,
-            device,
-            seqs,
-            activations=boot["activations"],
-            graphs=boot["graphs"],
+        setup = Setup(
+            checkpoint=checkpoint,
+            config=LaunchConfig("m", {}, env),
+            device=device,
             vllm=(0, 26),
+            tokens=tokens,
+            sequences=seqs,
         )
+        steps.append(boot["activations"] / step_bytes(setup).low)
+        by_formula = beyond_share_bytes(setup, boot["activations"], boot["graphs"])
         beyond.append((boot["used"] - boot["requested"]) / by_formula)
     return Measured(tuple(steps), tuple(beyond))
 
@@ -248,46 +242,30 @@ class Machine:
         return self.within(interval)
 
     def needs(self, config: LaunchConfig) -> Needs:
-        facts = self.facts
-        release, device = facts.engine.release, facts.devices[0]
-        checkpoint = facts.checkpoints[config.model]
-        world = len(facts.used(config))
-        estimate = footprint(checkpoint, config, device, vllm=release)
-        tokens, seqs = facts.batch_tokens(config), facts.sequences(config)
+        setup = self.facts.setup(config)
+        world = len(self.facts.used(config))
+        expected = estimate(setup)
         # One model's ratio differs from step to step: by 0.02 to 0.1 on an H200.
-        own = random.Random(f"{self.seed} {tokens} {seqs} {config.args.get('quantization')}")
-        step = step_bytes(checkpoint, config, tokens, seqs, vllm=release, device=device).low
-        activations = self.step * own.uniform(0.95, 1.05) * step
-        graphs = self.graphs * estimate.graphs.middle
-        charged = graphs if graphs_charged(checkpoint, config, release) else 0.0
+        own = random.Random(
+            f"{self.seed} {setup.tokens} {setup.sequences} {config.args.get('quantization')}"
+        )
+        activations = self.step * own.uniform(0.95, 1.05) * step_bytes(setup).low
+        graphs = self.graphs * expected.graphs.middle
+        charged = graphs if setup.graphs_charged else 0.0
         return Needs(
-            weights=self.weights(checkpoint, estimate.weights),
+            weights=self.weights(setup.checkpoint, expected.weights),
             activations=activations,
             non_torch=self.non_torch + (self.nccl if world > 1 else 0),
             graphs=graphs,
             charged=charged * own.uniform(0.85, 1.0),
             beyond=self.beyond
             * own.uniform(0.95, 1.05)
-            * beyond_share_bytes(
-                checkpoint,
-                config,
-                device,
-                seqs,
-                activations=activations,
-                graphs=graphs,
-                vllm=release,
-            ),
+            * beyond_share_bytes(setup, activations, graphs),
         )
 
     def kv_bytes(self, config: LaunchConfig, length: int, sequences: int) -> float:
-        cache = footprint(
-            self.facts.checkpoints[config.model],
-            config,
-            self.facts.devices[0],
-            vllm=self.facts.engine.release,
-        ).cache
-        least, most = cache.bytes(length, sequences).low, cache.bytes(length, sequences).high
-        return least + self.padding * (most - least)
+        needed = estimate(self.facts.setup(config)).kv_bytes(length, sequences)
+        return needed.low + self.padding * (needed.high - needed.low)
 
     def longest(self, config: LaunchConfig, available: float, sequences: int = 1) -> int:
         """Return the longest length whose sequences fit, in whole blocks of 16."""
@@ -302,9 +280,8 @@ class Machine:
         """Return what is free on the fullest device, whatever limit is rehearsed."""
         return min(d.free_bytes for d in self.facts.devices)
 
-    def launch(self, candidate: Candidate) -> Attempt:
-        outcome, readings = self.run(candidate.config)
-        return Attempt(candidate=candidate, outcome=outcome, readings=readings)
+    def launch(self, candidate: Candidate) -> Trial:
+        return Trial.of(candidate, *self.run(candidate.config))
 
     def run(self, config: LaunchConfig) -> tuple[Outcome, Readings]:
         facts, free = self.facts, self.physical()
@@ -315,7 +292,7 @@ class Machine:
         share = config.number("gpu-memory-utilization") or facts.engine.default_utilization
         readings = Readings(
             version="0.26.0",
-            model_runner=model_runner(checkpoint, config, facts.engine.release),
+            model_runner=facts.setup(config).model_runner,
             utilization=share,
             total_bytes=total,
         )
@@ -371,9 +348,9 @@ class Machine:
         proof = Certificate(checks=(), seconds=1.0, least_free_bytes=int(least))
         return too_little_headroom(facts, proof) or Stable(certificate=proof), readings
 
-    def walk(self, most: int = 40) -> tuple[list[Attempt], Step]:
+    def walk(self, most: int = 40) -> tuple[list[Trial], Step]:
         """Walk to the end, or give up after `most` launches."""
-        history: list[Attempt] = []
+        history: list[Trial] = []
         while True:
             step = next_step(self.facts, history)
             if step.candidate is None or len(history) >= most:

@@ -10,9 +10,10 @@ import pytest
 from tests.unit.memory_model import SHAPES, cards, engine, gather, install
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.outcome import Environment, Readings
-from vllm_autotune.report.report import Report, Trial, read_report
-from vllm_autotune.search.accuracy import accuracy, measurement
-from vllm_autotune.search.facts import Attempt, Candidate, Facts, calibrated, predict
+from vllm_autotune.report.report import Report, read_report
+from vllm_autotune.search.facts import Facts
+from vllm_autotune.search.prediction import accuracy, calibrate, measured, predict
+from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.units import GIB
 from vllm_autotune.workload import Workload
 
@@ -32,7 +33,7 @@ def is_shape(report: Report) -> bool:
 ANEW = sorted(name for name, report in REPORTS.items() if is_shape(report))
 
 
-def launched(example: str, folder: Path) -> tuple[Facts, list[Attempt], tuple[Trial, ...]]:
+def launched(example: str, folder: Path) -> tuple[Facts, list[Trial], tuple[Trial, ...]]:
     """Return the facts and launches of a recorded walk, predicted anew."""
     report = REPORTS[example]
     model = folder / "model"
@@ -48,11 +49,9 @@ def launched(example: str, folder: Path) -> tuple[Facts, list[Attempt], tuple[Tr
     attempts = []
     for trial in report.trials:
         config = facts.base().replace(_args(trial), trial.env)
-        predicted = predict(facts, calibrated(facts, ()), config)
+        predicted = predict(facts, calibrate(facts), config)
         candidate = Candidate(config=config, rungs=trial.rungs, predicted=predicted)
-        attempts.append(
-            Attempt(candidate=candidate, outcome=trial.outcome, readings=trial.readings)
-        )
+        attempts.append(Trial.of(candidate, trial.outcome, trial.readings))
     return facts, attempts, report.trials
 
 
@@ -98,12 +97,12 @@ def test_a_walk_after_it_predicts_to_a_few_mib(example: str, tmp_path: Path) -> 
     """A cold walk on the same kind of device, which only knows the pool."""
     facts, attempts, _ = launched(example, tmp_path)
     last = attempts[-1]
-    measured = measurement(facts, last)
-    assert measured is not None
-    later = replace(facts, measured=(measured,))
+    boot = measured(facts, last)
+    assert boot is not None
+    later = replace(facts, boots=(boot,))
     config = last.candidate.config
-    cold = predict(facts, calibrated(facts, ()), config).kv_available
-    warm = predict(later, calibrated(later, ()), config).kv_available
+    cold = predict(facts, calibrate(facts), config).kv_available
+    warm = predict(later, calibrate(later), config).kv_available
     kv_bytes = accuracy(facts, last).kv_available.measured  # type: ignore[union-attr]
     assert kv_bytes in warm
     assert warm.high - warm.low < min(96 * 2**20, (cold.high - cold.low) / 8)
@@ -111,22 +110,18 @@ def test_a_walk_after_it_predicts_to_a_few_mib(example: str, tmp_path: Path) -> 
 
 def test_the_pool_survives_being_written(tmp_path: Path) -> None:
     facts, attempts, _ = launched("7b-as-it-is", tmp_path)
-    measured = measurement(facts, attempts[0])
-    assert measured is not None
-    assert measured.overhead == pytest.approx(1.9 * GIB, rel=0.2)
-    assert math.isfinite(measured.expected_activations)
-    json.dumps(measured.args)
+    boot = measured(facts, attempts[0])
+    assert boot is not None
+    assert boot.overhead == pytest.approx(1.9 * GIB, rel=0.2)
+    assert math.isfinite(boot.expected_activations)
+    json.dumps(boot.args)
 
 
 def test_a_launch_that_something_else_disturbed_measured_nothing(tmp_path: Path) -> None:
     facts, attempts, _ = launched("7b-as-it-is", tmp_path)
     disturbed = Environment(cause="busy", phase="profile", reason="another program")
-    attempt = Attempt(
-        candidate=attempts[0].candidate, outcome=disturbed, readings=attempts[0].readings
-    )
-    assert measurement(facts, attempt) is None
+    attempt = Trial.of(attempts[0].candidate, disturbed, attempts[0].readings)
+    assert measured(facts, attempt) is None
     assert accuracy(facts, attempt) is None
-    silent = Attempt(
-        candidate=attempts[0].candidate, outcome=attempts[0].outcome, readings=Readings()
-    )
+    silent = Trial.of(attempts[0].candidate, attempts[0].outcome, Readings())
     assert accuracy(facts, silent) is None

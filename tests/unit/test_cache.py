@@ -13,7 +13,7 @@ import pytest
 from tests.unit.test_report import STABLE, make_report, trial
 from vllm_autotune.errors import BadReport, CannotWrite
 from vllm_autotune.files import safe_name, write_whole
-from vllm_autotune.memory import Measurement
+from vllm_autotune.memory import Boot
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.tuning.cache import POOLED, Cache, cache_key
 from vllm_autotune.tuning.journal import Run
@@ -196,7 +196,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) ->
     assert target.read_text() == "old"
 
 
-MEASURED = Measurement(
+MEASURED = Boot(
     model="digest",
     architecture="Qwen2ForCausalLM",
     args={"max-num-seqs": 64, "enforce-eager": True, "middleware": ("a", "b"), "dtype": "half"},
@@ -220,22 +220,22 @@ def test_measurements_are_kept_for_one_kind_of_device_and_vllm(
     cache.measure(facts, MEASURED)
     cache.measure(facts, replace(MEASURED, weights=6.0))
     pooled, said = notes(cache, facts)
-    assert [m.weights for m in pooled.measured] == [5.0, 6.0]
-    assert pooled.measured[0] == MEASURED
+    assert [m.weights for m in pooled.boots] == [5.0, 6.0]
+    assert pooled.boots[0] == MEASURED
     assert said == []
     assert cache_key(pooled) == cache_key(facts)
     for other in (
         devices(facts, name="NVIDIA L40"),
         replace(facts, engine=replace(facts.engine, version="0.27.0")),
     ):
-        assert notes(cache, other)[0].measured == ()
+        assert notes(cache, other)[0].boots == ()
 
 
 def test_the_oldest_measurements_are_forgotten(tmp_path: Path, facts: Facts) -> None:
     cache = Cache(tmp_path / "cache")
     for number in range(POOLED + 3):
         cache.measure(facts, replace(MEASURED, weights=float(number)))
-    kept = [m.weights for m in notes(cache, facts)[0].measured]
+    kept = [m.weights for m in notes(cache, facts)[0].boots]
     assert kept == [float(number) for number in range(3, POOLED + 3)]
 
 
@@ -251,7 +251,7 @@ def test_broken_measurements_are_left_aside_with_a_note_and_replaced(
     assert pooled == facts
     assert str(path) in note
     cache.measure(facts, MEASURED)
-    assert notes(cache, facts)[0].measured == (MEASURED,)
+    assert notes(cache, facts)[0].boots == (MEASURED,)
 
 
 def test_measurements_are_cleared_with_the_answers(tmp_path: Path, facts: Facts) -> None:
@@ -263,4 +263,4 @@ def test_measurements_are_cleared_with_the_answers(tmp_path: Path, facts: Facts)
     cache.remember(KEY, make_report())
     assert cache.keys() == [KEY]
     assert cache.clear() == 1
-    assert notes(cache, facts)[0].measured == ()
+    assert notes(cache, facts)[0].boots == ()

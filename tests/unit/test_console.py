@@ -10,8 +10,7 @@ from vllm_autotune.errors import NoPort
 from vllm_autotune.launch.launch import Progress
 from vllm_autotune.memory import Interval
 from vllm_autotune.outcome import OutOfMemory, Speed
-from vllm_autotune.search.accuracy import Accuracy, Against
-from vllm_autotune.search.facts import Candidate
+from vllm_autotune.search.trial import Accuracy, Candidate, Compared
 from vllm_autotune.vllm.config import LaunchConfig
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold] [/] \r\n\x00"
@@ -131,8 +130,8 @@ def test_an_outcome_is_a_sentence() -> None:
 def test_a_report_says_how_right_the_prediction_was(capsys: pytest.CaptureFixture[str]) -> None:
     gib = 2**30
     found = Accuracy(
-        weights=Against(predicted=Interval(14 * gib, 14.5 * gib), measured=14.25 * gib),
-        kv_available=Against(predicted=Interval(-gib, 2 * gib), measured=gib),
+        weights=Compared(predicted=Interval(14 * gib, 14.5 * gib), measured=14.25 * gib),
+        kv_available=Compared(predicted=Interval(-gib, 2 * gib), measured=gib),
     )
     report = make_report(trial(FAILED), replace(trial(STABLE), accuracy=found))
     print_report(report, None)

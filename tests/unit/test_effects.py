@@ -8,10 +8,9 @@ import pytest
 from tests.unit.memory_model import cards, engine, gather, install
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.diagnose import LogReader
-from vllm_autotune.launch.effects import without_effect
-from vllm_autotune.memory import Calibration
+from vllm_autotune.launch.requirements import without_effect
 from vllm_autotune.outcome import Degraded, Readings
-from vllm_autotune.search.facts import Candidate, Facts, predict
+from vllm_autotune.search.facts import Facts
 from vllm_autotune.vllm.config import Value
 from vllm_autotune.workload import Workload
 
@@ -40,9 +39,7 @@ def printed(log: str) -> Readings:
 
 def ignored(facts: Facts, log: str, **args: Value) -> Degraded | None:
     config = facts.base().replace({name.replace("_", "-"): v for name, v in args.items()})
-    predicted = predict(facts, Calibration(), config)
-    candidate = Candidate(config=config, rungs=(), predicted=predicted)
-    return without_effect(facts, candidate, printed(log))
+    return without_effect(facts, config, printed(log))
 
 
 def test_model_runner_v2_is_caught_ignoring_the_offload(facts: Facts) -> None:
@@ -75,7 +72,7 @@ def test_fewer_tokens_than_were_asked_for_are_served_for_some_reason(facts: Fact
     assert ignored(facts, "ready-eager", max_model_len=served) is None
     found = ignored(facts, "ready-eager", max_model_len=served + 1)
     assert found is not None
-    assert f"{served:,} tokens are served, {served + 1:,} are asked for" in found.reason
+    assert f"{served:,} tokens are served, {served + 1:,} were asked for" in found.reason
 
 
 def test_an_8_bit_cache_of_16_bit_tokens_is_none(facts: Facts) -> None:

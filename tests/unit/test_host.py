@@ -92,7 +92,7 @@ def test_only_a_candidate_that_fills_the_host_is_blamed(
     alarm = watchdog.alarm("load")
     assert isinstance(alarm, OutOfMemory if blamed else Environment)
     assert alarm.phase == "load"
-    assert "64 MiB of the host's memory left, 128 MiB are kept free" in alarm.reason
+    assert "64 MiB of host memory left, 128 MiB must stay free" in alarm.reason
     if isinstance(alarm, OutOfMemory):
         assert (alarm.where, alarm.shortfall_bytes) == ("host", 64 * 2**20)
 

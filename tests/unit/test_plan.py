@@ -20,7 +20,7 @@ from tests.unit.test_packaging import computing_seconds
 from vllm_autotune.console.plan import bar
 from vllm_autotune.memory import Interval
 from vllm_autotune.report.plan import Proposal, from_json, schema, to_json
-from vllm_autotune.search.facts import Prediction
+from vllm_autotune.search.trial import Prediction
 from vllm_autotune.units import GIB
 
 DUMMY = ("--", "--load-format", "dummy")
@@ -60,7 +60,7 @@ def test_an_installed_vllm_is_what_a_plan_is_for(
     monkeypatch.syspath_prepend(tmp_path / "here-is-one")
     ended = autotune("plan", "--model", model, "--device", "4090", *DUMMY)
     assert "as the installed vLLM 0.16.0 would run it" in ended.out
-    assert "vLLM 0.16.0 does not know --gpu-memory-utilization" in ended.out
+    assert "vLLM 0.16.0 has no --gpu-memory-utilization" in ended.out
 
 
 def test_without_a_card_vllm_must_be_installed(autotune: Autotune, model: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_hit_that_offloads_needs_the_memory_of_the_host(facts: Facts) -> None:
     report = recalled(args={"cpu-offload-gb": 8})
     assert still_valid(report, facts) is None
     full = replace(facts, host_free_bytes=7 * 2**30)
-    assert "it offloads 8 GiB" in str(still_valid(report, full))
+    assert "it offloads 8.0 GiB" in str(still_valid(report, full))
 
 
 def test_a_hit_that_gave_something_up_is_tried_again_with_more_memory(facts: Facts) -> None:
@@ -87,7 +87,7 @@ def test_a_model_that_moved_is_found_and_another_one_is_not(facts: Facts) -> Non
     winner = here(moved, facts).winner
     assert winner is not None
     assert winner.model == facts.model
-    assert "is not here" in str(still_valid(recalled(model=sys.executable), facts))
+    assert "was not found here" in str(still_valid(recalled(model=sys.executable), facts))
 
 
 def test_a_recalled_answer_is_for_the_devices_that_are_free_now(facts: Facts) -> None:

@@ -38,7 +38,6 @@ from vllm_autotune.report.report import (
     Refused,
     Report,
     Status,
-    Trial,
     ValidFor,
     Versions,
     Winner,
@@ -48,8 +47,8 @@ from vllm_autotune.report.report import (
     to_json,
     trial_line,
 )
-from vllm_autotune.search.facts import Applied, Prediction
 from vllm_autotune.search.step import Skip
+from vllm_autotune.search.trial import Applied, Prediction, Trial
 from vllm_autotune.workload import Workload
 
 words = st.text(max_size=20)

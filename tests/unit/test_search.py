@@ -10,7 +10,7 @@ from tests.unit.memory_model import GIB, cards, default_ladder, engine, gather, 
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.launch.requirements import too_little_headroom
 from vllm_autotune.machine.device import Device
-from vllm_autotune.memory import Calibration
+from vllm_autotune.memory import estimate
 from vllm_autotune.outcome import (
     Certificate,
     Crashed,
@@ -23,9 +23,10 @@ from vllm_autotune.outcome import (
     Rejected,
     Stable,
 )
-from vllm_autotune.search.auto_length import settled
-from vllm_autotune.search.facts import Attempt, Facts, expect
-from vllm_autotune.search.step import next_step, plan
+from vllm_autotune.search.auto_length import deployed
+from vllm_autotune.search.facts import Facts
+from vllm_autotune.search.step import next_step, prospects
+from vllm_autotune.search.trial import Trial
 from vllm_autotune.vllm.config import Value
 from vllm_autotune.workload import Probe, Workload
 
@@ -63,19 +64,19 @@ def tight(small: Facts) -> Facts:
     return replace(small, devices=cards("NVIDIA RTX 4000 SFF Ada", 18.0, (8, 9), 1))
 
 
-def attempt(facts: Facts, history: list[Attempt], outcome: Outcome, **numbers: float) -> None:
+def attempt(facts: Facts, history: list[Trial], outcome: Outcome, **numbers: float) -> None:
     candidate = next_step(facts, history).candidate
     assert candidate
     readings = Readings(**numbers)  # type: ignore[arg-type]
-    history.append(Attempt(candidate=candidate, outcome=outcome, readings=readings))
+    history.append(Trial.of(candidate, outcome, readings))
 
 
-def flags(facts: Facts, history: list[Attempt]) -> str:
+def flags(facts: Facts, history: list[Trial]) -> str:
     candidate = next_step(facts, history).candidate
     return " ".join(candidate.config.flags()) if candidate else "none"
 
 
-def rungs(facts: Facts, history: list[Attempt]) -> list[str]:
+def rungs(facts: Facts, history: list[Trial]) -> list[str]:
     candidate = next_step(facts, history).candidate
     return [applied.name for applied in candidate.rungs] if candidate else []
 
@@ -101,22 +102,25 @@ def test_a_model_that_fits_is_launched_as_it_is(large: Facts) -> None:
 
 
 def test_after_a_stable_launch_there_is_nothing_left_to_do(large: Facts) -> None:
-    history: list[Attempt] = []
+    history: list[Trial] = []
     attempt(large, history, STABLE)
     step = next_step(large, history)
     assert (step.candidate, step.reason) == (None, "stable")
 
 
-def test_the_surroundings_get_one_more_chance(large: Facts) -> None:
-    history: list[Attempt] = []
+def test_a_failure_from_outside_gets_one_more_chance(large: Facts) -> None:
+    history: list[Trial] = []
     attempt(large, history, BUSY)
     assert next_step(large, history).candidate == history[0].candidate
     attempt(large, history, BUSY)
-    assert next_step(large, history).reason == "the surroundings failed twice"
+    assert (
+        next_step(large, history).reason
+        == "two launches failed for reasons outside the configuration"
+    )
 
 
-def test_surroundings_that_changed_are_drafted_for_anew(large: Facts) -> None:
-    history: list[Attempt] = []
+def test_after_a_failure_from_outside_the_free_memory_counts_anew(large: Facts) -> None:
+    history: list[Trial] = []
     attempt(large, history, BUSY)
     busy = replace(large, devices=tuple(replace(d, free_bytes=70 * GIB) for d in LARGE))
     assert flags(large, history) == ""
@@ -141,9 +145,9 @@ def test_a_length_that_vllm_chose_is_deployed_as_a_number_that_fits_again(
     tight: Facts, served: int, length: int
 ) -> None:
     """14 MiB of KV cache are 256 tokens of a 7B."""
-    history: list[Attempt] = []
+    history: list[Trial] = []
     attempt(tight, history, STABLE, max_model_len=served)
-    found = settled(tight, history[0].candidate, history[0].readings)
+    found = deployed(tight, history[0].candidate, history[0].readings)
     assert found.config.integer("max-model-len", 0) == length
     assert {"max-model-len": length} in [applied.args for applied in found.rungs]
 
@@ -160,9 +164,9 @@ def test_of_a_length_that_vllm_chose_each_of_several_at_once_has_its_share(
     tight: Facts, served: int, often: float, wanted: int, length: int
 ) -> None:
     facts = replace(tight, workload=replace(tight.workload, concurrency=wanted))
-    history: list[Attempt] = []
+    history: list[Trial] = []
     attempt(facts, history, STABLE, max_model_len=served, concurrency=often)
-    found = settled(facts, history[0].candidate, history[0].readings)
+    found = deployed(facts, history[0].candidate, history[0].readings)
     assert facts.length(found.config) == length
     assert ("shorter-context" in [applied.name for applied in found.rungs]) == (length < 32_768)
 
@@ -179,17 +183,17 @@ def test_once_vllm_chooses_the_length_no_rung_more_is_taken(site: Path, shape: C
 def test_a_wanted_length_that_vllm_exceeds_gives_nothing_up(tight: Facts) -> None:
     workload = replace(tight.workload, context=30_000, min_context=8192)
     facts = replace(tight, workload=workload)
-    history: list[Attempt] = []
+    history: list[Trial] = []
     attempt(facts, history, STABLE, max_model_len=32_768)
     assert history[0].candidate.config.text("max-model-len") == "auto"
-    found = settled(facts, history[0].candidate, history[0].readings)
+    found = deployed(facts, history[0].candidate, history[0].readings)
     assert found.config.integer("max-model-len", 0) == 30_000
     assert "shorter-context" not in [applied.name for applied in found.rungs]
 
 
 def test_the_length_that_vllm_prints_is_the_length_that_is_asked_for(small: Facts) -> None:
     """Rounded to the block, less what a KV cache varies by (14 MiB are 256 tokens here)."""
-    history: list[Attempt] = []
+    history: list[Trial] = []
     attempt(small, history, ran_out("kv_cache", limit=20_000), kv_bytes=GIB, weights_bytes=15 * GIB)
     candidate = next_step(small, history).candidate
     assert candidate
@@ -202,7 +206,7 @@ def test_the_length_that_vllm_prints_is_the_length_that_is_asked_for(small: Fact
 
 
 def test_a_headroom_that_was_too_small_is_made_up_for_exactly(small: Facts) -> None:
-    history: list[Attempt] = []
+    history: list[Trial] = []
     least = small.headroom_bytes - GIB // 8
     lacking = too_little_headroom(
         small, Certificate(checks=(), seconds=1.0, least_free_bytes=least)
@@ -219,7 +223,7 @@ def test_a_headroom_that_was_too_small_is_made_up_for_exactly(small: Facts) -> N
 
 def test_what_runs_out_again_is_left_more_each_time_and_then_less_is_served(large: Facts) -> None:
     """As with prompt_logprobs on an H200: what is lacking hides what is asked for next."""
-    history: list[Attempt] = []
+    history: list[Trial] = []
     for _ in range(5):
         attempt(large, history, ran_out("serving", short=GIB // 16))
     reserved = [a.candidate.predicted.reserved_bytes for a in history]
@@ -250,15 +254,13 @@ def test_model_runner_v2_takes_the_logits_of_1024_tokens_at_once(large: Facts) -
     assert flags(wanted, []) == flags(large, [])
     small = {"max_num_batched_tokens": "2048", "gpu_memory_utilization": "0.9"}
     without, with_them = (fixed(facts, **small) for facts in (large, wanted))
-    more = [
-        expect(facts, Calibration(), facts.base()).beyond_share for facts in (with_them, without)
-    ]
+    more = [estimate(facts.setup(facts.base())).beyond_share for facts in (with_them, without)]
     assert more[0] - more[1] < 0.3 * GIB
 
 
 def test_a_utilization_that_is_fixed_is_answered_by_smaller_steps(small: Facts) -> None:
     facts = fixed(small, gpu_memory_utilization="0.9")
-    history: list[Attempt] = []
+    history: list[Trial] = []
     attempt(facts, history, ran_out("graphs"))
     assert rungs(facts, history)[-1] == "fewer-sequences"
     assert "--gpu-memory-utilization 0.9 " in flags(facts, history)
@@ -268,7 +270,7 @@ def test_a_utilization_that_is_fixed_is_answered_by_smaller_steps(small: Facts) 
 
 def test_a_request_that_hangs_at_full_length_is_made_shorter(large: Facts) -> None:
     facts = replace(large, ladder=default_ladder().without(["utilization"]))
-    history: list[Attempt] = []
+    history: list[Trial] = []
     hung = Hung(cause="slow", phase="serving", reason="no answer", seconds=60)
     attempt(facts, history, hung)
     assert rungs(facts, history) == ["shorter-context"]
@@ -278,7 +280,7 @@ def test_a_request_that_hangs_at_full_length_is_made_shorter(large: Facts) -> No
 
 
 def test_weights_that_do_not_fit_are_never_answered_by_a_shorter_context(small: Facts) -> None:
-    history: list[Attempt] = []
+    history: list[Trial] = []
     attempt(small, history, ran_out("load"))
     assert rungs(small, history)[-1] == "fp8-weights"
     attempt(small, history, ran_out("load"))
@@ -289,7 +291,7 @@ def test_weights_that_do_not_fit_are_never_answered_by_a_shorter_context(small: 
 
 
 def test_a_rung_that_vllm_rejects_is_withdrawn_and_the_next_one_is_taken(small: Facts) -> None:
-    history: list[Attempt] = []
+    history: list[Trial] = []
     attempt(small, history, ran_out("load"))
     attempt(small, history, rejected("no fp8 on this card", "quantization"))
     assert rungs(small, history)[-1] == "4bit-weights"
@@ -300,23 +302,23 @@ def test_a_rung_that_vllm_rejects_is_withdrawn_and_the_next_one_is_taken(small: 
 def test_a_first_candidate_with_a_rejected_rung_is_not_the_end(small: Facts) -> None:
     """The first candidate has rungs already where nothing less can fit."""
     tiny = replace(small, devices=cards("NVIDIA RTX A2000", 11.0, (8, 9), 1))
-    history: list[Attempt] = []
+    history: list[Trial] = []
     assert "fp8-weights" in rungs(tiny, history)
     attempt(tiny, history, rejected("no fp8 here", "quantization"))
     assert "4bit-weights" in rungs(tiny, history)
 
 
 def test_what_fails_without_any_rung_ends_the_walk(large: Facts) -> None:
-    history: list[Attempt] = []
+    history: list[Trial] = []
     crashed = Crashed(cause="unknown", phase="load", reason="it did not say why")
     attempt(large, history, crashed)
     assert next_step(large, history).reason == (
-        "no rung of the ladder cures this: it did not say why"
+        "no rung of the ladder fixes this: it did not say why"
     )
 
 
 def test_the_same_failure_without_the_blamed_rungs_ends_the_walk(small: Facts) -> None:
-    history: list[Attempt] = []
+    history: list[Trial] = []
     attempt(small, history, ran_out("load"))
     attempt(small, history, rejected("the tokenizer is broken"))
     attempt(small, history, rejected("the tokenizer is broken"))
@@ -352,7 +354,7 @@ def test_gpus_that_the_user_deals_out_are_not_dealt_out_again(
         for count, expected in ((2, None), (4, "2")):
             four = cards("NVIDIA GeForce RTX 2080 Ti", 7.0, (7, 5), count)
             facts = gather(shape, four, Workload(), engine(site), fixed={split: "2"}, host_gib=1)
-            rows = {rung.name: candidate for rung, candidate, _ in plan(facts)}
+            rows = {rung.name: candidate for rung, candidate, _ in prospects(facts)}
             tensor = rows["tensor-parallel"]
             found = tensor and tensor.config.text("tensor-parallel-size")
             assert found == expected, (split, count)
@@ -362,7 +364,7 @@ def test_gpus_that_the_user_deals_out_are_not_dealt_out_again(
 def test_slices_of_a_gpu_are_not_used_together(shape: Checkpoint, site: Path) -> None:
     slices = tuple(replace(d, mig=True) for d in cards("NVIDIA A100 MIG 1g.10gb", 9.5, (8, 0), 4))
     facts = gather(shape, slices, Workload(), engine(site))
-    reasons = {rung.name: reason for rung, candidate, reason in plan(facts) if not candidate}
+    reasons = {rung.name: reason for rung, candidate, reason in prospects(facts) if not candidate}
     assert "one MIG slice" in reasons["tensor-parallel"]
     assert "one MIG slice" in reasons["pipeline-parallel"]
 
@@ -371,7 +373,7 @@ def test_host_memory_is_shared_by_the_gpus_that_offload(shape: Checkpoint, site:
     two = cards("NVIDIA GeForce RTX 2080 Ti", 4.0, (7, 5), 2)
     facts = gather(shape, two, Workload(), engine(site), host_gib=15)
     facts = replace(facts, fixed={"tensor-parallel-size": "2"})
-    drafts = [candidate.config for _, candidate, _ in plan(facts) if candidate]
+    drafts = [candidate.config for _, candidate, _ in prospects(facts) if candidate]
     assert 0 < max(c.integer("cpu-offload-gb", 0) for c in drafts) <= 15 / 1.9 / 2
 
 
@@ -382,12 +384,12 @@ def test_weights_too_small_to_offload_are_not_blamed_on_the_host(
     small = replace(shape.weights, bytes=GIB // 2, embedding=0, linear=0, other=0)
     card = cards("NVIDIA GeForce RTX 2080 Ti", 1.5, (7, 5), 1)
     for weights, host, reason in (
-        (small, 15, "the weights are less than 1 GiB"),
+        (small, 15, "the weights are smaller than 1 GiB"),
         (shape.weights, 1, "no host memory is free"),
     ):
         model = replace(shape, weights=weights)
         facts = gather(model, card, Workload(), engine(site), host_gib=host)
-        reasons = {rung.name: why for rung, candidate, why in plan(facts) if not candidate}
+        reasons = {rung.name: why for rung, candidate, why in prospects(facts) if not candidate}
         assert reasons["cpu-offload"] == reason
 
 
@@ -397,7 +399,7 @@ def test_a_quantized_sibling_comes_before_quantizing_online(small: Facts) -> Non
         weights=replace(small.checkpoint.weights, bytes=6 * GIB, linear=0, embedding=0, other=0),  # type: ignore[type-var]
     )  # fmt: skip
     facts = replace(small, checkpoints={**small.checkpoints, "/models/7b-AWQ": sibling})
-    history: list[Attempt] = []
+    history: list[Trial] = []
     attempt(facts, history, ran_out("load"))
     candidate = next_step(facts, history).candidate
     assert candidate
@@ -406,14 +408,14 @@ def test_a_quantized_sibling_comes_before_quantizing_online(small: Facts) -> Non
 
 
 def test_a_plan_has_a_row_for_every_rung(small: Facts) -> None:
-    rows = list(plan(small))
+    rows = list(prospects(small))
     assert [rung.name for rung, _, _ in rows] == [rung.name for rung in small.ladder.rungs]
     for _, candidate, why in rows:
         assert why
         assert candidate is None or candidate.config.model == small.model
     reasons = {rung.name: why for rung, candidate, why in rows if candidate is None}
-    assert reasons["tensor-parallel"] == "it needs 2 GPUs, there is 1"
-    assert reasons["float16"] == "NVIDIA GeForce RTX 4090 does not need it"
+    assert reasons["tensor-parallel"] == "needs 2 GPUs, found 1"
+    assert reasons["float16"] == "not needed on NVIDIA GeForce RTX 4090"
 
 
 @pytest.fixture
@@ -427,7 +429,7 @@ def two(shape: Checkpoint, site: Path) -> Facts:
 
 
 def test_a_rung_that_another_takes_the_place_of_is_not_in_the_candidate(two: Facts) -> None:
-    history: list[Attempt] = []
+    history: list[Trial] = []
     attempt(two, history, ran_out("kv_cache"))
     assert "tensor-parallel" in [applied.name for applied in history[0].candidate.rungs]
     step = next_step(two, history)
@@ -439,7 +441,7 @@ def test_a_rung_that_another_takes_the_place_of_is_not_in_the_candidate(two: Fac
         "distributed-executor-backend": "mp",
     }
     skips = {skip.rung: skip.reason for skip in step.skips}
-    assert skips["tensor-parallel"] == "pipeline-parallel takes its place"
+    assert skips["tensor-parallel"] == "replaced by pipeline-parallel"
 
 
 @pytest.mark.parametrize("backend", ["ray", "mp"])
@@ -448,8 +450,8 @@ def test_gpus_are_added_by_the_backend_that_the_user_fixed(two: Facts, backend: 
     assert "tensor-parallel" in rungs(facts, [])
     assert f"--distributed-executor-backend {backend} " in flags(facts, [])
     one = replace(facts, fixed={**facts.fixed, "tensor-parallel-size": "1"})
-    reasons = {rung.name: why for rung, candidate, why in plan(one) if not candidate}
-    assert reasons["tensor-parallel"] == "you fixed --tensor-parallel-size"
+    reasons = {rung.name: why for rung, candidate, why in prospects(one) if not candidate}
+    assert reasons["tensor-parallel"] == "you set --tensor-parallel-size yourself"
 
 
 def test_a_number_of_gpus_that_vllm_cannot_divide_by_leads_to_another(
@@ -460,7 +462,7 @@ def test_a_number_of_gpus_that_vllm_cannot_divide_by_leads_to_another(
         ["fp8-weights", "4bit-weights", "cpu-offload", "kv-cache-8bit", "quantized-checkpoint"]
     )
     facts = gather(shape, four, Workload(), engine(site), ladder=ladder)
-    history: list[Attempt] = []
+    history: list[Trial] = []
     for size in (2, 4):
         assert f"--tensor-parallel-size {size}" in flags(facts, history)
         refusal = Rejected(
@@ -472,7 +474,7 @@ def test_a_number_of_gpus_that_vllm_cannot_divide_by_leads_to_another(
     assert step.candidate
     assert "--pipeline-parallel-size" in " ".join(step.candidate.config.flags())
     skips = {skip.rung: skip.reason for skip in step.skips}
-    assert skips["tensor-parallel"] == "no number of GPUs up to 4 divides 28 heads and the MLPs"
+    assert skips["tensor-parallel"] == "no GPU count up to 4 divides 28 heads and the MLPs"
 
 
 @pytest.mark.parametrize(
@@ -494,7 +496,7 @@ def test_gpus_do_not_divide_the_blocks_of_quantized_experts(
     )  # fmt: skip
     eight = cards("NVIDIA RTX A4000", 2.5, (8, 6), 8)
     facts = gather(model, eight, Workload(), engine(site, version), fixed=args)
-    candidate = {rung.name: candidate for rung, candidate, _ in plan(facts)}["tensor-parallel"]
+    candidate = {rung.name: candidate for rung, candidate, _ in prospects(facts)}["tensor-parallel"]
     assert candidate
     assert candidate.config.text("tensor-parallel-size") == size
 
@@ -502,16 +504,16 @@ def test_gpus_do_not_divide_the_blocks_of_quantized_experts(
 def test_a_width_that_no_number_of_gpus_divides_is_named(two: Facts) -> None:
     odd = replace(two.checkpoint, intermediate_size=18944 + 64, block=128)
     facts = replace(two, checkpoints={two.model: odd})
-    reasons = {rung.name: why for rung, candidate, why in plan(facts) if not candidate}
+    reasons = {rung.name: why for rung, candidate, why in prospects(facts) if not candidate}
     assert reasons["tensor-parallel"] == (
-        "no number of GPUs up to 2 divides 28 heads and the MLPs into whole blocks of 128"
+        "no GPU count up to 2 divides 28 heads and the MLPs into whole blocks of 128"
     )
 
 
 def test_a_bitsandbytes_checkpoint_is_dealt_out_and_not_split(two: Facts) -> None:
     packed = replace(two.checkpoint, quantization="bitsandbytes")
     facts = replace(two, checkpoints={two.model: packed})
-    reasons = {rung.name: why for rung, candidate, why in plan(facts) if not candidate}
+    reasons = {rung.name: why for rung, candidate, why in prospects(facts) if not candidate}
     assert reasons["tensor-parallel"] == "vLLM does not split a bitsandbytes checkpoint over GPUs"
     assert "pipeline-parallel" in rungs(facts, [])
 
@@ -526,7 +528,7 @@ def test_a_model_that_vllm_does_not_serve_in_float16_is_left_to_vllm(
     stubborn = replace(shape, model_type=model_type)
     facts = gather(stubborn, turing, Workload(), engine(site))
     assert "--dtype" not in flags(facts, [])
-    reasons = {rung.name: why for rung, candidate, why in plan(facts) if not candidate}
+    reasons = {rung.name: why for rung, candidate, why in prospects(facts) if not candidate}
     assert reasons["float16"] == f"vLLM does not serve {model_type} in float16"
 
 
@@ -535,7 +537,7 @@ def test_a_model_that_vllm_does_not_serve_in_float16_is_left_to_vllm(
     [
         (256, "--concurrency 256 needs 256 sequences", None),
         (1024, "--concurrency 1024 needs 1024 sequences",
-         "a batch must hold a token of each of 1024 sequences"),
+         "a batch needs at least a token for each of 1024 sequences"),
     ],
 )  # fmt: skip
 def test_a_batch_that_cannot_be_smaller_is_told_by_what_it_must_hold(
@@ -543,7 +545,7 @@ def test_a_batch_that_cannot_be_smaller_is_told_by_what_it_must_hold(
 ) -> None:
     workload = Workload(context=512, min_context=512, concurrency=concurrency)
     facts = gather(shape, SMALL, workload, engine(site))
-    rows = {rung.name: (candidate, why) for rung, candidate, why in plan(facts)}
+    rows = {rung.name: (candidate, why) for rung, candidate, why in prospects(facts)}
     assert rows["fewer-sequences"] == (None, sequences)
     if tokens:
         assert rows["smaller-batches"] == (None, tokens)
@@ -559,8 +561,8 @@ def test_one_sequence_at_a_time_is_the_least(small: Facts) -> None:
         rungs=(*(replace(r, args={"max-num-seqs": 1}) if r.name == "interactive" else r
                  for r in interactive.ladder.rungs), rung),
     )  # fmt: skip
-    reasons = {r.name: why for r, _, why in plan(replace(small, ladder=alone))}
-    assert reasons["fewer-sequences"] == "one sequence at a time is the least already"
+    reasons = {r.name: why for r, _, why in prospects(replace(small, ladder=alone))}
+    assert reasons["fewer-sequences"] == "already at one sequence at a time"
 
 
 def test_an_8_bit_kv_cache_is_not_tried_where_no_kernel_takes_the_models_heads(
@@ -571,7 +573,7 @@ def test_an_8_bit_kv_cache_is_not_tried_where_no_kernel_takes_the_models_heads(
     (vllm.package.parent / "flashinfer").mkdir()
     for head_dim, reason in ((128, None), (96, "fp8 KV cache needs compute capability 8.9")):
         facts = gather(replace(shape, head_dim=head_dim), card, Workload(), vllm)
-        reasons = {rung.name: why for rung, candidate, why in plan(facts) if not candidate}
+        reasons = {rung.name: why for rung, candidate, why in prospects(facts) if not candidate}
         found = reasons.get("kv-cache-8bit")
         assert (reason or "") in (found or "")
         assert bool(found) == bool(reason)

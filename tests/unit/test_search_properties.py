@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.bench.simulated import (
     ABSTAINS,
     ENOUGH,
-    deployed,
     ended_late,
     grid,
     longest_deployable,
@@ -44,9 +43,11 @@ from vllm_autotune.outcome import (
     Rejected,
     Stable,
 )
+from vllm_autotune.search.auto_length import deployed
 from vllm_autotune.search.build import inapplicable
-from vllm_autotune.search.facts import Attempt, Facts
+from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.step import next_step
+from vllm_autotune.search.trial import Trial
 from vllm_autotune.vllm.config import Value
 from vllm_autotune.vllm.engine import Engine
 from vllm_autotune.workload import Workload
@@ -217,7 +218,7 @@ def test_a_server_that_makes_no_sense_at_all_ends_the_walk_too(
     world: World, options: dict[str, object], replies: list[tuple[OutOfMemory, Readings]]
 ) -> None:
     facts = cell(world, options)
-    history: list[Attempt] = []
+    history: list[Trial] = []
     tried: Counter[str] = Counter()
     for outcome, readings in replies:
         step = next_step(facts, history)
@@ -227,12 +228,12 @@ def test_a_server_that_makes_no_sense_at_all_ends_the_walk_too(
         again = history and isinstance(history[-1].outcome, Environment)
         assert not tried[fingerprint] or again
         tried[fingerprint] += 1
-        history.append(Attempt(candidate=step.candidate, outcome=outcome, readings=readings))
+        history.append(Trial.of(step.candidate, outcome, readings))
     else:
         pytest.fail("40 launches and no end")
 
 
-Grid = list[tuple[str, Machine, list[Attempt]]]
+Grid = list[tuple[str, Machine, list[Trial]]]
 
 
 @pytest.fixture(scope="session")
@@ -241,7 +242,7 @@ def walked() -> Grid:
     return [(name, machine, machine.walk()[0]) for name, machine in grid(CELLS)]
 
 
-def won(history: Sequence[Attempt]) -> bool:
+def won(history: Sequence[Trial]) -> bool:
     return bool(history) and isinstance(history[-1].outcome, Stable)
 
 
@@ -266,7 +267,9 @@ def test_a_winner_is_really_stable(walked: Grid) -> None:
     for name, machine, history in walked:
         if won(history):
             quiet = replace_noise(machine)
-            assert quiet.stable(deployed(machine.facts, history[-1]).config), name
+            assert quiet.stable(
+                deployed(machine.facts, history[-1].candidate, history[-1].readings).config
+            ), name
 
 
 @pytest.mark.slow
@@ -285,7 +288,10 @@ def test_nothing_is_lost_for_which_a_rung_would_have_been_enough(walked: Grid) -
     later = [
         name
         for name, machine, history in walked
-        if won(history) and ended_late(machine, deployed(machine.facts, history[-1]))
+        if won(history)
+        and ended_late(
+            machine, deployed(machine.facts, history[-1].candidate, history[-1].readings)
+        )
     ]
     given_up = [
         name
@@ -303,7 +309,7 @@ def test_a_shortened_context_is_the_longest_that_fits(walked: Grid) -> None:
     for name, machine, history in walked:
         if not won(history):
             continue
-        config = deployed(machine.facts, history[-1]).config
+        config = deployed(machine.facts, history[-1].candidate, history[-1].readings).config
         context = machine.facts.length(config)
         if context >= machine.facts.context:
             continue

@@ -7,7 +7,7 @@ import pytest
 from vllm_autotune.errors import BadLadder
 from vllm_autotune.search.ladder_file import read_ladder
 from vllm_autotune.vllm.config import Value
-from vllm_autotune.vllm.untrusted import veto
+from vllm_autotune.vllm.untrusted import forbidden
 
 VARIABLES = {
     "LD_PRELOAD": "x.so",
@@ -73,16 +73,16 @@ HARMLESS: dict[str, Value] = {
 
 @pytest.mark.parametrize("name", VARIABLES)
 def test_a_variable_that_loads_or_opens_something_is_refused(name: str) -> None:
-    vetoed = veto({}, {name: VARIABLES[name]})
-    assert vetoed is not None
-    assert vetoed[0] == name
+    refused = forbidden({}, {name: VARIABLES[name]})
+    assert refused is not None
+    assert refused[0] == name
 
 
 @pytest.mark.parametrize("name", FLAGS)
 def test_a_flag_that_loads_or_opens_something_is_refused(name: str) -> None:
-    vetoed = veto({name: FLAGS[name]}, {})
-    assert vetoed is not None
-    assert vetoed[0] == name
+    refused = forbidden({name: FLAGS[name]}, {})
+    assert refused is not None
+    assert refused[0] == name
 
 
 def test_what_tunes_is_allowed() -> None:
@@ -94,7 +94,7 @@ def test_what_tunes_is_allowed() -> None:
         "CUDA_MODULE_LOADING": "LAZY",
         "OMP_NUM_THREADS": "8",
     }
-    assert veto(HARMLESS, {name: v for name, v in env.items() if "MODULE" not in name}) is None
+    assert forbidden(HARMLESS, {name: v for name, v in env.items() if "MODULE" not in name}) is None
 
 
 def test_a_ladder_is_refused_with_the_line(tmp_path: Path) -> None:

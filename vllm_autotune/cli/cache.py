@@ -8,7 +8,7 @@ from ..errors import BadUsage
 from ..output import say
 from ..report.report import read_report, to_json
 from ..tuning.cache import Cache, cache_key, default_cache
-from ..tuning.gather import survey
+from ..tuning.gather import gather_facts
 from .options import ENVIRONMENT, RequestOptions, cache_option, options
 from .request import request_of
 
@@ -32,7 +32,7 @@ def list_(cache_dir: Path | None) -> None:
 @options("request", RequestOptions)
 def key(request: RequestOptions) -> None:
     """Print the key under which `autotune tune` with these options stores its answer."""
-    say(cache_key(survey(request_of(request))))
+    say(cache_key(gather_facts(request_of(request))))
 
 
 @cache.command(context_settings=ENVIRONMENT)

@@ -11,8 +11,8 @@ from ..interruption import interruptible
 from ..outcome import Environment, Outcome, Stable
 from ..output import say
 from ..report.report import find_report, outcome_line, trial_line
-from ..tuning.check import recheck
-from ..tuning.check_url import probe_running
+from ..tuning.check import check_report
+from ..tuning.check_url import check_url
 from .options import (
     ENVIRONMENT,
     ProbeOptions,
@@ -58,11 +58,11 @@ def check(
     outcome: Outcome
     with Screen() as screen, interruptible():
         if url is not None:
-            outcome = probe_running(url, served_model_name, api_key, asked, screen.progress)
+            outcome = check_url(url, served_model_name, api_key, asked, screen.progress)
             line = outcome_line(outcome)
         else:
             path = find_report(report or results_folder())
-            trial = recheck(path, screen, asked, own=own, **vars(vllm))
+            trial = check_report(path, screen, asked, own=own, **vars(vllm))
             outcome, line = trial.outcome, trial_line(trial)
     if as_json:
         say(line)

@@ -15,7 +15,7 @@ from ..report import plan as plans
 from ..report.report import EXIT_CODES, Report, to_json
 from ..search.facts import Facts
 from ..tuning.cache import Cache, default_cache
-from ..tuning.gather import describe, survey
+from ..tuning.gather import describe, gather_facts
 from ..tuning.tune import tune as run_tuning
 from .options import (
     ENVIRONMENT,
@@ -86,7 +86,7 @@ def _tuned(request: RequestOptions, tuning: TuningOptions) -> tuple[Report, str 
     """Tune; return the report, where it lies, the facts, and the exit code."""
     how = tuning_of(tuning)
     with Screen() as screen, interruptible() as signals:
-        facts = survey(request_of(request))
+        facts = gather_facts(request_of(request))
         screen.note(describe(facts))
         report, path = run_tuning(facts, how, screen)
     code = EXIT_CODES[report.status]
@@ -97,7 +97,7 @@ def _tuned(request: RequestOptions, tuning: TuningOptions) -> tuple[Report, str 
 
 def _plan(request: PlanOptions, as_json: bool, cache_dir: Path | None) -> None:
     cache = Cache(cache_dir or default_cache())
-    facts = cache.pooled(survey(request_of(request)), lambda note: click.echo(note, err=True))
+    facts = cache.pooled(gather_facts(request_of(request)), lambda note: click.echo(note, err=True))
     made = plans.make_plan(facts)
     if as_json:
         say(plans.to_json(made))

@@ -24,7 +24,7 @@ def print_diagnosis(name: str, found: Diagnosis) -> None:
     console, outcome = stdout(), found.outcome
     console.print(f"[bold]{escape(clean(name))}[/]")
     if outcome is None:
-        console.print(f"  {_unsaid(found)}")
+        console.print(f"  {escape(clean(_without_failure(found)))}")
         return
     console.print(f"  {escape(clean(sentence(outcome)))}")
     console.print(f"  cause: {outcome.cause}, phase: {outcome.phase}")
@@ -34,9 +34,11 @@ def print_diagnosis(name: str, found: Diagnosis) -> None:
         console.print(f"  cure: {escape(clean(cure))}")
 
 
-def _unsaid(found: Diagnosis) -> str:
+def _without_failure(found: Diagnosis) -> str:
     if found.ready:
-        return "nothing went wrong that the log shows"
+        return "nothing went wrong in this log"
     if found.readings.version is None and found.phase == "spawn":
-        return "no vLLM server wrote this, or it was killed before it said a word"
-    return f"the log ends while {PHASE_NAMES[found.phase]}: it was killed, or the log is cut off"
+        last = f"; the last error in it is: {found.last_error}" if found.last_error else ""
+        return f"no vLLM start-up found in this log{last}"
+    phase = PHASE_NAMES[found.phase]
+    return f"the log ends while {phase}: vLLM was killed, or the log is incomplete"

@@ -8,8 +8,8 @@ from rich.text import Text
 
 from ..deploy import render
 from ..outcome import Certificate
-from ..report.report import Report, Trial, Winner
-from ..search.accuracy import Accuracy
+from ..report.report import Report, Winner
+from ..search.trial import Accuracy, Trial
 from ..units import GIB, format_bytes
 from .tables import headed_table, pairs_table, stdout
 from .wording import clean, sentence, speed_rows

@@ -12,8 +12,7 @@ from rich.text import Text
 from ..errors import Refusal
 from ..launch.launch import Progress
 from ..output import Output
-from ..report.report import Trial
-from ..search.facts import Candidate
+from ..search.trial import Candidate, Trial
 from ..units import format_bytes
 from .wording import PHASE_NAMES, clean, sentence
 

@@ -9,9 +9,10 @@ from ..errors import NoEngine
 from ..machine.device import visible_environment
 from ..report.report import Winner
 from ..search.facts import Facts
-from ..tuning.gather import SERVING, arguments
+from ..tuning.gather import arguments
 from ..vllm.config import LaunchConfig
 from ..vllm.engine import Engine
+from ..vllm.flags import SERVING
 
 
 def serving_words(fixed: Sequence[str], engine: Engine) -> list[str]:

@@ -1,24 +1,25 @@
-"""A vLLM log read to its end: what died, in which phase, with which numbers, and the cure."""
+"""A vLLM log read to its end: what failed, in which phase, with which numbers, and the cures."""
 
 import json
 import sys
-from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from ..errors import BadUsage
 from ..outcome import Crashed, FailedOutcome, Phase, Readings
-from .reader import LogReader, cures
+from .reader import LogReader
+from .signatures import cures
 
 CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """The verdict over one log; `outcome` None means that nothing went wrong in it.
+    """The verdict over one log; `outcome` None means that no failure is in it.
 
-    Without an outcome, a server that was not `ready` was killed, or its log is cut off.
+    Without an outcome, a server that was not `ready` was killed, or its log is incomplete.
+    `last_error` is the last line that looks like an error, whoever wrote it; empty if none does.
     """
 
     outcome: FailedOutcome | None
@@ -26,10 +27,11 @@ class Diagnosis:
     phase: Phase
     cures: tuple[str, ...]
     ready: bool
+    last_error: str
 
     @property
     def understood(self) -> bool:
-        """Tell whether a known signature, or a normal run, explains the log."""
+        """Whether a known signature, or a normal run, explains the log."""
         if self.outcome is None:
             return self.ready
         return not isinstance(self.outcome, Crashed) or self.outcome.cause != "unknown"
@@ -37,11 +39,8 @@ class Diagnosis:
     def to_json(self) -> str:
         """Return one JSON document."""
         found = self.outcome
-        numbers = {k: v for k, v in asdict(self.readings).items() if v is not None}
-        for name in ("shortfall_bytes", "limit", "where", "argument"):
-            value = getattr(found, name, None)
-            if value is not None:
-                numbers[name] = value
+        more = ("shortfall_bytes", "limit", "where", "argument")
+        numbers = asdict(self.readings) | {name: getattr(found, name, None) for name in more}
         return json.dumps(
             {
                 "outcome": found.kind if found else None,
@@ -49,7 +48,7 @@ class Diagnosis:
                 "ready": self.ready,
                 "cause": found.cause if found else None,
                 "reason": found.reason if found else None,
-                "numbers": numbers,
+                "numbers": {name: value for name, value in numbers.items() if value is not None},
                 "evidence": list(found.evidence) if found else [],
                 "cures": list(self.cures),
                 "vllm_version": self.readings.version,
@@ -62,10 +61,15 @@ def read_log(name: str) -> Diagnosis:
 
     Raises BadUsage when it cannot be read.
     """
-    reader = LogReader()
+    reader, path = LogReader(), Path(name)
     try:
-        for text in _chunks(name):
-            reader.feed(text)
+        with (
+            nullcontext(sys.stdin)
+            if name == "-"
+            else path.open(encoding="utf-8", errors="replace") as file
+        ):
+            while chunk := file.read(CHUNK):
+                reader.feed(chunk)
     except OSError as error:
         raise BadUsage(f"{name} cannot be read: {error.strerror}", "check the path") from error
     outcome = reader.verdict()
@@ -75,17 +79,5 @@ def read_log(name: str) -> Diagnosis:
         phase=reader.phase,
         cures=cures(outcome) if outcome else (),
         ready=reader.ready or reader.phase == "serving",
+        last_error=reader.last_error,
     )
-
-
-def _chunks(name: str) -> Iterator[str]:
-    if name == "-":
-        yield from _read(sys.stdin)
-        return
-    with Path(name).open(encoding="utf-8", errors="replace") as file:
-        yield from _read(file)
-
-
-def _read(file: IO[str]) -> Iterator[str]:
-    while chunk := file.read(CHUNK):
-        yield chunk

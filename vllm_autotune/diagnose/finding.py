@@ -1,4 +1,4 @@
-"""A finding: a signature that a log shows, and the outcome it makes."""
+"""A finding: a signature that a log shows, and the outcome it means."""
 
 import re
 from collections.abc import Iterable
@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ..outcome import Crashed, Environment, FailedOutcome, OutOfMemory, Phase, Readings, Rejected
+from .lines import MAX_EXCERPT, excerpt
 from .milestones import readings_of, to_bytes
-from .signature import DEATH, Signature
+from .signature import PROCESS_DIED, Signature
 
-SHOWN = 600  # characters of a line kept as evidence
-MOST_EVIDENCE = 5
+MAX_EVIDENCE = 5  # lines
 
 _NOTHING = Readings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One signature found: where the start had come to, and what the line said.
+    """One signature found: the phase of the start, and what the line says.
 
     `groups` is what the pattern captured, as text; `after` are the lines that belong to it.
     """
@@ -35,57 +35,53 @@ class Finding:
         return cls(
             signature=signature,
             phase=signature.phase or phase,
-            line=line[:SHOWN].strip(),
+            line=excerpt(line),
             groups={name: text.strip() for name, text in match.groupdict().items() if text},
             readings=readings_of(match),
         )
 
-    def is_beyond(self, signature: Signature) -> bool:
-        """Tell whether nothing with that signature can change a verdict that rests on this."""
+    def outranks(self, signature: Signature) -> bool:
+        """Tell whether no line with that signature can change the verdict."""
         mine = self.signature
         return signature.strength <= mine.strength and signature.name != mine.name
 
-    def has_all_of(self, signature: Signature) -> bool:
-        """Tell whether that signature, found again, can only repeat what is known for good."""
+    def is_complete_for(self, signature: Signature) -> bool:
+        """Tell whether another line with that signature can only repeat this finding."""
         return (
             signature is self.signature
             and signature.fatal
-            and signature.strength > DEATH
+            and signature.strength > PROCESS_DIED
             and signature.pattern.groupindex.keys() <= self.groups.keys()
         )
 
-    def lacks(self, again: Self) -> bool:
-        """Tell whether the same failure, said again, says more."""
-        return self.signature.name == again.signature.name and (
-            bool(again.groups.keys() - self.groups.keys())
-            or again.signature.fatal > self.signature.fatal
-        )
-
     def completed(self, again: Self) -> Self:
-        """Return this finding with what it lacks: vLLM says most things twice, some torn."""
+        """Add what only `again` has: vLLM prints most errors twice, and some lines are torn."""
+        fatal = again.signature.fatal
+        more = again.groups.keys() - self.groups.keys() or fatal > self.signature.fatal
+        if self.signature.name != again.signature.name or not more:
+            return self
         return replace(
             self,
-            signature=again.signature if again.signature.fatal else self.signature,
+            signature=again.signature if fatal else self.signature,
             groups={**again.groups, **self.groups},
             readings=again.readings.updated(self.readings),
         )
 
-    @property
-    def may_go_on(self) -> bool:
-        """Whether lines below may belong to it: pydantic names the field, then what is wrong."""
-        return len(self.after) < 2 and "validation error" in self.line
-
-    def is_followed_by(self, said: str) -> bool:
-        """Tell whether this line below belongs to it."""
-        return "[type=" in said or bool(not self.after and re.fullmatch(r"[a-z_]+", said))
-
-    def followed_by(self, line: str, said: str) -> Self:
-        """Return this finding with a line below it."""
-        below = ": ".join(filter(None, (self.groups.get("below"), said.partition(" [type=")[0])))
-        groups = {**self.groups, "below": below}
-        if "[type=" not in said:
-            groups["argument"] = said
-        return replace(self, after=(*self.after, line[:SHOWN].strip()), groups=groups)
+    def continued(self, line: str, message: str) -> Self:
+        """Add the line below if it belongs to this: pydantic names the field, then the error."""
+        if len(self.after) > 1 or "validation error" not in self.line:
+            return self
+        is_field = not self.after and re.fullmatch(r"[a-z_]+", message)
+        if not is_field and "[type=" not in message:
+            return self
+        error = message.partition(" [type=")[0]
+        groups = {
+            **self.groups,
+            "below": ": ".join(filter(None, (self.groups.get("below"), error))),
+        }
+        if is_field:
+            groups["argument"] = message
+        return replace(self, after=(*self.after, excerpt(line)), groups=groups)
 
     def outcome(
         self,
@@ -93,14 +89,14 @@ class Finding:
         supporting: Iterable[str] = (),
         exit_code: int | None = None,
     ) -> FailedOutcome:
-        """Return what this finding means, with the log's readings and lines that support it."""
+        """Return the outcome, with the log's readings and the lines that support it."""
         signature = self.signature
         lines = (self.line, *self.after, *supporting)
         common: dict[str, Any] = {
             "cause": signature.name,
             "phase": self.phase,
-            "reason": self._sentence(),
-            "evidence": tuple(dict.fromkeys(filter(None, lines)))[:MOST_EVIDENCE],
+            "reason": self._reason(),
+            "evidence": tuple(dict.fromkeys(filter(None, lines)))[:MAX_EVIDENCE],
         }
         match signature.kind:
             case "out_of_memory":
@@ -118,17 +114,17 @@ class Finding:
             case "crashed":
                 return Crashed(**common, exit_code=exit_code)
 
-    def _sentence(self) -> str:
+    def _reason(self) -> str:
         """Fill the signature's reason; a number that was cut off is `?`."""
 
         def shown(match: re.Match[str]) -> str:
             text = self.groups.get(match[1], "?")
             return f"{text} GiB" if match[1].endswith("_bytes") and " " not in text else text
 
-        return re.sub(r"\{(\w+)\}", shown, self.signature.reason)[:SHOWN]
+        return re.sub(r"\{(\w+)\}", shown, self.signature.reason)[:MAX_EXCERPT]
 
     def _shortfall(self, readings: Readings) -> int | None:
-        """How many bytes were missing, as far as the log tells."""
+        """Return how many bytes were missing, None where the log does not tell."""
         here = self.readings
         if here.kv_needed_bytes is not None and here.kv_bytes is not None:
             return here.kv_needed_bytes - here.kv_bytes

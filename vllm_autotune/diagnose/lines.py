@@ -1,6 +1,8 @@
-"""A line of a vLLM log: what is noise in it, whose it is, how loud, and what it says."""
+"""One line of a vLLM log: its noise, the process that wrote it, its level and its message."""
 
 import re
+
+MAX_EXCERPT = 600  # characters
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 # A tqdm bar begins with `\r` and ends without a newline: `Loading:  50%|##  | 1/2 [00:01<00:01]`.
@@ -21,33 +23,36 @@ _LEVEL = re.compile(r"\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _EXCEPTION = re.compile(
     r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Fault|Timeout)(?::|$)"
 )
-# They say that something went wrong elsewhere.
+# These only report that another process failed.
 _WRAPPER = re.compile(
     r"Engine core initialization failed|Engine process failed to start|EngineCore failed to start|"
     r"WorkerProc (?:failed to start|hit an exception|initialization failed)|"
     r"Worker failed with error|EngineDeadError|EngineCore encountered|"
     r"KeyboardInterrupt|SystemExit|CancelledError|RuntimeError: cancelled"
 )
-# Text that repeats what a user sent: an error quoted in it is nobody's error.
+# Lines that quote a user's request: an error in it is not the server's.
 _QUOTING = re.compile(
     r"Received request|Generated response|prompt: |"
     r'"(?:GET|POST|PUT|DELETE|HEAD|OPTIONS|PATCH) '
 )
+# An error line of any program, vLLM or not, with any prefix.
+_ERROR = re.compile(r"\bERROR\b|(?:\berror|Error|Exception)(?:(?: [^:]{1,60})?:|$)")
+
+
+def excerpt(line: str) -> str:
+    return line[:MAX_EXCERPT].strip()
 
 
 def without_ansi(text: str) -> str:
-    """Return the text without its terminal escape sequences."""
     return _ANSI.sub("", text) if "\x1b" in text else text
 
 
-def without_bars(line: str) -> str:
+def without_progress_bars(line: str) -> str:
     """Return the line without the progress bars drawn over or into it."""
     first, *others = line.split("\r")
-    kept = [first]
-    for part in others:
-        bar = _BAR.search(part)
-        kept.append(part[bar.end() :] if bar else part)
-    return "".join(kept)
+    return first + "".join(
+        part[bar.end() :] if (bar := _BAR.search(part)) else part for part in others
+    )
 
 
 def may_be_torn(line: str) -> bool:
@@ -65,21 +70,17 @@ def is_source(line: str) -> bool:
     return "]     " in line or '   File "' in line or '  File "' in line[:8]
 
 
-def untangle(line: str) -> list[str]:
+def split_torn(line: str) -> list[str]:
     """Split a line where other processes' lines begin in it; one part if none does."""
     starts = [0]
     for found in _INTRUDER.finditer(line):
-        if not _only_prefixes(line[starts[-1] : found.start()]):
+        if message(line[starts[-1] : found.start()]).strip():
             starts.append(found.start())
     return [line[a:b] for a, b in zip(starts, [*starts[1:], len(line)], strict=True)]
 
 
-def _only_prefixes(text: str) -> bool:
-    return not body(text).strip()
-
-
-def body(line: str) -> str:
-    """Return what the line says, without process, level, date and source in front.
+def message(line: str) -> str:
+    """Return the line without process, level, date and source file in front.
 
     Keeps the indentation: a traceback's source is indented by four or more.
     """
@@ -95,21 +96,25 @@ def level(lead: str) -> str | None:
     return found[-1] if found else None
 
 
-def quotes(lead: str) -> bool:
+def quotes_request(lead: str) -> bool:
     """Tell whether what follows `lead` is text from a user's request."""
     return bool(_QUOTING.search(lead))
 
 
-def other_rank(line: str) -> bool:
+def is_other_rank(line: str) -> bool:
     """Tell whether a worker other than the first of its group wrote the line."""
     return bool(_OTHER_RANK.search(line))
 
 
+def is_error(line: str) -> bool:
+    return bool(_ERROR.search(line)) and not quotes_request(line)
+
+
 def is_exception(line: str) -> bool:
-    """Tell whether the line is an exception of its own, not a wrapper or a survived one."""
-    said = body(line)
+    """Tell whether the line is an exception of its own, not a wrapper or one vLLM survived."""
+    text = message(line)
     return (
-        _EXCEPTION.match(said) is not None
-        and level(line[: len(line) - len(said)]) in (None, "ERROR", "CRITICAL")
+        _EXCEPTION.match(text) is not None
+        and level(line[: len(line) - len(text)]) in (None, "ERROR", "CRITICAL")
         and not _WRAPPER.search(line)
     )

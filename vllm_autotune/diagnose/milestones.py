@@ -24,6 +24,7 @@ class Milestone:
 
 
 _GIB = r"-?[\d.]+"
+# fmt: off
 _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     # the API server reads its arguments
     ("version ", r"(?:█|API server) +version v?(?P<version>\d+\.\d+\S*)", "config"),
@@ -31,96 +32,61 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     ("non-default args", "", "config"),
     ("max model len ", r"Using max model len (?P<max_model_len>\d+)", "config"),
     # the engine begins
-    (
-        "Initializing a",
-        r"Initializing an? (?:V1 )?LLM engine \(v(?P<version>\d+\.\d+[^)\s]*)\)",
-        "load",
-    ),
+    ("Initializing a",
+     r"Initializing an? (?:V1 )?LLM engine \(v(?P<version>\d+\.\d+[^)\s]*)\)", "load"),
     ("V2 Model Runner", r"Using (?P<model_runner>V2) Model Runner", "load"),
     ("V1 model runner instead", r"using the (?P<model_runner>V1) model runner instead", None),
     ("Starting to load model", "", "load"),
     ("Loading model from scratch", "", "load"),
     ("Loading weights took", r"Loading weights took (?P<load_seconds>[\d.]+) s", "load"),
     ("CPU offloaded parameters", rf"CPU offloaded parameters: (?P<offloaded_bytes>{_GIB})", "load"),
-    (
-        "odel loading took",
-        rf"Model loading took (?P<weights_bytes>{_GIB}) Gi?B(?: memory)?"
-        r"(?: and (?P<load_seconds>[\d.]+) seconds)?",
-        "profile",
-    ),
+    ("odel loading took",
+     rf"Model loading took (?P<weights_bytes>{_GIB}) Gi?B(?: memory)?"
+     r"(?: and (?P<load_seconds>[\d.]+) seconds)?", "profile"),
     ("model weights took", rf"Loading model weights took (?P<weights_bytes>{_GIB} GB)", "profile"),
-    # the rehearsal
+    # it runs one batch of the largest size
     ("Warming up model for the compilation", "", "profile"),
     ("torch.compile t", r"torch\.compile (?:takes|took) (?P<compile_seconds>[\d.]+) s", "profile"),
     ("CUDA graph memory", rf"Estimated CUDA graph memory: (?P<graph_bytes>{_GIB}) GiB", "profile"),
     # the KV cache
     ("KV cache memory: ", rf"Available KV cache memory: (?P<kv_bytes>{_GIB}) GiB", "kv_cache"),
-    (
-        "GiB for KV cache",
-        rf"(?:Explicitly|Auto) set \((?P<kv_bytes>{_GIB})/(?P<total_bytes>{_GIB})\) GiB for KV "
-        rf"cache"
-        rf"(?:.*?with (?P<requested_bytes>{_GIB}) GiB requested)?",
-        "kv_cache",
-    ),
+    ("GiB for KV cache",
+     rf"(?:Explicitly|Auto) set \((?P<kv_bytes>{_GIB})/(?P<total_bytes>{_GIB})\) GiB for KV cache"
+     rf"(?:.*?with (?P<requested_bytes>{_GIB}) GiB requested)?", "kv_cache"),
     ("KVCACHE_SPACE not set", rf"not set\. Using (?P<kv_bytes>{_GIB}) GiB for KV cache", None),
-    (
-        "memory for KV Cache as",
-        rf"reserved (?P<kv_bytes>{_GIB}) GiB memory for KV Cache",
-        "kv_cache",
-    ),
-    (
-        "reserved for KV Cache is",
-        rf"memory reserved for KV Cache is (?P<kv_bytes>{_GIB}) ?GiB",
-        "kv_cache",
-    ),
-    (
-        "Auto-fit max_model_len: ",
-        r"Auto-fit max_model_len: (?:reduced from \d+ to |full model context length )"
-        rf"(?P<max_model_len>\d+)(?:.*?\((?P<kv_bytes>{_GIB}) GiB)?",
-        "kv_cache",
-    ),
+    ("memory for KV Cache as",
+     rf"reserved (?P<kv_bytes>{_GIB}) GiB memory for KV Cache", "kv_cache"),
+    ("reserved for KV Cache is",
+     rf"memory reserved for KV Cache is (?P<kv_bytes>{_GIB}) ?GiB", "kv_cache"),
+    ("Auto-fit max_model_len: ",
+     r"Auto-fit max_model_len: (?:reduced from \d+ to |full model context length )"
+     rf"(?P<max_model_len>\d+)(?:.*?\((?P<kv_bytes>{_GIB}) GiB)?", "kv_cache"),
     ("KV cache size: ", r"KV cache size: (?P<kv_tokens>[\d,]+) tokens", "graphs"),
-    (
-        "Maximum concurrency for",
-        r"Maximum concurrency for (?P<max_model_len>[\d,]+) tokens per request: "
-        r"(?P<concurrency>[\d.]+)x",
-        "graphs",
-    ),
+    ("Maximum concurrency for",
+     r"Maximum concurrency for (?P<max_model_len>[\d,]+) tokens per request: "
+     r"(?P<concurrency>[\d.]+)x", "graphs"),
     # graphs and warm-up
     ("Capturing CUDA graph", "", "graphs"),
-    (
-        "Graph capturing finished",
-        r"Graph capturing finished in (?P<graph_seconds>[\d.]+) secs, took "
-        rf"(?P<graph_bytes>{_GIB}) GiB",
-        "warmup",
-    ),
-    (
-        "graph pool memory",
-        rf"CUDA graph pool memory: (?P<graph_bytes>{_GIB}) GiB \(actual\)",
-        "warmup",
-    ),
-    (
-        "Desired GPU memory utilization",
-        rf"Free memory on device \((?P<free_bytes>{_GIB})/(?P<total_bytes>{_GIB}) GiB\) on "
-        rf"startup\. "
-        rf"Desired GPU memory utilization is \((?P<utilization>[\d.]+), "
-        rf"(?P<requested_bytes>{_GIB}) "
-        rf"GiB\)\. Actual usage is (?:(?P<weights_bytes>{_GIB}) GiB for weight|{_GIB} GiB for "
-        rf"consumed memory[^,]*), (?P<activation_bytes>{_GIB}) GiB for peak activation, "
-        rf"(?:(?P<non_torch_bytes>{_GIB}) GiB for non-torch memory, )?and "
-        rf"(?P<graph_bytes>{_GIB}) GiB for CUDAGraph memory",
-        "warmup",
-    ),
-    (
-        "init engine (",
-        r"init engine \([^)]*\) took (?P<init_seconds>[\d.]+) s"
-        r"(?:econds)?(?: \(compilation: (?P<compile_seconds>[\d.]+) s)?",
-        "warmup",
-    ),
+    ("Graph capturing finished",
+     r"Graph capturing finished in (?P<graph_seconds>[\d.]+) secs, took "
+     rf"(?P<graph_bytes>{_GIB}) GiB", "warmup"),
+    ("graph pool memory",
+     rf"CUDA graph pool memory: (?P<graph_bytes>{_GIB}) GiB \(actual\)", "warmup"),
+    ("Desired GPU memory utilization",
+     rf"Free memory on device \((?P<free_bytes>{_GIB})/(?P<total_bytes>{_GIB}) GiB\) on startup\. "
+     rf"Desired GPU memory utilization is \((?P<utilization>[\d.]+), (?P<requested_bytes>{_GIB}) "
+     rf"GiB\)\. Actual usage is (?:(?P<weights_bytes>{_GIB}) GiB for weight|{_GIB} GiB for "
+     rf"consumed memory[^,]*), (?P<activation_bytes>{_GIB}) GiB for peak activation, "
+     rf"(?:(?P<non_torch_bytes>{_GIB}) GiB for non-torch memory, )?and "
+     rf"(?P<graph_bytes>{_GIB}) GiB for CUDAGraph memory", "warmup"),
+    ("init engine (",
+     r"init engine \([^)]*\) took (?P<init_seconds>[\d.]+) s"
+     r"(?:econds)?(?: \(compilation: (?P<compile_seconds>[\d.]+) s)?", "warmup"),
     # it serves
     ("Application startup complete", "", "serving"),
     ("Uvicorn running on", "", "serving"),
 )
+# fmt: on
 
 MILESTONES: tuple[Milestone, ...] = tuple(
     Milestone(needle, re.compile(pattern or re.escape(needle)), phase)

@@ -1,48 +1,49 @@
-"""What a vLLM log says: how far it came, the numbers on the way, and what went wrong.
+"""What a vLLM log says: how far the start got, the numbers on the way, and what went wrong.
 
 The phase is the last milestone; the cause is the strongest signature, the first of its strength.
-Wrappers (`Engine core initialization failed`) never are a cause.
+Wrappers (`Engine core initialization failed`) are never a cause.
 """
-
-from collections.abc import Iterable
 
 from ..outcome import PHASES, Crashed, FailedOutcome, Hung, Phase, Readings
 from . import lines
-from .clues import TELLING, TELLING_BEFORE_READY, Clues, clues_of, lines_with
-from .finding import MOST_EVIDENCE, SHOWN, Finding
+from .finding import MAX_EVIDENCE, Finding
+from .lines import MAX_EXCERPT, excerpt
 from .milestones import Milestone, readings_of
-from .signature import DEATH, Signature
-from .signatures import OUT_OF_MEMORY_CURES, SIGNATURES
+from .prefilter import WORTH_READING, WORTH_READING_AT_START, Shape, line_starts, shape_of
+from .signature import PROCESS_DIED, Signature
+from .signatures import BY_NAME
 
-WINDOW = 1 << 18  # characters looked at in one go
+WINDOW = 1 << 18  # characters searched in one go
 LONGEST_LINE = 1 << 14  # a longer one is read in pieces that overlap
 OVERLAP = 1 << 11
-ATTENTIVE_FOR = 8  # lines among which the rest of a torn one, or what belongs to it, must come
-MOST_UNKNOWN = 3
+FOLLOW_UP = 8  # lines among which the rest of a torn one, or what belongs to it, must come
+MAX_TORN = 4
+MAX_UNKNOWN = 3
 SIGKILLED = (-9, 137)
 ASKED_TO_STOP = (-15, -2, 143, 130)
 
 
 class LogReader:
-    """Read a vLLM log as it grows, in bounded memory; ask at any time what it says so far."""
+    """Read a vLLM log as it grows, in bounded memory; ask at any time for its verdict so far."""
 
     def __init__(self) -> None:
         self._partial = ""
         self._tail = ""
-        self._restart()
+        self._reset()
 
-    def _restart(self) -> None:
+    def _reset(self) -> None:
         self.readings = Readings()
         self.phase: Phase = "spawn"
         self.ready = False
+        self.last_error = ""
         self._eager = False
         self._stopping = False
         self._finding: Finding | None = None
-        self._unknown: list[str] = []
-        self._last_word = ""
+        self._unknown: list[str] = []  # exceptions without a signature
+        self._start_failed = ""  # the line of a wrapper that says so
         self._memory_lines: dict[str, str] = {}
-        self._torn: tuple[str, ...] = ()
-        self._attentive = 0
+        self._torn: tuple[str, ...] = ()  # beginnings whose rest is still to come
+        self._follow_up = 0  # how many more lines to read, worth reading or not
 
     @property
     def last_line(self) -> str:
@@ -50,98 +51,93 @@ class LogReader:
         for line in (self._partial, self._tail):
             shown = lines.without_ansi(line[-LONGEST_LINE:]).rstrip().rpartition("\r")[2].strip()
             if shown:
-                return shown[:SHOWN]
+                return shown[:MAX_EXCERPT]
         return ""
 
     def feed(self, text: str) -> None:
-        """Take the next text of the log, cut wherever it was."""
+        """Read the next text of the log, cut anywhere."""
         for start in range(0, len(text), WINDOW):
             window = lines.without_ansi(self._partial + text[start : start + WINDOW])
             whole, newline, self._partial = window.rpartition("\n")
             if newline:
-                self._read(whole)
+                self._read_lines(whole)
             while len(self._partial) > LONGEST_LINE:
-                self._read(self._partial[:LONGEST_LINE])
+                self._read_lines(self._partial[:LONGEST_LINE])
                 self._partial = self._partial[LONGEST_LINE - OVERLAP :]
 
-    def _read(self, text: str) -> None:
-        """Take the telling ones of some whole lines."""
+    def _read_lines(self, text: str) -> None:
         starting = not self.ready or " version " in text
-        telling = lines_with(TELLING_BEFORE_READY if starting else TELLING, text)
-        if not telling and not self._attentive and not lines.may_be_torn(text):
+        needles = WORTH_READING_AT_START if starting else WORTH_READING
+        starts = line_starts(needles, text)
+        if not starts and not self._follow_up and not lines.may_be_torn(text):
             self._tail = text.rstrip().rpartition("\n")[2] or self._tail
             return
-        telling.append(len(text) + 1)
-        start, following = 0, iter(telling)
-        next_one = next(following)
+        start = 0
         for line in text.split("\n"):
-            told = next_one == start
-            if told:
-                next_one = next(following, -1)
+            worth_it = start in starts and not lines.is_source(line)
+            if worth_it or self._follow_up or lines.may_be_torn(line):
+                self._read_line(line)
             start += len(line) + 1
-            if (told and not lines.is_source(line)) or self._attentive or lines.may_be_torn(line):
-                self._take(line)
             if line and " Route: " not in line:
                 self._tail = line
 
-    def _take(self, line: str) -> None:
-        """Look at one line, and at what it makes together with lines torn before it."""
+    def _read_line(self, line: str) -> None:
+        """Read one line, and what it makes together with the beginnings torn off before it."""
         if len(line) > LONGEST_LINE:
             for start in range(0, len(line), LONGEST_LINE - OVERLAP):
-                self._take(line[start : start + LONGEST_LINE])
+                self._read_line(line[start : start + LONGEST_LINE])
             return
         if "\r" in line:
             if "%|" in line and "Capturing CUDA graph" in line:
-                self._reach("graphs")
-            line = lines.without_bars(line)
-        head, *others = lines.untangle(line) if lines.may_be_torn(line) else (line,)
+                self._enter("graphs")
+            line = lines.without_progress_bars(line)
+        head, *others = lines.split_torn(line) if lines.may_be_torn(line) else (line,)
         joined = tuple(start + head for start in self._torn)
-        for text in (head, *joined, *others):
-            self._look(text)
+        for whole in (head, *joined, *others):
+            self._read_whole(whole)
         if others:
-            self._torn = (*self._torn, *joined, head)[-4:]
-            self._attentive = ATTENTIVE_FOR
-        elif self._attentive:
-            self._attentive -= 1
-            if not self._attentive:
+            self._torn = (*self._torn, *joined, head)[-MAX_TORN:]
+            self._follow_up = FOLLOW_UP
+        elif self._follow_up:
+            self._follow_up -= 1
+            if not self._follow_up:
                 self._torn = ()
 
-    def _look(self, line: str) -> None:
-        clues = clues_of(line)
-        if clues.is_source:
+    def _read_whole(self, line: str) -> None:
+        shape = shape_of(line)
+        if shape.is_source:
             return
-        found = self._finding
-        if found and found.may_go_on:
-            said = line[clues.said_at :].strip()
-            if found.is_followed_by(said):
-                self._finding = found.followed_by(line, said)
-        if "started again" in clues.marks and (
-            self.ready or found or self._stopping or self._last_word
+        if self._finding:
+            self._finding = self._finding.continued(line, line[shape.message_at :].strip())
+        if "start" in shape.events and (
+            self.ready or self._finding or self._stopping or self._start_failed
         ):
-            self._restart()
+            self._reset()
         if not self.ready:
-            self._eager = self._eager or "eager" in clues.marks
-            self._measure(line, clues.milestones)
-        self._stopping = self._stopping or "stopping" in clues.marks
+            self._eager = self._eager or "eager" in shape.events
+            for milestone in shape.milestones:
+                self._pass(milestone, line)
+        if shape.is_error:
+            self.last_error = excerpt(line)
+        self._stopping = self._stopping or "shutdown" in shape.events
         if not self._stopping:
-            self._blame(line, clues)
+            self._look_for_failure(line, shape)
 
-    def _measure(self, line: str, milestones: Iterable[Milestone]) -> None:
-        for milestone in milestones:
-            match = milestone.pattern.search(line)
-            if not match:
-                continue
-            lead = line[: match.start()]
-            if lines.quotes(lead) or lines.level(lead) == "ERROR":
-                continue
-            if milestone.phase:
-                self._reach(milestone.phase)
-            if match.re.groups and not lines.other_rank(line):
-                self.readings = self.readings.updated(readings_of(match))
-                if "_bytes" in match.re.pattern:
-                    self._memory_lines[milestone.needle] = line[:SHOWN].strip()
+    def _pass(self, milestone: Milestone, line: str) -> None:
+        match = milestone.pattern.search(line)
+        if not match:
+            return
+        lead = line[: match.start()]
+        if lines.quotes_request(lead) or lines.level(lead) == "ERROR":
+            return
+        if milestone.phase:
+            self._enter(milestone.phase)
+        if match.re.groups and not lines.is_other_rank(line):
+            self.readings = self.readings.updated(readings_of(match))
+            if "_bytes" in match.re.pattern:
+                self._memory_lines[milestone.needle] = excerpt(line)
 
-    def _reach(self, phase: Phase) -> None:
+    def _enter(self, phase: Phase) -> None:
         if phase == "graphs" and self._eager:
             phase = "warmup"
         if PHASES.index(phase) > PHASES.index(self.phase):
@@ -149,141 +145,125 @@ class LogReader:
             if self._finding and self._finding.signature.survivable:
                 self._finding = None
         if phase == "serving" and not self.ready:
-            # Whatever it complained of, it survived.
-            self.ready, self._finding, self._unknown, self._last_word = True, None, [], ""
+            # It survived every error before this.
+            self.ready, self._finding, self._unknown, self._start_failed = True, None, [], ""
 
-    def _blame(self, line: str, clues: Clues) -> None:
-        if "last word" in clues.marks:
-            self._last_word = line[:SHOWN].strip()
-        for signature in clues.signatures:
+    def _look_for_failure(self, line: str, shape: Shape) -> None:
+        if "start failed" in shape.events:
+            self._start_failed = excerpt(line)
+        for signature in shape.signatures:
             if self.ready and not signature.serving:
                 continue
             found = self._finding
-            if found and found.is_beyond(signature):
+            if found and found.outranks(signature):
                 continue
-            if found and found.has_all_of(signature):
+            if found and found.is_complete_for(signature):
                 return
             match = signature.pattern.search(line)
-            if match and not _harmless(line[: match.start()], signature):
-                self._note(Finding.of(signature, match, self.phase, line))
+            if match and not _is_harmless(line[: match.start()], signature):
+                self._record(Finding.of(signature, match, self.phase, line))
                 return
-        if clues.is_exception and len(self._unknown) < MOST_UNKNOWN:
-            self._unknown.append(line[:SHOWN].strip())
+        if shape.is_exception and len(self._unknown) < MAX_UNKNOWN:
+            self._unknown.append(excerpt(line))
 
-    def _note(self, new: Finding) -> None:
+    def _record(self, new: Finding) -> None:
         old = self._finding
         if old is None or new.signature.strength > old.signature.strength:
             self._finding = new
-            self._attentive = ATTENTIVE_FOR
-        elif old.lacks(new):
-            self._finding = old.completed(new)
+            self._follow_up = FOLLOW_UP
         else:
-            return
-        self.readings = self.readings.updated(self._finding.readings)
+            self._finding = old.completed(new)
+        if self._finding is not old:
+            self.readings = self.readings.updated(self._finding.readings)
 
     def terminal(self) -> FailedOutcome | None:
-        """Return the verdict as soon as a line was seen that this start cannot survive."""
+        """Return the verdict as soon as a line was read that this start cannot survive."""
         found = self._finding
-        if (found and found.signature.fatal) or (self._last_word and not self._stopping):
+        if (found and found.signature.fatal) or (self._start_failed and not self._stopping):
             return self.verdict()
         return None
 
     def verdict(
         self, *, exit_code: int | None = None, host_oom_kills: int = 0
     ) -> FailedOutcome | None:
-        """Return what went wrong, now that the process is gone or the log is all there is.
+        """Return the outcome, now that the process is gone or the log is all there is.
 
         None: the log shows no failure. `exit_code` as `subprocess` gives it, None where unknown;
         `host_oom_kills` is by how much `oom_kill` rose in the cgroup's `memory.events`.
         """
         if self._partial:
-            self._take(self._partial)
+            self._read_line(self._partial)
         found = self._finding
-        if found and found.signature.strength > DEATH:
-            return self._outcome(found, exit_code)
+        if found and found.signature.strength > PROCESS_DIED:
+            is_memory = found.signature.kind == "out_of_memory"
+            supporting = reversed(self._memory_lines.values()) if is_memory else ()
+            return found.outcome(self.readings, supporting, exit_code)
         if self._stopping and found is None:
             return None
-        died = found is not None or self._last_word or exit_code not in (None, 0)
+        died = found is not None or self._start_failed or exit_code not in (None, 0)
         if died and host_oom_kills > 0 and (found or not self._unknown):
-            return self._death("killed_by_host", exit_code)
+            return self._died("killed_by_host", exit_code)
         if self.ready or not self._unknown:
             if exit_code in SIGKILLED or (found and found.groups.get("exit") == "-9"):
-                return self._death("killed", exit_code)
+                return self._died("killed", exit_code)
             if found:
-                return self._death("engine_died", exit_code)
+                return self._died("engine_died", exit_code)
         if self.ready and exit_code in (None, 0, *ASKED_TO_STOP):
             return None
-        if died or exit_code is not None or self._unknown:
-            return self._crashed(exit_code)
+        if self._unknown:
+            reason = lines.message(self._unknown[0]).strip()
+            return self._crashed(reason, exit_code, *self._unknown, self._start_failed)
+        if died or exit_code is not None:
+            last = lines.message(self.last_line).strip()
+            reason = "the log does not say why" + (f"; its last line: {last}" if last else "")
+            return self._crashed(reason, exit_code, self.last_line)
         return None
 
     def unexplained(self, exit_code: int) -> Crashed:
-        """Return that the server ended, for a log with nothing wrong in it."""
-        how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
-        return Crashed(
-            cause="unknown",
-            phase=self.phase,
-            reason=f"the server ended ({how}) and did not say why",
-            evidence=(self.last_line,) if self.last_line else (),
-            exit_code=exit_code,
+        """Return the crash of a server whose log shows no failure."""
+        return self._crashed(
+            "the server ended without an error in its log", exit_code, self.last_line
         )
 
     def never_ready(self, seconds: float) -> Hung:
-        """Return that the server was not ready in time, and the last that was heard of it."""
+        """Return the outcome of a server that was not ready in time, with its last line."""
         return Hung(
             cause="never_ready",
             phase=self.phase,
             seconds=seconds,
-            reason=f"it was not ready after {seconds:.0f} s",
+            reason=f"the server was not ready after {seconds:.0f} s",
             evidence=(self.last_line,) if self.last_line else (),
         )
 
-    def _outcome(self, found: Finding, exit_code: int | None) -> FailedOutcome:
-        memory = found.signature.kind == "out_of_memory"
-        supporting = reversed(self._memory_lines.values()) if memory else ()
-        return found.outcome(self.readings, supporting, exit_code)
-
-    def _death(self, name: str, exit_code: int | None) -> FailedOutcome:
-        """Return the verdict on a process that died without a word about the cause."""
+    def _died(self, name: str, exit_code: int | None) -> FailedOutcome:
+        """Return the outcome of a process that died without naming the cause."""
         found = self._finding
-        line = found.line if found else self.last_line
-        said_first, *said = (*self._unknown, line)
+        first, *after = (*self._unknown, found.line if found else self.last_line)
         return Finding(
-            signature=next(signature for signature in SIGNATURES if signature.name == name),
+            signature=BY_NAME[name],
             phase=found.phase if found else self.phase,
-            line=said_first,
+            line=first,
             groups=found.groups if found else {},
-            after=tuple(said),
+            after=tuple(after),
         ).outcome(exit_code=exit_code)
 
-    def _crashed(self, exit_code: int | None) -> Crashed:
-        if self._unknown:
-            reason = lines.body(self._unknown[0]).strip()
-            evidence = (*self._unknown, self._last_word)
-        else:
-            words = lines.body(self.last_line).strip()
-            reason = "it did not say why" + (f"; its last line: {words}" if words else "")
-            evidence = (self.last_line,)
+    def _crashed(self, reason: str, exit_code: int | None, *evidence: str) -> Crashed:
+        """Return a crash that no signature explains."""
+        if exit_code is not None:
+            how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+            reason = f"{reason} ({how})"
         return Crashed(
             cause="unknown",
             phase=self.phase,
-            reason=reason if exit_code is None else f"{reason} (exit code {exit_code})",
-            evidence=tuple(filter(None, evidence))[:MOST_EVIDENCE],
+            reason=reason,
+            evidence=tuple(filter(None, evidence))[:MAX_EVIDENCE],
             exit_code=exit_code,
         )
 
 
-def _harmless(lead: str, signature: Signature) -> bool:
+def _is_harmless(lead: str, signature: Signature) -> bool:
     """Tell whether what follows `lead` is only talked about, or was survived."""
-    if lines.quotes(lead):
+    if lines.quotes_request(lead):
         return True
-    loudness = lines.level(lead)
-    return loudness in ("DEBUG", "INFO") or (loudness == "WARNING" and signature.strength > DEATH)
-
-
-def cures(outcome: FailedOutcome) -> tuple[str, ...]:
-    """Return what helps against this failure, best first, in words for a person."""
-    for signature in SIGNATURES:
-        if signature.name == outcome.cause:
-            return signature.cures or OUT_OF_MEMORY_CURES.get(outcome.phase, ())
-    return ()
+    level = lines.level(lead)
+    return level in ("DEBUG", "INFO") or (level == "WARNING" and signature.strength > PROCESS_DIED)

@@ -1,4 +1,4 @@
-"""A signature: one failure, and how to know it in a log."""
+"""A signature: one failure, and how to recognise it in a log."""
 
 import re
 from collections.abc import Mapping
@@ -9,18 +9,26 @@ from ..outcome import Phase
 
 Kind = Literal["out_of_memory", "rejected", "environment", "crashed"]
 
-# How much a signature says about the cause: a stronger one replaces a weaker one seen before.
-ROOT, GENERIC, CONSEQUENCE, HEADING, DEATH = 5, 4, 3, 2, 1
+# How much a line says about the cause: a stronger signature replaces a weaker one found before.
+ROOT_CAUSE = 5
+GENERIC = 4  # the cause, but another line may name it more exactly
+CONSEQUENCE = 3  # may follow from another failure, or vLLM may go on in spite of it
+ANNOUNCEMENT = 2  # the lines below say what is wrong
+PROCESS_DIED = 1  # only that a process is gone
+
+# Needle and pattern of a failure that no line of a log names.
+NO_LINE = ("\0", r"(?!)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """Name one failure and how to know it.
+    """Name one failure and how to recognise it.
 
     `needle` is in every line that `pattern` matches. Groups named like a field of `Readings` are
-    numbers (bytes in GiB unless a unit is captured); `argument` is a flag, `detail` goes to the
-    reason. `phase` None means the last milestone. `fatal`: a start cannot survive this line.
-    `serving`: it can also happen after the server was ready. `versions` is where vLLM prints it.
+    numbers (bytes in GiB unless a unit is captured); `argument` is a flag; `reason` may quote any
+    group. `phase` None means the last milestone. `fatal`: a start cannot survive this line.
+    `serving`: it can also happen after the server was ready. `versions`: the vLLM that prints it.
+    `cures` stand at the first signature of that name, for all of them.
     """
 
     name: str
@@ -30,7 +38,7 @@ class Signature:
     reason: str
     cures: tuple[str, ...]
     phase: Phase | None = None
-    strength: int = ROOT
+    strength: int = ROOT_CAUSE
     fatal: bool = True
     serving: bool = False
     where: Literal["gpu", "host"] = "gpu"
@@ -39,7 +47,7 @@ class Signature:
 
     @property
     def survivable(self) -> bool:
-        """Whether vLLM may try again, or do without: then it reaches the next phase."""
+        """Whether vLLM may try again or do without, and then reach the next phase."""
         return self.phase == "config" and not self.fatal
 
 
@@ -47,14 +55,9 @@ def signature(
     name: str, kind: Kind, needle: str, pattern: str, reason: str, *cures: str, **more: Any
 ) -> Signature:
     """Make a signature; an empty pattern means the needle itself."""
+    compiled = re.compile(pattern or re.escape(needle))
     return Signature(
-        name=name,
-        kind=kind,
-        needle=needle,
-        pattern=re.compile(pattern or re.escape(needle)),
-        reason=reason,
-        cures=cures,
-        **more,
+        name=name, kind=kind, needle=needle, pattern=compiled, reason=reason, cures=cures, **more
     )
 
 

@@ -17,27 +17,26 @@ POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
-    """Devices, and the free bytes of each."""
+class FreeMemory:
+    """Devices, and the bytes that were free on each."""
 
     devices: tuple[Device, ...]
-    free_bytes: tuple[int, ...]
+    bytes: tuple[int, ...]
 
     @classmethod
-    def of(cls, devices: Sequence[Device]) -> Self:
-        """Return what is free now."""
+    def now(cls, devices: Sequence[Device]) -> Self:
         return cls(tuple(devices), tuple(device.free_bytes(d) for d in devices))
 
     def missing_bytes(self) -> int:
-        """Wait until each GPU has as much free memory as before; return what still lacks.
+        """Wait until each GPU has as much free memory as before; return what is still missing.
 
         The host's memory is everyone's; there the end of the processes is the proof.
         """
         deadline = time.monotonic() + RETURN_SECONDS
         while True:
             missing = [
-                then - device.free_bytes(d)
-                for d, then in zip(self.devices, self.free_bytes, strict=True)
+                before - device.free_bytes(d)
+                for d, before in zip(self.devices, self.bytes, strict=True)
                 if not d.on_host
             ]
             most = max(missing, default=0)
@@ -48,17 +47,12 @@ class Baseline:
             time.sleep(POLL_SECONDS)
 
 
-def not_returned(missing: int) -> Environment:
-    """Return the outcome of a launch after which so many bytes are missing."""
-    return Environment(
-        cause="memory_not_returned",
-        phase="serving",
-        reason=f"the server's processes ended, but {format_bytes(missing)} did not come back: "
-        "another program took them, or the driver holds them",
-    )
-
-
-def unkillable() -> Environment:
-    """Return the outcome of a launch whose processes hold their memory for good."""
+def not_returned(missing: int, *, ended: bool) -> Environment:
+    """Return the outcome of a launch after which so many bytes, or a whole process, are left."""
     reason = "a process of the server could not be killed"
+    if ended:
+        reason = (
+            f"the server's processes ended, but {format_bytes(missing)} did not come back: "
+            "another program took them, or the driver still holds them"
+        )
     return Environment(cause="memory_not_returned", phase="serving", reason=reason)

@@ -1,4 +1,4 @@
-"""One launch: start a server, wait for it, prove it, stop it, and say what became of it."""
+"""One launch: start a server, wait for it, prove it, stop it, and judge what it showed."""
 
 import os
 import secrets
@@ -22,20 +22,19 @@ from ..outcome import (
     Stable,
 )
 from ..probe import Patience, Target, adapter_of, is_healthy, served_length
-from ..report.report import Trial
-from ..search.auto_length import settled
-from ..search.facts import Candidate, Facts, command
+from ..search.auto_length import deployed
+from ..search.facts import Facts
+from ..search.trial import Candidate, Trial
 from ..server import READY_GRACE, Server, free_port
 from ..vllm.config import LaunchConfig
 from ..vllm.pooling import pools
-from .device_memory import Baseline, not_returned, unkillable
-from .effects import without_effect
-from .requirements import too_little_headroom, too_small
+from .device_memory import FreeMemory, not_returned
+from .requirements import too_little_headroom, too_small, without_effect
 from .watchdog import HOST_MEMORY_LOW, Watchdog
 
 POLL_SECONDS = 0.2
 HEALTH_SECONDS = 1.0
-# How long it may take to be seen that a server that does not answer any more has ended.
+# How long it may take until a server that no longer answers is seen to have ended.
 DEATH_SECONDS = 2.0
 # How long the log of a dying engine may take to say why.
 LAST_WORDS_SECONDS = 4.0
@@ -98,42 +97,39 @@ class _Launch:
     def __post_init__(self) -> None:
         self.name = f"autotune-{secrets.token_hex(4)}"
         self.url = f"http://127.0.0.1:{free_port(self.limits.ports)}"
-        self.devices = self.facts.used(self.candidate.config)
+        self.config = self.candidate.config
+        self.devices = self.facts.used(self.config)
         self.reader = LogReader()
         self.kills = cgroup.oom_kills()
-        self.watchdog = Watchdog.over(self.candidate.config, on_host=self.devices[0].on_host)
+        self.watchdog = Watchdog.over(self.config, on_host=self.devices[0].on_host)
         self.item: str | None = None
 
     def run(self) -> Trial:
-        baseline = Baseline.of(self.devices)
+        before = FreeMemory.now(self.devices)
         self.began = time.monotonic()
         startup = probing = None
-        env = {**device.visible_environment(list(self.devices)), **self.candidate.config.env}
+        env = {**device.visible_environment(list(self.devices)), **self.config.env}
         with Server(self._argv(), env, self.log, f"{os.getpid()}-{self.name}") as server:
             outcome: Outcome | None = self.until_ready(server)
             if outcome is None:
                 startup = time.monotonic() - self.began
                 server.grace = READY_GRACE
-                readings = self.reader.readings
-                ignored = without_effect(self.facts, self.candidate, readings)
+                ignored = without_effect(self.facts, self.config, self.reader.readings)
                 outcome = ignored or self.proven(server)
                 probing = time.monotonic() - self.began - startup
             stopping = time.monotonic()
-            gone = server.stop()
-        missing = baseline.missing_bytes() if gone else 0
-        returned = gone and not missing
+            ended = server.stop()
+        missing = before.missing_bytes() if ended else 0
+        returned = ended and not missing
         # Whoever took the memory that a request ran out of may hold it still.
-        if not returned and not (gone and isinstance(outcome, OutOfMemory)):
-            outcome = not_returned(missing) if gone else unkillable()
-        return Trial(
+        if not returned and not (ended and isinstance(outcome, OutOfMemory)):
+            outcome = not_returned(missing, ended=ended)
+        return Trial.of(
+            self.candidate,
+            outcome,
+            self.reader.readings,
             number=self.number,
-            fingerprint=self.candidate.config.fingerprint(),
-            argv=tuple(command(self.facts, self.candidate.config)),
-            env=dict(self.candidate.config.env),
-            rungs=self.candidate.rungs,
-            predicted=self.candidate.predicted,
-            outcome=outcome,
-            readings=self.reader.readings,
+            argv=tuple(self.facts.engine.argv(self.config)),
             startup_seconds=_rounded(startup),
             probe_seconds=_rounded(probing),
             stop_seconds=_rounded(time.monotonic() - stopping),
@@ -147,7 +143,7 @@ class _Launch:
         port = self.url.rpartition(":")[2]
         serving = ["--host", "127.0.0.1", "--port", port, "--served-model-name", self.name]
         secret = LaunchConfig("", self.facts.withheld).flags()
-        return [*command(self.facts, self.candidate.config), *secret, *serving]
+        return [*self.facts.engine.argv(self.config), *secret, *serving]
 
     def until_ready(self, server: Server) -> FailedOutcome | None:
         """Wait until the server answers; return why it never will."""
@@ -181,12 +177,12 @@ class _Launch:
         return code
 
     def gone(self, server: Server) -> FailedOutcome | None:
-        """Return why the server has ended, None if it has not."""
+        """Return the failure for which the server ended, None if it has not."""
         code = self.read(server)
         return None if code is None else self.verdict(code) or self.reader.unexplained(code)
 
     def too_small(self) -> OutOfMemory | None:
-        return too_small(self.facts, self.candidate.config, self.reader.readings)
+        return too_small(self.facts, self.config, self.reader.readings)
 
     def tick(self) -> None:
         """Show progress, and stop when the time is over."""
@@ -213,7 +209,7 @@ class _Launch:
                 if gone is not None:
                     return gone
                 time.sleep(POLL_SECONDS)
-            reason = f"/v1/models on {self.url} does not list {self.name}: another server is there"
+            reason = f"/v1/models on {self.url} does not list {self.name}: another server answers"
             return Environment(cause="stranger_on_port", phase="serving", reason=reason)
         self.read(server)
         small = self.too_small()
@@ -253,27 +249,26 @@ class _Launch:
         return self.ended(server) or self.watchdog.alarm("serving")
 
     def target(self, length: int) -> Target:
-        config = self.candidate.config
-        checkpoint = self.facts.checkpoints[config.model]
+        config, setup = self.config, self.facts.setup(self.config)
         readings = replace(self.reader.readings, max_model_len=length)
-        deployed = settled(self.facts, self.candidate, readings).config
+        final = deployed(self.facts, self.candidate, readings).config
         return Target(
             url=self.url,
             model=self.name,
             max_model_len=length,
-            deployed_len=None if deployed == config else self.facts.length(deployed),
-            max_num_seqs=self.facts.sequences(config),
-            max_num_batched_tokens=self.facts.batch_tokens(config),
+            deployed_len=None if final == config else self.facts.length(final),
+            max_num_seqs=setup.sequences,
+            max_num_batched_tokens=setup.tokens,
             adapter=adapter_of(self.url, self.name) if "lora-modules" in config.args else None,
-            vocab_size=checkpoint.vocab_size,
+            vocab_size=setup.checkpoint.vocab_size,
             kv_tokens=self.reader.readings.kv_tokens,
             speaks=config.text("load-format") != "dummy",
-            pooling=pools(config, checkpoint.architecture, pooled=checkpoint.pooled),
+            pooling=pools(config, setup.checkpoint.architecture, pooled=setup.checkpoint.pooled),
             spilled=self.devices[0].kind != "cpu",
         )
 
     def free_bytes(self, server: Server) -> Callable[[], int]:
-        """Return what tells how much memory the server leaves free.
+        """Return a function that tells how much memory the server leaves free.
 
         A CPU's memory is everyone's: there it is what the server left by its own growth.
         """
@@ -283,7 +278,7 @@ class _Launch:
         return lambda: min(device.free_bytes(d) for d in self.devices)
 
     def ended(self, server: Server) -> FailedOutcome | None:
-        """Return what the log says the server died of, as soon as it says so."""
+        """Return the failure that the log shows, as soon as it shows one."""
         code = self.read(server)
         return self.verdict(code) if code is not None else self.reader.terminal()
 

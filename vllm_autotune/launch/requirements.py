@@ -1,29 +1,37 @@
-"""What a server that starts and answers lacks of what is wanted."""
+"""What a server that starts and answers lacks of what was asked for."""
 
-from ..outcome import TOO_LITTLE_HEADROOM, Certificate, OutOfMemory, Readings
-from ..search.auto_length import servable
+from ..memory import estimate
+from ..outcome import TOO_LITTLE_HEADROOM, Certificate, Degraded, OutOfMemory, Readings
+from ..search.auto_length import servable_length
 from ..search.facts import Facts
-from ..vllm.config import AUTO, LaunchConfig
+from ..units import format_bytes
+from ..vllm.config import LaunchConfig
+
+# Online fp8 leaves embeddings as they are (7B: 14.29 to 8.17 GiB, vLLM 0.26); a checkpoint that
+# is loaded within a tenth of its own size was not quantized.
+UNCHANGED = 0.9
+# An 8-bit KV cache that is larger than expected by more than this has 16.
+HALF_AGAIN = 1.5
 
 
 def too_small(facts: Facts, config: LaunchConfig, readings: Readings) -> OutOfMemory | None:
-    """Return what the KV cache lacks of what is wanted, as soon as vLLM has said its size.
+    """Return the failure of a KV cache that is too small, as soon as vLLM has printed its size.
 
     vLLM starts with room for one sequence of the length it chose itself, or was given.
     """
     holds, wanted = readings.concurrency, facts.workload.concurrency
     served, least = readings.max_model_len, facts.length(config)
-    if config.text("max-model-len") == AUTO:
+    if config.is_auto_length:
         if served is None or (wanted > 1 and holds is None):
             return None
-        fits = servable(facts, config, readings) if wanted > 1 else served
+        fits = servable_length(facts, config, readings) if wanted > 1 else served
         if fits >= least:
             return None
         times = f" {wanted} times at once" if wanted > 1 else ""
         return OutOfMemory(
             cause="auto_fit_too_short",
             phase="kv_cache",
-            reason=f"at most {fits:,} tokens fit{times}, {least:,} are the least you accept",
+            reason=f"at most {fits:,} tokens fit{times}, you asked for at least {least:,}",
             limit=served if wanted == 1 else None,
         )
     if wanted > 1 and holds is not None and holds < wanted:
@@ -31,20 +39,52 @@ def too_small(facts: Facts, config: LaunchConfig, readings: Readings) -> OutOfMe
             cause="too_few_at_once",
             phase="kv_cache",
             reason=f"the KV cache holds {holds:.2f} full-length sequences at once, "
-            f"{wanted} are asked for",
+            f"you asked for {wanted}",
         )
     return None
 
 
 def too_little_headroom(facts: Facts, certificate: Certificate) -> OutOfMemory | None:
-    """Return what the proof lacked of the memory that is to stay free."""
+    """Return the failure of a server that left too little memory free under load."""
     least, wanted = certificate.least_free_bytes, facts.headroom_bytes
     if least is None or least >= wanted:
         return None
     return OutOfMemory(
         cause=TOO_LITTLE_HEADROOM,
         phase="serving",
-        reason=f"only {least / 2**20:.0f} MiB stayed free under load, "
-        f"{wanted / 2**20:.0f} MiB are to stay free",
+        reason=f"only {format_bytes(least)} stayed free under load, "
+        f"{format_bytes(wanted)} must stay free",
         shortfall_bytes=wanted - least,
     )
+
+
+def without_effect(facts: Facts, config: LaunchConfig, readings: Readings) -> Degraded | None:
+    """Return the failure of a server that ignored a flag: vLLM ignores some without a word.
+
+    What vLLM does not print (a CPU build prints no weights) cannot be checked and is believed.
+    """
+    weights, served = readings.weights_bytes, readings.max_model_len
+    asked = config.max_model_len or facts.workload.min_context
+    if not config.is_auto_length and served is not None and served < asked:
+        return _ignored("max-model-len", f"{served:,} tokens are served, {asked:,} were asked for")
+    checkpoint, offload = facts.checkpoints[config.model], config.cpu_offload_gib * 2**30
+    full = checkpoint.weight_bytes
+    if not full or not weights or len(facts.used(config)) > 1:
+        return None
+    still = f"the weights still take {format_bytes(weights)}"
+    if offload and not readings.offloaded_bytes and weights > full - offload / 2:
+        return _ignored("cpu-offload-gb", still)
+    online = "quantization" in config.args and checkpoint.quantization is None
+    if online and not offload and weights > UNCHANGED * full:
+        return _ignored("quantization", still)
+    if config.kv_cache_dtype.startswith("fp8") and readings.kv_bytes and readings.kv_tokens:
+        length = facts.length(config)
+        expected = estimate(facts.setup(config)).kv_bytes(length)
+        per_token = readings.kv_bytes / readings.kv_tokens
+        if expected.known and per_token * length > HALF_AGAIN * expected.high:
+            return _ignored("kv-cache-dtype", f"a token still takes {format_bytes(per_token)}")
+    return None
+
+
+def _ignored(flag: str, how: str) -> Degraded:
+    return Degraded(cause="no_effect", phase="warmup", reason=f"--{flag} had no effect: {how}")

@@ -3,23 +3,21 @@
 The high end of an interval proves that something fits, the low end that it cannot.
 """
 
-from .calibration import ROUNDING, Calibration
-from .estimate import block_size, footprint
-from .footprint import Footprint
+from .boot import Boot
+from .calibration import Calibration
+from .footprint import Footprint, block_size, estimate
 from .interval import Interval
-from .kv import Cache
-from .overhead import batch_defaults
-from .pool import Measurement, Pool
+from .kv import KVCache
+from .setup import Setup, batch_defaults
 
 __all__ = [
-    "ROUNDING",
-    "Cache",
+    "Boot",
     "Calibration",
     "Footprint",
     "Interval",
-    "Measurement",
-    "Pool",
+    "KVCache",
+    "Setup",
     "batch_defaults",
     "block_size",
-    "footprint",
+    "estimate",
 ]

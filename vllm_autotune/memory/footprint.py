@@ -1,9 +1,22 @@
-"""What a launch needs on each device, and what is left of a budget for the KV cache."""
+"""How many bytes a launch needs on each device: intervals, wide where little is known.
 
+The high end of an interval proves that something fits, the low end that it cannot.
+"""
+
+import math
 from dataclasses import dataclass
 
+from ..checkpoint.layers import Layers
+from ..machine.device import Device
+from ..units import GIB
+from ..vllm.config import LaunchConfig
+from ..vllm.versions import HYBRID_KV_CACHE, NULL_BLOCK
+from .draft_model import has_draft
 from .interval import Interval
-from .kv import Cache
+from .kv import CacheGroup, KVCache, state_bytes, token_bytes
+from .overhead import activation_bytes, beyond_share_bytes, graph_bytes, non_torch_bytes
+from .setup import Setup
+from .weights import weight_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +33,7 @@ class Footprint:
     activations: Interval
     graphs: Interval
     non_torch: Interval
-    cache: Cache
+    cache: KVCache
     context: int
     graphs_charged: bool | None = None
     kv_fixed: int | None = None
@@ -28,18 +41,18 @@ class Footprint:
 
     @property
     def beside(self) -> Interval:
-        """Return what vLLM sets aside beside the weights and the KV cache."""
+        """What vLLM sets aside beside the weights and the KV cache."""
         low = 0.0 if not self.graphs_charged else self.graphs.low
         high = 0.0 if self.graphs_charged is False else self.graphs.high
         return self.activations + self.non_torch + Interval(low, high)
 
     @property
     def overhead(self) -> Interval:
-        """Return what vLLM takes out of the budget before it sizes the KV cache."""
+        """What vLLM takes out of the budget before it sizes the KV cache."""
         return self.weights + self.beside
 
     def kv_available(self, budget_bytes: float) -> Interval:
-        """Return what is left for the KV cache of what vLLM may use; negative where it lacks."""
+        """Return the bytes a budget leaves for the KV cache; negative where it is too small."""
         if self.kv_fixed is not None:
             return Interval.exactly(self.kv_fixed)
         return budget_bytes - self.overhead
@@ -58,3 +71,107 @@ class Footprint:
         budget = available if isinstance(available, Interval) else Interval.exactly(available)
         found = self.cache.longest(budget, sequences, block, self.context)
         return int(found.low), int(found.high)
+
+
+def estimate(setup: Setup) -> Footprint:
+    """Estimate what a launch needs on each of its devices."""
+    activations, graphs = activation_bytes(setup), graph_bytes(setup)
+    return Footprint(
+        weights=weight_bytes(setup),
+        activations=activations,
+        graphs=graphs,
+        non_torch=non_torch_bytes(setup),
+        cache=_cache(setup),
+        context=setup.checkpoint.context,
+        graphs_charged=setup.graphs_charged,
+        beyond_share=beyond_share_bytes(setup, activations.middle, graphs.middle),
+        kv_fixed=_kv_fixed(setup),
+    )
+
+
+def _kv_fixed(setup: Setup) -> int | None:
+    asked = setup.config.integer("kv-cache-memory-bytes", 0)
+    space = setup.config.env.get("VLLM_CPU_KVCACHE_SPACE", "")
+    if not asked and setup.on_cpu and space.isdigit():
+        asked = int(space) * GIB
+    return asked or None
+
+
+def _cache(setup: Setup) -> KVCache:
+    plan, in_flight = setup.checkpoint.plan, setup.tokens
+    return KVCache(
+        groups=None if plan is None else tuple(_group(layers, setup) for layers in plan),
+        block=_block(setup),
+        in_flight=Interval(in_flight, in_flight * (setup.config.pipeline_parallel + 1)),
+        null=Interval.exactly(setup.vllm >= NULL_BLOCK),
+        all_tokens=_all_tokens(setup),
+    )
+
+
+def block_size(device: Device, config: LaunchConfig) -> int:
+    """Return the tokens of a KV cache block, by default 16 on a GPU and 128 on a CPU."""
+    return config.integer("block-size", 128 if device.kind == "cpu" else 16)
+
+
+def _block(setup: Setup) -> Interval:
+    """Return the tokens of a block, which the attention backend has a say in.
+
+    All take 16 but some for MLA: up to 128 on Hopper (9.x) and the B200 (10.x), and for sparse MLA
+    anywhere (`get_supported_kernel_block_sizes`, v1/attention/backends/mla, 0.26 and 0.32).
+    """
+    size, capability = block_size(setup.device, setup.config), setup.device.capability
+    latent = [layers for layers in setup.checkpoint.plan or () if layers.kind == "mla"]
+    if not latent:
+        return Interval.exactly(size)
+    if setup.on_cpu:
+        return Interval.exactly(16)
+    several = capability is None or capability[0] in (9, 10)
+    sparse = any(layers.extra_bytes for layers in latent)
+    return Interval(size, max(size, 128) if several or sparse else size)
+
+
+def _all_tokens(setup: Setup) -> Interval:
+    args = setup.config.args
+    if args.get("disable-hybrid-kv-cache-manager") is True:
+        return Interval(1, 1)
+    chunked = any(layers.kind == "chunked" for layers in setup.checkpoint.plan or ())
+    connector = "kv-transfer-config" in args or "kv-offloading-size" in args
+    return Interval(0, chunked or connector or setup.vllm < HYBRID_KV_CACHE)
+
+
+def _group(layers: Layers, setup: Setup) -> CacheGroup:
+    config, checkpoint, size = setup.config, setup.checkpoint, setup.float_bytes
+    tp, pp = config.tensor_parallel, config.pipeline_parallel
+    alone = len(checkpoint.plan or ()) == 1
+    most = math.ceil(layers.count / pp)
+    dtype = config.kv_cache_dtype
+    token = Interval(0, 0)
+    if layers.kind != "state":
+        token = token_bytes(layers, tp=tp, size=size, dtype=dtype, stored=checkpoint.kv_quantized)
+        if "kv-cache-dtype-skip-layers" in config.args:
+            whole = token_bytes(layers, tp=tp, size=size, dtype="auto", stored=False)
+            token = Interval(token.low, max(token.high, whole.high))
+    wide: bool | None = config.text("mamba-ssm-cache-dtype") == "float32"
+    if setup.on_cpu and not wide:
+        wide = None  # the CPU backend widens the states of some kernels (platforms/cpu.py)
+    return CacheGroup(
+        kind=layers.kind,
+        # A draft model keeps no more than the model it drafts for.
+        layers=Interval(
+            most if alone else max(1, layers.count // pp), most * (1 + has_draft(config))
+        ),
+        token=token,
+        window=layers.window,
+        state=state_bytes(layers, tp=tp, size=size, wide=wide),
+        ranks=_ranks(config),
+    )
+
+
+def _ranks(config: LaunchConfig) -> Interval:
+    """Return over how many devices a sequence's tokens are dealt.
+
+    `max_memory_usage_bytes` in v1/kv_cache_interface.py: those of decode context parallel (0.26
+    and 0.32), in some earlier versions those of prefill context parallel too.
+    """
+    decode = config.integer("decode-context-parallel-size", 1)
+    return Interval(decode, decode * config.integer("prefill-context-parallel-size", 1))

@@ -31,7 +31,7 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Return whether there is an upper end."""
+        """Whether there is an upper end."""
         return math.isfinite(self.high)
 
     @property

@@ -21,7 +21,7 @@ ONE = Interval(1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class CacheGroup:
     """Layers of one kind on one device; `token` is bytes per token and layer, `state` per layer.
 
     `ranks` is over how many devices the tokens of one sequence are dealt.
@@ -50,7 +50,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cache:
+class KVCache:
     """The KV cache of one device; `groups` is None where the model is not known.
 
     `block` is in tokens, `in_flight` the tokens scheduled but not settled, `null` the blocks the
@@ -59,7 +59,7 @@ class Cache:
     formulas the truth lies: 0 is the least, 1 the most.
     """
 
-    groups: tuple[Group, ...] | None
+    groups: tuple[CacheGroup, ...] | None
     block: Interval
     in_flight: Interval
     null: Interval
@@ -67,7 +67,7 @@ class Cache:
     position: Interval = ANYWHERE
 
     def token_bytes(self) -> Interval:
-        """Return what one more token costs in a long sequence."""
+        """Return the bytes of one more token in a long sequence."""
         if self.groups is None:
             return Interval.unknown()
         total = NOTHING
@@ -80,7 +80,7 @@ class Cache:
         return total
 
     def bytes(self, length: int, sequences: int = 1) -> Interval:
-        """Return what this many sequences of this length need before vLLM admits them."""
+        """Return the bytes that sequences of this length need before vLLM admits them."""
         if self.groups is None:
             return Interval.unknown()
         if not self.groups:
@@ -88,14 +88,14 @@ class Cache:
         least, most = self._least(length, sequences), self._most(length, sequences)
         return least + self.position * (most - least)
 
-    def placed(self, length: int, seen: Interval) -> "Cache":
-        """Return the cache as it turned out: one sequence of this length takes `seen` bytes."""
+    def seen(self, length: int, each: Interval) -> "KVCache":
+        """Return the cache as it turned out: one sequence of this length takes `each` bytes."""
         if not self.groups:
             return self
         least, most = self._least(length, 1), self._most(length, 1)
         if most <= least:
             return self
-        ends = [min(1.0, max(0.0, (end - least) / (most - least))) for end in (seen.low, seen.high)]
+        ends = [min(1.0, max(0.0, (end - least) / (most - least))) for end in (each.low, each.high)]
         return replace(self, position=Interval(*ends))
 
     def longest(self, available: Interval, sequences: int, block: int, limit: int) -> Interval:
@@ -123,7 +123,7 @@ class Cache:
         return total * sequences + self.null.low * page
 
     def _most(self, length: int, sequences: int) -> float:
-        """Group layers so that every group has as many, and pad their pages to one size."""
+        """CacheGroup layers so that every group has as many, and pad their pages to one size."""
         groups = self.groups or ()
         counts = [group.layers.high for group in groups]
         # v1/core/kv_cache_utils.py, _get_kv_cache_groups_uniform_page_size
@@ -158,7 +158,7 @@ def _search(fits: Callable[[int], bool], limit: int, block: int) -> int:
 
 
 def token_bytes(layers: Layers, *, tp: int, size: int, dtype: str, stored: bool) -> Interval:
-    """Return what one layer keeps per token on one of `tp` devices.
+    """Return the bytes that one layer keeps per token on one of `tp` devices.
 
     `size` is the bytes of one of the model's floats, `dtype` the value of `--kv-cache-dtype`,
     `stored` says that the checkpoint itself asks for 8 bits.
@@ -197,7 +197,7 @@ def _latent_bytes(layers: Layers, size: int, dtype: str) -> Interval:
 
 
 def state_bytes(layers: Layers, *, tp: int, size: int, wide: bool | None) -> Interval:
-    """Return what one recurrent layer keeps per sequence.
+    """Return the bytes that one recurrent layer keeps per sequence.
 
     `wide` says whether matrices are kept in 32 bits whatever the model asks for; None: perhaps.
     """

@@ -7,8 +7,10 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from ..machine.device import Device
-from ..search.facts import Facts, Prediction, calibrated, predict
-from ..search.step import next_step, plan
+from ..search.facts import Facts
+from ..search.prediction import calibrate, predict
+from ..search.step import next_step, prospects
+from ..search.trial import Prediction
 from ..vllm.config import LaunchConfig, Value
 from ..workload import Workload
 from .report import Model, model_of
@@ -107,7 +109,7 @@ def make_plan(facts: Facts) -> Plan:
         budget_bytes=min(facts.budget(device) for device in facts.devices),
         headroom_bytes=facts.headroom_bytes,
         host_free_bytes=facts.host_free_bytes,
-        as_it_is=_proposal(facts, base, predict(facts, calibrated(facts, ()), base)),
+        as_it_is=_proposal(facts, base, predict(facts, calibrate(facts), base)),
         rungs=tuple(
             Row(
                 rung=rung.name,
@@ -115,7 +117,7 @@ def make_plan(facts: Facts) -> Plan:
                 expectation=why,
                 proposal=_proposal(facts, found.config, found.predicted) if found else None,
             )
-            for rung, found, why in plan(facts)
+            for rung, found, why in prospects(facts)
         ),
         first=first,
         reason=step.reason,

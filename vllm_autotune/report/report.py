@@ -11,17 +11,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import BadReport
 from ..machine.device import Device
-from ..outcome import Certificate, Outcome, Readings
-from ..search.accuracy import Accuracy
-from ..search.facts import Applied, Facts, Prediction
+from ..outcome import Certificate, Outcome
+from ..search.facts import Facts
 from ..search.step import Skip
+from ..search.trial import Trial
 from ..vllm.config import Value
 from ..workload import Workload
 
 SCHEMA_VERSION = 1
 
 Status = Literal["stable", "exhausted", "environment", "budget", "interrupted"]
-# 1: the ladder is exhausted; 3: the surroundings failed; 4: launches or time ran out.
+# 1: the ladder is exhausted; 3: the environment failed; 4: launches or time ran out.
 EXIT_CODES: Mapping[Status, int] = {
     "stable": 0,
     "exhausted": 1,
@@ -64,32 +64,6 @@ class Versions:
     vllm: str
     torch: str | None
     driver: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One launch. `argv` is what was started, `log` a file beside the report.
-
-    `accuracy` is None where the server printed no numbers. `free_bytes` is what was free on each
-    device when it was chosen; `log_cut_bytes` is how much was left out in the middle of the log.
-    """
-
-    number: int
-    fingerprint: str
-    argv: tuple[str, ...]
-    env: dict[str, str]
-    rungs: tuple[Applied, ...]
-    predicted: Prediction
-    outcome: Outcome
-    readings: Readings
-    accuracy: Accuracy | None = None
-    startup_seconds: float | None = None
-    probe_seconds: float | None = None
-    stop_seconds: float | None = None
-    memory_returned: bool = True
-    free_bytes: tuple[int, ...] = ()
-    log: str
-    log_cut_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,61 +6,62 @@ for, and for what the KV cache varies by.
 
 from dataclasses import replace
 
-from ..memory import Calibration, Interval
+from ..memory import Interval, estimate
+from ..memory.boot import cache_as_seen
 from ..outcome import Readings
 from ..vllm.config import AUTO, LaunchConfig, Value
-from .facts import Candidate, Facts, expect, placed
+from .facts import Facts
+from .trial import Candidate
 
 # What the KV cache of one configuration varies by from launch to launch, doubled: 7 MiB between
 # two starts on an H200 (vLLM 0.26), 4 MiB on a CPU (0.32).
 NOISE_BYTES = {"cuda": 14 * 2**20, "cpu": 8 * 2**20}
 
 
-def servable(
+def servable_length(
     facts: Facts, config: LaunchConfig, readings: Readings, spare_bytes: float = 0.0
 ) -> int:
     """Return the tokens that each of the sequences asked for may have at once, in whole blocks.
 
-    So many bytes of the KV cache are left out.
+    `spare_bytes` of the KV cache stay unused.
     """
     served = readings.max_model_len or facts.length(config)
     # A length that vLLM cut fits one sequence, and no block more.
     cut = served < facts.checkpoints[config.model].default_context
-    often = 1.0 if cut else max(1.0, (readings.concurrency or 1.0) - 0.005)
+    fits = 1.0 if cut else max(1.0, (readings.concurrency or 1.0) - 0.005)
     wanted = facts.workload.concurrency
-    cache = placed(expect(facts, Calibration(), config).cache, readings, served, exactly=cut)
+    cold = estimate(facts.setup(config)).cache
+    cache = cache_as_seen(cold, readings, served, exactly=cut)
     block = int(cache.block.low)
     if cache.groups is None:
         spared = block if spare_bytes else 0
-        return int(served * min(1.0, often / wanted) - spared) // block * block
+        return int(served * min(1.0, fits / wanted) - spared) // block * block
     found = []
     for end in (cache.position.low, cache.position.high):
-        there = replace(cache, position=Interval.exactly(end))
-        room = often * there.bytes(served) - spare_bytes
-        found.append(there.longest(room, wanted, block, served).low)
+        certain = replace(cache, position=Interval.exactly(end))
+        room = fits * certain.bytes(served) - spare_bytes
+        found.append(certain.longest(room, wanted, block, served).low)
     return int(min(found))
 
 
-def settled(facts: Facts, candidate: Candidate, readings: Readings) -> Candidate:
-    """Return what to deploy of a stable launch: with a number where vLLM chose the length.
+def deployed(facts: Facts, candidate: Candidate, readings: Readings) -> Candidate:
+    """Return the candidate to deploy of a stable launch: with a number where vLLM chose the length.
 
     Where what was wanted fits, nothing was given up.
     """
     config = candidate.config
-    if config.text("max-model-len") != AUTO or readings.max_model_len is None:
+    if not config.is_auto_length or readings.max_model_len is None:
         return candidate
     noise = NOISE_BYTES[facts.devices[0].kind]
-    length = max(facts.length(config), servable(facts, config, readings, noise))
+    length = max(facts.length(config), servable_length(facts, config, readings, noise))
     asked = [applied for applied in candidate.rungs if AUTO in applied.args.values()]
-    rungs = [applied for applied in candidate.rungs if applied not in asked]
     if length >= facts.context:
-        whole = facts.base().args.get("max-model-len")
-        return replace(
-            candidate, config=config.replace({"max-model-len": whole}), rungs=tuple(rungs)
-        )
+        config = config.replace({"max-model-len": facts.base().args.get("max-model-len")})
+        kept = tuple(applied for applied in candidate.rungs if applied not in asked)
+        return replace(candidate, config=config, rungs=kept)
     number: dict[str, Value] = {"max-model-len": length}
-    rungs = [
+    rungs = tuple(
         replace(applied, args={**applied.args, **number}) if applied in asked else applied
         for applied in candidate.rungs
-    ]
-    return replace(candidate, config=config.replace(number), rungs=tuple(rungs))
+    )
+    return replace(candidate, config=config.replace(number), rungs=rungs)

@@ -1,89 +1,76 @@
-"""Build a configuration from rungs: what each sets or fits, and why the others do not apply."""
+"""Build a candidate from rungs: what each sets or fits, and why the others do not apply."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..checkpoint import Checkpoint
 from ..memory import Calibration
-from ..memory.weights import refuses_float16
+from ..memory.setup import refuses_float16
 from ..vllm.capability import dotted, least_for_kv_cache, least_for_method, shortage
 from ..vllm.config import LaunchConfig
-from .facts import Applied, Attempt, Facts
-from .fit import SOLVERS, Situation, most_utilization
+from .facts import Facts
+from .fit import FITS, Situation, most_utilization
 from .ladder import Rung
+from .prediction import predict
+from .trial import Applied, Candidate, Trial
 
-# Solved in this order: what the weights are and where they lie first, the context last.
-ORDER = (
-    "checkpoint",
-    "tensor-parallel-size",
-    "pipeline-parallel-size",
-    "max-num-seqs",
-    "max-num-batched-tokens",
-    "gpu-memory-utilization",
-    "cpu-offload-gb",
-    "max-model-len",
-)
 HALF = ("half", "float16")
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A configuration, the rungs that shaped it, and why the others did not."""
-
-    config: LaunchConfig
-    applied: tuple[Applied, ...]
-    reasons: Mapping[str, str]
+KINDS = {"cuda": "an NVIDIA GPU", "cpu": "a CPU"}
 
 
 def build(
     facts: Facts,
-    history: Sequence[Attempt],
+    history: Sequence[Trial],
     calibration: Calibration,
     rungs: Sequence[Rung],
     withdrawn: Mapping[str, str],
-) -> Draft:
+) -> Candidate:
     """Apply these rungs together, and those that belong to the first candidate."""
     fitted = frozenset(r.fit for r in rungs if r.fit and r.fit not in facts.fixed)
     situation = Situation(_runnable(facts), history, calibration, fitted)
     config = facts.base()
     applied: dict[str, Applied] = {}
-    reasons: dict[str, str] = {}
+    skipped: dict[str, str] = {}
 
-    def apply(rung: Rung) -> None:
+    def apply(rung: Rung) -> str | None:
+        """Apply a rung, or return why it changes nothing."""
         nonlocal config
         reason = withdrawn.get(rung.name) or inapplicable(rung, config, facts)
         if reason:
-            reasons[rung.name] = reason
-            return
+            return reason
         args = {name: value for name, value in rung.args.items() if name not in facts.fixed}
         changed = config.replace(args, rung.env)
         if rung.fit:
-            solved = SOLVERS[rung.fit](situation, changed)
+            solved = FITS[rung.fit](situation, changed)
             if isinstance(solved, str):
-                reasons[rung.name] = solved
-                return
+                return solved
             changed = solved
         if changed == config:
-            reasons[rung.name] = "it is so already"
-            return
+            return "already set"
         # Where an argument of another rung is gone, that rung is too: what both set is ours then.
         gone = [a for a in applied.values() if a.args.keys() - changed.args.keys()]
         for other in gone:
             del applied[other.name]
-            reasons[other.name] = f"{rung.name} takes its place"
+            skipped[other.name] = f"replaced by {rung.name}"
         before = config.replace({name: None for other in gone for name in other.args})
         args = {k: v for k, v in changed.args.items() if before.args.get(k) != v}
         env = {k: v for k, v in changed.env.items() if config.env.get(k) != v}
         applied[rung.name] = Applied(name=rung.name, gives_up=rung.gives_up, args=args, env=env)
         config = changed
+        return None
 
     chosen = [r for r in facts.ladder.rungs if r in rungs or belongs_to_start(r, situation)]
-    solved = sorted((r for r in chosen if r.fit), key=lambda r: ORDER.index(r.fit or ""))
-    for rung in [*(r for r in chosen if not r.fit or r.fit == "checkpoint"), *solved]:
-        if rung.name not in applied and rung.name not in reasons:
-            apply(rung)
-    in_order = [applied[r.name] for r in facts.ladder.rungs if r.name in applied]
-    return Draft(config, tuple(in_order), reasons)
+    # Which weights are served, and what needs no solving, comes before what is solved for them.
+    first = [r for r in chosen if r.fit in (None, "checkpoint")]
+    for rung in (*first, *(r for fit in FITS for r in chosen if r.fit == fit)):
+        if rung.name not in applied and rung.name not in skipped and (reason := apply(rung)):
+            skipped[rung.name] = reason
+    return Candidate(
+        config=config,
+        rungs=tuple(applied[r.name] for r in facts.ladder.rungs if r.name in applied),
+        predicted=predict(facts, calibration, config),
+        skipped=skipped,
+    )
 
 
 def belongs_to_start(rung: Rung, now: Situation) -> bool:
@@ -97,7 +84,7 @@ def belongs_to_start(rung: Rung, now: Situation) -> bool:
 
 
 def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
-    """Return why a rung does not apply here, None if it does."""
+    """Return the reason why a rung does not apply here, None if it does."""
     device, engine = facts.used(config)[0], facts.engine
     checkpoint = facts.checkpoints[config.model]
     # What a fitted value needs beside it may be fixed: then the user's stands for the rung's.
@@ -105,44 +92,33 @@ def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
     fixed = sorted(bound & facts.fixed.keys())
     unknown = sorted(flag for flag in rung.flags() if not engine.knows(flag))
     quantized = checkpoint.quantization is not None or "quantization" in facts.fixed
-    when, capability = rung.when, device.capability
-    checks = (
-        (bool(fixed), f"you fixed --{', --'.join(fixed)}"),
-        (bool(unknown), f"vLLM {engine.version} does not know --{', --'.join(unknown)}"),
-        (
-            when.device is not None and when.device != device.kind,
-            f"it is for {when.device}, this is {device.kind}",
-        ),
-        (
-            bool(when.min_capability and capability and capability < when.min_capability),
-            f"it needs compute capability {dotted(when.min_capability or (0, 0))}, "
-            f"{device.name} has {dotted(capability or (0, 0))}",
-        ),
-        (
-            bool(when.max_capability and capability and capability > when.max_capability),
-            f"{device.name} does not need it",
-        ),
-        (
-            when.quantized is False and quantized,
-            "the weights are quantized already",
-        ),
-        (when.quantized is True and not quantized, "the weights are not quantized"),
-        (
-            when.dtype is not None and checkpoint.dtype != when.dtype,
-            f"the model is {checkpoint.dtype} already",
-        ),
-        (
-            when.min_gpus is not None and len(facts.devices) < when.min_gpus,
-            f"it needs {when.min_gpus} GPUs, there is {len(facts.devices)}",
-        ),
-        (when.min_gpus is not None and device.mig, "a server sees one MIG slice, however many"),
-    )
-    reason = next((reason for holds, reason in checks if holds), None)
-    return reason or _incapable(rung, checkpoint, facts)
+    when, has = rung.when, device.capability
+    if fixed:
+        return f"you set --{', --'.join(fixed)} yourself"
+    if unknown:
+        return f"vLLM {engine.version} has no --{', --'.join(unknown)}"
+    if when.device not in (None, device.kind):
+        return f"needs {KINDS.get(when.device, when.device)}, this is {KINDS[device.kind]}"
+    if when.min_capability and has and has < when.min_capability:
+        least = dotted(when.min_capability)
+        return f"needs compute capability {least}, {device.name} has {dotted(has)}"
+    if when.max_capability and has and has > when.max_capability:
+        return f"not needed on {device.name}"
+    if when.quantized is False and quantized:
+        return "the weights are already quantized"
+    if when.quantized is True and not quantized:
+        return "the weights are not quantized"
+    if when.dtype not in (None, checkpoint.dtype):
+        return f"only for {when.dtype} models, this one is {checkpoint.dtype}"
+    if when.min_gpus is not None and len(facts.devices) < when.min_gpus:
+        return f"needs {when.min_gpus} GPUs, found {len(facts.devices)}"
+    if when.min_gpus is not None and device.mig:
+        return "vLLM can use only one MIG slice"
+    return _incapable(rung, checkpoint, facts)
 
 
 def _incapable(rung: Rung, checkpoint: Checkpoint, facts: Facts) -> str | None:
-    """Return why the card or this vLLM cannot do what a rung sets."""
+    """Return the reason why the card or this vLLM cannot do what a rung sets."""
     device, engine = facts.devices[0], facts.engine
     method, dtype = rung.args.get("quantization"), rung.args.get("kv-cache-dtype")
     if rung.args.get("dtype") in HALF and refuses_float16(checkpoint):
@@ -158,11 +134,10 @@ def _incapable(rung: Rung, checkpoint: Checkpoint, facts: Facts) -> str | None:
         return None
     if engine.kv_cache_dtypes and dtype not in engine.kv_cache_dtypes:
         return f"vLLM {engine.version} has no {dtype} KV cache"
-    mla = any(group.kind == "mla" for group in checkpoint.plan or ())
     least = least_for_kv_cache(
         dtype,
         engine.release,
-        mla=mla,
+        mla=any(layers.kind == "mla" for layers in checkpoint.plan or ()),
         flashinfer=engine.has_flashinfer,
         head_size=checkpoint.head_dim,
         sinks=checkpoint.model_type == "gpt_oss",
@@ -171,7 +146,7 @@ def _incapable(rung: Rung, checkpoint: Checkpoint, facts: Facts) -> str | None:
 
 
 def _unrunnable(method: str | None, facts: Facts) -> str | None:
-    """Return why weights quantized in this way cannot be served here."""
+    """Return the reason why weights quantized in this way cannot be served here."""
     device, engine = facts.devices[0], facts.engine
     if method is None:
         return None

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from ..errors import BadLadder, did_you_mean
 from ..toml_file import TomlFile
-from ..vllm.untrusted import VETO_HINT, veto
+from ..vllm.untrusted import FORBIDDEN_HINT, forbidden
 from .ladder import Ladder, Rung, When
 
 PACKAGE = Path(__file__).parents[1]
@@ -63,9 +63,9 @@ def read_ladder(path: Path) -> Ladder:
     for number, rung in enumerate(rungs):
         if rung.name in names[:number]:
             raise BadLadder(f"{path}: two rungs are called `{rung.name}`", "rename one of them")
-        vetoed = veto(rung.args, rung.env)
-        if vetoed is not None:
-            name, why = vetoed
+        refused = forbidden(rung.args, rung.env)
+        if refused is not None:
+            name, why = refused
             line = file.line("rung", number, name)
-            raise file.mistake(line, f"a ladder may not set {name}", f"{why}; {VETO_HINT}")
+            raise file.mistake(line, f"a ladder may not set {name}", f"{why}; {FORBIDDEN_HINT}")
     return Ladder(name=path.stem, rungs=rungs, text=file.text)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from .. import __version__
 from ..errors import BadReport, CannotWrite
 from ..files import make_folder, safe_name, write_whole
-from ..memory import Measurement
+from ..memory import Boot
 from ..report.report import Report, from_json, to_json
 from ..search.facts import Facts
 
@@ -95,9 +95,9 @@ class Cache:
         if isinstance(measured, str):
             note(measured)
             return facts
-        return replace(facts, measured=measured)
+        return replace(facts, boots=measured)
 
-    def _measured(self, facts: Facts) -> tuple[Measurement, ...] | str:
+    def _measured(self, facts: Facts) -> tuple[Boot, ...] | str:
         path = self._pool(facts)
         try:
             return _measurements().validate_json(path.read_bytes())
@@ -108,7 +108,7 @@ class Cache:
         except OSError as error:
             return f"the measurements in {path} are ignored: {error}"
 
-    def measure(self, facts: Facts, measurement: Measurement) -> None:
+    def measure(self, facts: Facts, measurement: Boot) -> None:
         """Keep what a launch measured.
 
         Raises CannotWrite.
@@ -174,5 +174,5 @@ class Cache:
 
 
 @cache
-def _measurements() -> TypeAdapter[tuple[Measurement, ...]]:
-    return TypeAdapter(tuple[Measurement, ...])
+def _measurements() -> TypeAdapter[tuple[Boot, ...]]:
+    return TypeAdapter(tuple[Boot, ...])

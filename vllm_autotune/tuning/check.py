@@ -9,14 +9,16 @@ from ..certificate import read_requests
 from ..errors import BadReport
 from ..launch.launch import Limits, run_trial
 from ..memory import Calibration
-from ..report.report import Report, Trial, read_report
-from ..search.facts import Candidate, Facts, predict
+from ..report.report import Report, read_report
+from ..search.facts import Facts
 from ..search.ladder_file import find_ladder, read_ladder
+from ..search.prediction import predict
+from ..search.trial import Candidate, Trial
 from ..server import leftovers
 from ..vllm.config import LaunchConfig
-from ..vllm.untrusted import veto
+from ..vllm.untrusted import forbidden
 from ..workload import Probe
-from .gather import Request, survey
+from .gather import Request, gather_facts
 from .lock import locked
 from .recall import model_here
 from .walk import Audience
@@ -24,15 +26,15 @@ from .walk import Audience
 LAUNCH_SECONDS = 1800.0
 
 
-def recheck(
+def check_report(
     path: Path, audience: Audience, probe: Probe | None = None, *, own: bool = False, **where: Any
 ) -> Trial:
-    """Launch a report's winner and return what became of it; its log lies beside the report.
+    """Launch a report's winner and return what became of it; its log is written by the report.
 
-    Arguments that load code (`--trust-remote-code`) are believed only to a report of one's `own`.
+    Arguments that load code (`--trust-remote-code`) are accepted only from a report of one's `own`.
 
-    What it must bear is the report's workload, at the context it was proven at, tried as hard
-    as then unless `probe` says otherwise. `where` are fields of a Request: `gpus`,
+    It must bear the report's workload, at the context it was proven at, and the same probe
+    unless `probe` says otherwise. `where` are fields of a Request: `gpus`,
     `vllm_python`, `vllm_command`.
 
     Raises a Refusal for whatever is missing, and for a report without a winner.
@@ -43,7 +45,7 @@ def recheck(
     workload = replace(report.workload, probe=probe or report.workload.probe)
     if workload.probe.file:
         read_requests(workload.probe.file)  # it may be gone since
-    facts = replace(_survey(report, workload.probe, where), workload=workload)
+    facts = replace(_facts(report, workload.probe, where), workload=workload)
     candidate = _candidate(report, facts)
     with locked(facts.devices, facts.model):
         for leftover in leftovers():
@@ -60,13 +62,13 @@ def _refuse_code(report: Report) -> None:
     winner = report.winner
     args = {**report.fixed, **(winner.args if winner else {})}
     args.pop("revision", None)
-    vetoed = veto(args, winner.env if winner else {})
-    if vetoed is not None:
-        reason = f"the report sets {vetoed[0]}: {vetoed[1]}"
-        raise BadReport(reason, "if it is your own report, say so with --own")
+    refused = forbidden(args, winner.env if winner else {})
+    if refused is not None:
+        reason = f"the report sets {refused[0]}: {refused[1]}"
+        raise BadReport(reason, "if it is your own report, add --own")
 
 
-def _survey(report: Report, probe: Probe, where: Mapping[str, Any]) -> Facts:
+def _facts(report: Report, probe: Probe, where: Mapping[str, Any]) -> Facts:
     request = Request(
         model=report.model.path,
         revision=report.model.revision,
@@ -76,7 +78,7 @@ def _survey(report: Report, probe: Probe, where: Mapping[str, Any]) -> Facts:
         headroom=report.winner.valid_for.headroom_bytes if report.winner else None,
         fixed=LaunchConfig("", report.fixed).flags(),
     )
-    return survey(replace(request, **where))
+    return gather_facts(replace(request, **where))
 
 
 def _candidate(report: Report, facts: Facts) -> Candidate:
@@ -85,11 +87,11 @@ def _candidate(report: Report, facts: Facts) -> Candidate:
         raise BadReport(f"the report has no winner: {report.reason}", "there is nothing to check")
     if winner.valid_for.count > len(facts.devices):
         raise BadReport(
-            f"the winner runs on {winner.valid_for.count} devices, here are {len(facts.devices)}",
+            f"the winner runs on {winner.valid_for.count} devices, found {len(facts.devices)}",
             "check it on the machine it is for, or tune again here",
         )
     model = model_here(report, winner, facts)
     if model is None:
-        raise BadReport(f"the winner's model {winner.model} is not here", "tune again here")
+        raise BadReport(f"the winner's model {winner.model} was not found here", "tune again here")
     config = LaunchConfig(model, winner.args, winner.env)
     return Candidate(config=config, rungs=(), predicted=predict(facts, Calibration(), config))

@@ -26,7 +26,7 @@ VOCABULARY = 1000
 SEQUENCES = 4
 
 
-def probe_running(
+def check_url(
     url: str,
     model: str | None,
     api_key: str | None,
@@ -36,16 +36,18 @@ def probe_running(
 ) -> Stable | FailedOutcome:
     """Probe the server at `url`, quickly unless `probe` says otherwise, and gently.
 
-    `model` is the served name, else the first that is no adapter. What it does for others
-    meanwhile is not disturbed: no item fills its KV cache.
+    `model` is the served name, else the first that is not an adapter. Its other users are not
+    disturbed: no item fills its KV cache.
 
-    Raises NoServer when nobody answers there, or no vLLM; BadUsage for a name it does not serve,
+    Raises NoServer when no vLLM answers there; BadUsage for a name it does not serve,
     and for an address with a secret in it.
     """
     began = time.monotonic()
     url = url.rstrip("/").removesuffix("/v1")
     if "@" in url:
-        raise BadUsage("an address with a password would be shown", "give it as --api-key")
+        raise BadUsage(
+            "the address contains a password, which would be printed", "give it as --api-key"
+        )
     target = _target(url if "://" in url else f"http://{url}", model, api_key)
     result = certify(
         target,
@@ -68,14 +70,14 @@ def _target(url: str, model: str | None, api_key: str | None) -> Target:
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     cards = model_cards(url, headers)
     if isinstance(cards, str):
-        hint = "check the address; a server with a key wants --api-key or VLLM_API_KEY"
+        hint = "check the address; a server with a key needs --api-key or VLLM_API_KEY"
         raise NoServer(f"no server at {url}: {cards}", hint)
     card = _card(url, cards, model)
     length = context_of(card.name, cards)
     if length is None:
         raise NoServer(
-            f"the server at {url} does not say the context of {card.name}",
-            "only vLLM's servers can be probed",
+            f"the server at {url} does not tell the context length of {card.name}",
+            "only vLLM servers can be probed",
         )
     paths = served_paths(url, headers)
     return Target(
@@ -97,6 +99,6 @@ def _card(url: str, cards: list[ModelCard], model: str | None) -> ModelCard:
     if not wanted:
         names = ", ".join(card.name for card in cards) or "none"
         raise BadUsage(
-            f"the server at {url} does not serve {model or 'a model'}", f"it has {names}"
+            f"the server at {url} does not serve {model or 'a model'}", f"it serves {names}"
         )
     return wanted[0]

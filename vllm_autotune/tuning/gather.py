@@ -10,24 +10,17 @@ from ..credentials import is_credential
 from ..errors import BadUsage, NoEngine
 from ..machine.cards import imagine
 from ..machine.device import Device, detect, host_free_bytes
-from ..memory import Calibration
-from ..search.facts import Facts, expect
+from ..memory import estimate
+from ..search.facts import Facts
 from ..search.ladder import Ladder
 from ..server import HYGIENE
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value, parse_arguments
 from ..vllm.engine import Engine, assumed
+from ..vllm.flags import EXTENDING, SERVING
 from ..vllm.installation import locate
-from ..vllm.untrusted import veto
+from ..vllm.untrusted import forbidden
 from ..workload import STANDARD, Probe, Workload
-
-# Arguments of serving that a trial sets itself, or that have no place in a report.
-SERVING = frozenset(
-    {
-        *("host", "port", "uds", "api-key", "served-model-name", "root-path"),
-        *("ssl-keyfile", "ssl-certfile", "ssl-ca-certs", "ssl-cert-reqs", "allowed-origins"),
-    }
-)
 
 # The shortest context worth serving when the user names none.
 MIN_CONTEXT = 4096
@@ -43,7 +36,7 @@ CPU_SEQUENCES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked for; bytes and tokens as numbers, None where nothing was said.
+    """What the user asked for; bytes and tokens as numbers, None where not given.
 
     `device` names a GPU that is not here, and so does a `capability` with a memory limit.
     """
@@ -67,27 +60,30 @@ class Request:
 
     @property
     def imagined(self) -> bool:
-        """Tell whether this is about a GPU that is not here."""
+        """Whether this is about a GPU that is not here."""
         return self.device is not None or self.capability is not None
 
 
-def survey(request: Request) -> Facts:
+def gather_facts(request: Request) -> Facts:
     """Return the facts.
 
-    Raises a Refusal for whatever is missing, broken or contradictory.
+    Raises a Refusal for whatever is missing, broken or contradictory; contradictions between
+    options come before anything is looked at.
     """
+    given = _tuned(parse_arguments(request.fixed))
+    _refuse_contradictions(request, given)
     local = Path(request.model).expanduser()
     if local.exists():  # what is deployed starts from any folder
         request = replace(request, model=str(local.resolve()))
-    dummy = parse_arguments(request.fixed).get("load-format") == "dummy"
+    dummy = given.get("load-format") == "dummy"
     checkpoint = read_checkpoint(request.model, request.revision, weights_required=not dummy)
     engine = _engine(request)
-    given = _given(arguments(request.fixed, engine))
+    given = _tuned(arguments(request.fixed, engine))
+    _refuse_contradictions(request, given)  # flags that were shortened have their names now
     withheld = {name: value for name, value in given.items() if is_credential(name, value)}
     fixed = {name: value for name, value in given.items() if name not in withheld}
     if request.revision and "revision" not in fixed:
         fixed["revision"] = request.revision
-    workload = _workload(request, checkpoint, fixed)
     devices = _devices(request, engine)
     checkpoints = {request.model: checkpoint}
     if checkpoint.quantization is None:
@@ -99,7 +95,7 @@ def survey(request: Request) -> Facts:
         checkpoints=checkpoints,
         devices=devices,
         engine=engine,
-        workload=workload,
+        workload=_workload(request, checkpoint, fixed),
         ladder=request.ladder,
         fixed=fixed,
         headroom_bytes=usual if request.headroom is None else request.headroom,
@@ -107,52 +103,78 @@ def survey(request: Request) -> Facts:
         env=_environment(),
         withheld=withheld,
     )
-    _possible(facts)
+    _refuse_impossible(facts)
     free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed
-    return _frugal(facts) if engine.platform == "cpu" and free_choice else facts
+    return _limited_to_need(facts) if engine.platform == "cpu" and free_choice else facts
 
 
 def arguments(fixed: Sequence[str], engine: Engine) -> dict[str, Value]:
     """Return the user's own vLLM arguments, with the whole names of flags that were shortened.
 
-    Raises BadUsage for what is no argument.
+    Raises BadUsage for what is not an argument.
     """
     return {engine.spelled_out(n): value for n, value in parse_arguments(fixed).items()}
 
 
-def _given(written: Mapping[str, Value]) -> dict[str, Value]:
+def _tuned(given: Mapping[str, Value]) -> dict[str, Value]:
     """Return the user's arguments that are part of what is tuned."""
-    if "config" in written:
+    if "config" in given:
         raise BadUsage(
-            f"--config {written['config']}: what such a file sets is not seen here",
+            f"--config {given['config']}: the settings in such a file are not read here",
             "write its lines as arguments: -- --dtype half --trust-remote-code",
         )
-    if "model" in written:
+    if "model" in given:
         raise BadUsage(
-            f"--model {written['model']} after `--`: it is the other --model that is tuned",
-            "name the model before `--`, and drop it there",
+            "do not repeat --model after `--`",
+            f"name the model before `--`, and drop --model {given['model']} there",
         )
-    return {name: value for name, value in written.items() if name not in SERVING}
+    return {name: value for name, value in given.items() if name not in SERVING}
 
 
-def _possible(facts: Facts) -> None:
-    """Refuse what the user's own arguments rule out, whatever is launched."""
-    base, count = facts.base(), len(facts.devices)
-    world, most = facts.world(base), base.number("max-num-seqs")
+def _refuse_contradictions(request: Request, given: Mapping[str, Value]) -> None:
+    """Refuse options that contradict each other, whatever the model and the machine."""
+    config = LaunchConfig(request.model, given)
+    context, shortest, length = request.context, request.min_context, config.max_model_len
+    if request.imagined and request.gpus is not None:
+        raise BadUsage(
+            "--gpus picks GPUs of this machine, --device names others",
+            "for two of them write --device '2 x A100 80GB'",
+        )
+    if context is not None and length is not None and length != context:
+        raise BadUsage(
+            f"--context {context} and the fixed --max-model-len {length} contradict each other",
+            "drop one of them",
+        )
+    wanted = context or length
+    if shortest is not None and wanted is not None and shortest > wanted:
+        raise _context_below_minimum(shortest, wanted)
+    most = config.max_num_seqs
+    if most is not None and most < request.concurrency:
+        raise BadUsage(
+            f"--concurrency {request.concurrency} is more than the {most} sequences of your "
+            "--max-num-seqs",
+            "drop one of them",
+        )
+
+
+def _context_below_minimum(shortest: int, wanted: int) -> BadUsage:
+    return BadUsage(
+        f"--min-context {shortest:,} is more than the {wanted:,} tokens wanted",
+        "raise --context or lower --min-context",
+    )
+
+
+def _refuse_impossible(facts: Facts) -> None:
+    """Refuse what the user's own arguments rule out on this machine, whatever is launched."""
+    world, count = facts.base().world_size, len(facts.devices)
     if world > count and facts.devices[0].kind == "cuda":
         raise BadUsage(
-            f"your arguments use {world} GPUs, {count} {'is' if count == 1 else 'are'} there",
+            f"your arguments use {world} GPUs, found {count}",
             "lower the parallel sizes after `--`, or name more GPUs",
-        )
-    if most is not None and most < facts.workload.concurrency:
-        raise BadUsage(
-            f"--concurrency {facts.workload.concurrency} is more than the {most:.0f} sequences "
-            "of your --max-num-seqs",
-            "drop one of them",
         )
     if facts.workload.probe.tool and not _calls_tools(facts):
         raise BadUsage(
-            "--probe-tool: vLLM must be told how the model writes the call of a tool",
+            "--probe-tool: vLLM must be told how this model writes tool calls",
             "add it: -- --enable-auto-tool-choice --tool-call-parser hermes",
         )
 
@@ -168,17 +190,17 @@ def _calls_tools(facts: Facts) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """Return the variables that vLLM would heed, without what is of this machine or a secret."""
+    """Return the variables that vLLM would heed, without paths of this machine and secrets."""
     found = {n: v for n, v in os.environ.items() if n.startswith("VLLM_") and n not in HYGIENE}
     return {
         name: value
         for name, value in found.items()
-        if not is_credential(name, value) and veto({}, {name: value}) is None
+        if not is_credential(name, value) and forbidden({}, {name: value}) is None
     }
 
 
 def _engine(request: Request) -> Engine:
-    """Return the installed vLLM; what plans for another machine may go without."""
+    """Return the installed vLLM; planning for another machine works without one."""
     try:
         engine = locate(request.vllm_python, request.vllm_command)
     except NoEngine:
@@ -192,11 +214,6 @@ def _devices(request: Request, engine: Engine) -> tuple[Device, ...]:
     limit = request.memory_limit
     if not request.imagined:
         found = detect(engine.platform, request.gpus)
-    elif request.gpus is not None:
-        raise BadUsage(
-            "--gpus picks GPUs of this machine, --device names others",
-            "for two of them write --device '2 x A100 80GB'",
-        )
     else:
         found = imagine(request.device, limit, request.capability)
         if request.device is None:
@@ -205,26 +222,17 @@ def _devices(request: Request, engine: Engine) -> tuple[Device, ...]:
 
 
 def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Value]) -> Workload:
-    context, shortest = request.context, request.min_context
-    longest = checkpoint.context
-    given = LaunchConfig(request.model, fixed).number("max-model-len")
+    context, shortest, longest = request.context, request.min_context, checkpoint.context
     for option, tokens in (("--context", context), ("--min-context", shortest)):
         if tokens is not None and tokens > longest and not _extends(fixed):
             raise BadUsage(
                 f"{option} {tokens:,} is more than the model's {longest:,} tokens",
                 f"ask for at most {longest}, or extend it: -- --hf-overrides '{{...}}'",
             )
-    if context is not None and given is not None and given != context:
-        raise BadUsage(
-            f"--context {context} and the fixed --max-model-len {given:.0f} contradict each other",
-            "drop one of them",
-        )
-    wanted = context or int(given or checkpoint.default_context)
+    length = LaunchConfig(request.model, fixed).max_model_len
+    wanted = context or length or checkpoint.default_context
     if shortest is not None and shortest > wanted:
-        raise BadUsage(
-            f"--min-context {shortest:,} is more than the {wanted:,} tokens wanted",
-            "raise --context or lower --min-context",
-        )
+        raise _context_below_minimum(shortest, wanted)
     if shortest is None:  # a length that was asked for is meant
         shortest = context or min(MIN_CONTEXT, max(1, wanted // 2))
     return Workload(
@@ -239,13 +247,13 @@ def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Valu
 def _extends(fixed: Mapping[str, Value]) -> bool:
     """Tell whether the user makes the model accept more tokens than its config.json says."""
     allowed = os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "0") == "1"
-    return allowed or not fixed.keys().isdisjoint(("hf-overrides", "rope-scaling", "rope-theta"))
+    return allowed or not EXTENDING.isdisjoint(fixed)
 
 
-def _frugal(facts: Facts) -> Facts:
+def _limited_to_need(facts: Facts) -> Facts:
     """Limit a CPU to what the workload needs, not to all the memory of the host."""
     config = facts.base()
-    expected = expect(facts, Calibration(), config)
+    expected = estimate(facts.setup(config))
     sequences = max(CPU_SEQUENCES, facts.workload.concurrency)
     most = expected.overhead + expected.kv_bytes(facts.length(config), sequences)
     if not most.known:

@@ -10,7 +10,8 @@ from pathlib import Path
 from .. import __version__
 from ..files import cannot_write, make_folder, write_whole
 from ..owner import Owner
-from ..report.report import Report, Trial, from_json, to_json, trial_from_line, trial_line
+from ..report.report import Report, from_json, to_json, trial_from_line, trial_line
+from ..search.trial import Trial
 
 HEAD = "run.json"
 JOURNAL = "journal.jsonl"

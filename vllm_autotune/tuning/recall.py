@@ -1,54 +1,56 @@
-"""A recalled answer: whether it holds here and now, and what it means here."""
+"""A recalled answer: whether it is valid here and now, and how it starts here."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePath
 
 from ..report.report import Report, Winner
-from ..search.facts import Facts, command
+from ..search.facts import Facts
+from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value
-from ..vllm.untrusted import veto
+from ..vllm.untrusted import forbidden
 
 # A winner that gave something up is looked for again once this much more memory is free.
 MORE_MEMORY = 1.1
 
 
 def still_valid(report: Report, facts: Facts) -> str | None:
-    """Return why a recalled answer cannot be used on these devices now, None if it can."""
+    """Return the reason why an answer cannot be used on these devices now, None if it can."""
     winner = report.winner
     if winner is None:
         return "it has no winner"
-    vetoed = veto(_chosen(winner, facts.fixed), winner.env)
-    if vetoed is not None:
-        return f"it sets {vetoed[0]}: {vetoed[1]}"
+    refused = forbidden(_chosen(winner, facts.fixed), winner.env)
+    if refused is not None:
+        return f"it sets {refused[0]}: {refused[1]}"
     if model_here(report, winner, facts) is None:
-        return f"its model {winner.model} is not here"
+        return f"its model {winner.model} was not found here"
     needed, was = winner.valid_for.needed_bytes, winner.valid_for.budget_bytes
     used = facts.devices[: winner.valid_for.count]
     free = min(d.free_bytes for d in used) - facts.headroom_bytes // 2
     if free < needed:
-        return f"it needs {needed / 2**30:.1f} GiB, {max(0, free) / 2**30:.1f} GiB may be used now"
+        free = max(0, free)
+        return f"it needs {format_bytes(needed)}, only {format_bytes(free)} may be used now"
     config = LaunchConfig(winner.model, winner.args)
-    offloaded = config.integer("cpu-offload-gb", 0) * len(used) * 2**30
-    if offloaded > facts.host_free_bytes:
-        return f"it offloads {offloaded / 2**30:.0f} GiB, the host has less free now"
+    offloaded = config.cpu_offload_gib * len(used) * 2**30
+    if offloaded > (free := facts.host_free_bytes):
+        return f"it offloads {format_bytes(offloaded)}, the host has {format_bytes(free)} free now"
     budget = min(facts.budget(d) for d in used)
     if winner.gives_up and budget > was * MORE_MEMORY:
-        return "more memory is free now than when it was found: a better one may fit"
+        return "more memory is free now than when it was found, so a better one may fit"
     return None
 
 
 def here(report: Report, facts: Facts) -> Report:
-    """Return a valid answer with the words that start it here, and the devices it starts on.
+    """Return a valid answer with the command line and the devices that it starts with here.
 
-    They are made anew: a file from elsewhere starts no other program than the engine at hand.
+    They are made anew: a file from elsewhere starts no other program than the vLLM at hand.
     """
     winner = report.winner
     assert winner is not None
     model = model_here(report, winner, facts)
     assert model is not None
     config = LaunchConfig(model, winner.args, winner.env)
-    winner = replace(winner, model=model, argv=tuple(command(facts, config)))
+    winner = replace(winner, model=model, argv=tuple(facts.engine.argv(config)))
     return replace(report, devices=facts.devices, winner=winner)
 
 
@@ -58,7 +60,7 @@ def _chosen(winner: Winner, fixed: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def model_here(report: Report, winner: Winner, facts: Facts) -> str | None:
-    """Return what the winner's model is called here, None if it is not.
+    """Return the name of the winner's model here, None if it was not found.
 
     Its key says that the weights are the same.
     """

@@ -19,23 +19,26 @@ from .walk import Audience, Options, Walk, refreshed
 
 
 def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Path | None]:
-    """Return the report, and where it lies (None where an answer from the cache cannot lie there).
+    """Return the report and its path (None where an answer from the cache cannot lie there).
 
     An interruption ends the walk with a report as well; the trial it hit is not in it.
     """
     began = time.monotonic()
     cache, key = Cache(options.cache), cache_key(facts)
-    recalled = None if options.refresh else _recall(cache, key, facts, audience, began)
-    if recalled is not None:
-        return recalled, _kept(recalled, options, audience)
+
+    def recalled() -> tuple[Report, Path | None] | None:
+        report = None if options.refresh else _recall(cache, key, facts, audience, began)
+        return None if report is None else (report, _kept(report, options, audience))
+
+    if answer := recalled():
+        return answer
     cache.prepare()
     facts = cache.pooled(facts, audience.note)
     with locked(facts.devices, facts.model, _waiting(options, audience)):
         if options.wait:  # whoever held the device may have found the answer
             facts = refreshed(facts)
-            recalled = None if options.refresh else _recall(cache, key, facts, audience, began)
-            if recalled is not None:
-                return recalled, _kept(recalled, options, audience)
+            if answer := recalled():
+                return answer
         for leftover in leftovers():
             audience.note(leftover.remove())
         walk = _begin(facts, options, audience, key)
@@ -65,16 +68,26 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
         )
         path = walk.run.finish(report)
         if status == "stable":
-            _remember(cache, key, report, audience)
+            try:
+                cache.remember(key, report)
+            except CannotWrite as refusal:  # it is found and written all the same
+                audience.note(refusal.message)
     return report, path
 
 
-def _remember(cache: Cache, key: str, report: Report, audience: Audience) -> None:
-    """Keep an answer for later; it is found and written, whatever becomes of the cache."""
-    try:
-        cache.remember(key, report)
-    except CannotWrite as refusal:
-        audience.note(refusal.message)
+def _recall(
+    cache: Cache, key: str, facts: Facts, audience: Audience, began: float
+) -> Report | None:
+    found = cache.recall(key)
+    if isinstance(found, Report):
+        objection = still_valid(found, facts)
+        if objection is None:
+            hit, elapsed = CacheUse(key=key, hit=True), round(time.monotonic() - began, 3)
+            return replace(here(found, facts), cache=hit, launches=0, elapsed_seconds=elapsed)
+        found = f"the cached answer cannot be used: {objection}"
+    if found:
+        audience.note(found)
+    return None
 
 
 def _kept(recalled: Report, options: Options, audience: Audience) -> Path | None:
@@ -94,39 +107,24 @@ def _waiting(options: Options, audience: Audience) -> Waiting:
 
 
 def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk:
-    """Go on with an unfinished run if that is wanted and possible, else begin one."""
+    """Continue an unfinished run if that is wanted and possible, else begin one."""
     left = unfinished(options.results, key)
     if left is not None and options.resume:
-        then = replace(facts, measured=facts.measured[: left.measured])
-        walk = Walk(then, options, audience, left)
+        known = replace(facts, boots=facts.boots[: left.measured])
+        walk = Walk(known, options, audience, left)
         trials, torn = left.trials()
         if torn:
             audience.note(torn)
         if walk.replay(trials):
             count = f"{len(trials)} launch{'es' if len(trials) != 1 else ''}"
-            audience.note(f"going on with {left.folder}: {count} of it need no repeating")
+            audience.note(f"continuing {left.folder}: {count} saved")
             left.claim()
             return walk
-        audience.note(f"{left.folder} cannot be resumed: today other launches would be chosen")
+        audience.note(f"{left.folder}: conditions changed, the saved launches no longer apply")
     elif left is not None:
-        audience.note(f"{left.folder} is unfinished; --resume goes on with it")
+        audience.note(f"{left.folder} is unfinished; --resume continues it")
     elif options.resume:
-        audience.note("there is no unfinished run of this tuning; this is a new one")
+        audience.note("found no unfinished run of this tuning, starting a new one")
     began = datetime.now(UTC).isoformat(timespec="seconds")
-    run = Run.begin(options.results, key, began, facts.host_free_bytes, len(facts.measured))
+    run = Run.begin(options.results, key, began, facts.host_free_bytes, len(facts.boots))
     return Walk(facts, options, audience, run)
-
-
-def _recall(
-    cache: Cache, key: str, facts: Facts, audience: Audience, began: float
-) -> Report | None:
-    found = cache.recall(key)
-    if isinstance(found, Report):
-        objection = still_valid(found, facts)
-        if objection is None:
-            hit, elapsed = CacheUse(key=key, hit=True), round(time.monotonic() - began, 3)
-            return replace(here(found, facts), cache=hit, launches=0, elapsed_seconds=elapsed)
-        found = f"the cached answer cannot be used: {objection}"
-    if found:
-        audience.note(found)
-    return None

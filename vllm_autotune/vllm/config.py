@@ -1,44 +1,18 @@
-"""What to launch, and what it must bear."""
+"""A launch configuration: vLLM's flags and variables on top of a model."""
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
 from ..errors import BadUsage
+from .flags import ALIASES, PARALLEL, SHORT
 
 Value = str | int | float | bool | tuple[str, ...]
 
-# vLLM's own short spellings (engine/arg_utils.py and entrypoints/**/cli_args.py, 0.6.6 to 0.33).
-SHORT = {
-    "-ac": "attention-config",
-    "-asc": "api-server-count",
-    "-cc": "compilation-config",
-    "-dc": "diffusion-config",
-    "-dcp": "decode-context-parallel-size",
-    "-dp": "data-parallel-size",
-    "-dpa": "data-parallel-address",
-    "-dpb": "data-parallel-backend",
-    "-dpe": "data-parallel-external-lb",
-    "-dph": "data-parallel-hybrid-lb",
-    "-dpl": "data-parallel-size-local",
-    "-dpm": "data-parallel-multi-port-external-lb",
-    "-dpn": "data-parallel-rank",
-    "-dpp": "data-parallel-rpc-port",
-    "-dpr": "data-parallel-start-rank",
-    "-ep": "enable-expert-parallel",
-    "-n": "nnodes",
-    "-O": "optimization-level",
-    "-pcp": "prefill-context-parallel-size",
-    "-pp": "pipeline-parallel-size",
-    "-q": "quantization",
-    "-r": "node-rank",
-    "-sc": "speculative-config",
-    "-tp": "tensor-parallel-size",
-}
-ALIASES = {"device-memory-utilization": "gpu-memory-utilization"}
 # The value of --max-model-len with which vLLM serves the longest context that fits.
 AUTO = "auto"
 
@@ -56,7 +30,7 @@ SUFFIXES = {
 
 
 def parse_number(text: str) -> float | None:
-    """Read a number as vLLM does: `8k` is 8000 and `8K` is 8192; None if it is none."""
+    """Read a number as vLLM does: `8k` is 8000 and `8K` is 8192; None for other text."""
     match = re.fullmatch(r"(-?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([kKmMgGtT]?)", text.strip())
     return float(match[1]) * SUFFIXES[match[2]] if match else None
 
@@ -83,7 +57,7 @@ def parse_arguments(words: Iterable[str]) -> dict[str, Value]:
             args[name] = value if equals else True
         elif not name:
             raise BadUsage(
-                f"`{word}` belongs to no option",
+                f"unexpected argument `{word}`",
                 "vLLM's own arguments go after `--`: -- --dtype half --trust-remote-code",
             )
         else:
@@ -151,6 +125,67 @@ class LaunchConfig:
         """Return the flag's value as written, None where it is absent."""
         value = self.args.get(name)
         return None if value is None or isinstance(value, bool | tuple) else str(value)
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Tokens of a request at most; None where it is not set, or left to vLLM."""
+        return self._whole("max-model-len")
+
+    @property
+    def is_auto_length(self) -> bool:
+        """Whether vLLM serves the longest context that fits."""
+        return self.text("max-model-len") == AUTO
+
+    @property
+    def max_num_seqs(self) -> int | None:
+        return self._whole("max-num-seqs")
+
+    @property
+    def max_num_batched_tokens(self) -> int | None:
+        return self._whole("max-num-batched-tokens")
+
+    @property
+    def tensor_parallel(self) -> int:
+        return self.integer("tensor-parallel-size", 1)
+
+    @property
+    def pipeline_parallel(self) -> int:
+        return self.integer("pipeline-parallel-size", 1)
+
+    @property
+    def world_size(self) -> int:
+        """How many devices it asks for, whether they exist or not."""
+        return math.prod(self.integer(flag, 1) for flag in PARALLEL)
+
+    @property
+    def utilization(self) -> float | None:
+        """The share of each device that vLLM may use, None where it is not set."""
+        return self.number("gpu-memory-utilization")
+
+    @property
+    def quantization(self) -> str | None:
+        return self.text("quantization")
+
+    @property
+    def kv_cache_dtype(self) -> str:
+        return self.text("kv-cache-dtype") or "auto"
+
+    @property
+    def cpu_offload_gib(self) -> float:
+        """GiB of the weights that each device leaves in the host's memory."""
+        return self.number("cpu-offload-gb") or 0.0
+
+    @property
+    def is_eager(self) -> bool:
+        return self.args.get("enforce-eager") is True
+
+    @property
+    def expert_parallel(self) -> bool:
+        return self.args.get("enable-expert-parallel") is True
+
+    def _whole(self, name: str) -> int | None:
+        value = self.number(name)
+        return None if value is None else int(value)
 
     def flags(self) -> list[str]:
         """Return the command-line words for the flags alone, in canonical order."""

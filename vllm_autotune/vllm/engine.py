@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from .config import LaunchConfig
+
 # The newest version whose own numbers the arithmetic was compared with.
 ASSUMED = "0.32.0"
 
@@ -52,6 +54,11 @@ class Engine:
     def takes_model_as_argument(self) -> bool:
         """Tell whether the model stands alone (`vllm serve M`) rather than after `--model`."""
         return self.command[-1] == "serve"
+
+    def argv(self, config: LaunchConfig) -> list[str]:
+        """Return the words that start a configuration, without host, port, name or keys."""
+        model = [config.model] if self.takes_model_as_argument else ["--model", config.model]
+        return [*self.command, *model, *config.flags()]
 
     @cached_property
     def flags(self) -> frozenset[str]:

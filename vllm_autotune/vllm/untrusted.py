@@ -29,10 +29,10 @@ FLAGS = frozenset(_FLAGS.split())
 FLAG_PARTS = re.compile(r"(?:^|-)(?:cls|plugin|path|dir|file|ssl)(?:-|$)")
 # A path, an address, or the dotted name of something in Python.
 POINTER = re.compile(r"/|\\|[A-Za-z_]\w*\.[A-Za-z_]")
-VETO_HINT = "it is only data: give what it cannot set after `--`, or in the environment"
+FORBIDDEN_HINT = "it is only data: give what it cannot set after `--`, or in the environment"
 
 
-def veto(args: Mapping[str, Value], env: Mapping[str, str]) -> tuple[str, str] | None:
+def forbidden(args: Mapping[str, Value], env: Mapping[str, str]) -> tuple[str, str] | None:
     """Return the first name that may not be set so, and why; None if all may."""
     for name, value in env.items():
         if not name.startswith(ENV_PREFIXES):

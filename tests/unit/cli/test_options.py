@@ -60,6 +60,7 @@ def test_what_cannot_be_read_is_an_error_that_says_what_it_must_be(
     with pytest.raises(ValueError, match=r"such as|quick, standard, soak"):
         parse(text)
 
+
 TOKENS = "must be a whole number of at least 1, such as 8192, 8k (8000) or 8K (8192)"
 
 

@@ -1,10 +1,10 @@
 """Solve the numbers of a candidate from what is known: no guessing where vLLM printed one.
 
-Every `fit` of a ladder has a solver here. It returns the changed configuration, or a sentence
-why the rung changes nothing.
+Every `fit` of a ladder has a solver in this table. It returns the changed configuration, or the
+reason why the rung changes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ...vllm.config import LaunchConfig
 from .batch import fit_batched_tokens, fit_sequences
@@ -14,15 +14,16 @@ from .situation import Situation
 from .utilization import fit_utilization, most_utilization
 from .weights import fit_checkpoint, fit_offload
 
-__all__ = ["INDIVISIBLE", "SOLVERS", "Situation", "most_utilization"]
+__all__ = ["FITS", "INDIVISIBLE", "Situation", "most_utilization"]
 
-SOLVERS: dict[str, Callable[[Situation, LaunchConfig], LaunchConfig | str]] = {
+# Solved in this order: what the weights are and where they lie first, the context last.
+FITS: Mapping[str, Callable[[Situation, LaunchConfig], LaunchConfig | str]] = {
     "checkpoint": fit_checkpoint,
     "tensor-parallel-size": fit_tensor_parallel,
     "pipeline-parallel-size": fit_pipeline_parallel,
-    "gpu-memory-utilization": fit_utilization,
     "max-num-seqs": fit_sequences,
     "max-num-batched-tokens": fit_batched_tokens,
+    "gpu-memory-utilization": fit_utilization,
     "cpu-offload-gb": fit_offload,
     "max-model-len": fit_context,
 }

@@ -3,8 +3,10 @@
 from ...memory import Interval
 from ...outcome import Hung, OutOfMemory
 from ...vllm.config import AUTO, LaunchConfig
-from ..auto_length import NOISE_BYTES, settled
-from ..facts import Attempt, Facts, expect, predict
+from ..auto_length import NOISE_BYTES, deployed
+from ..facts import Facts
+from ..prediction import predict
+from ..trial import Trial
 from .situation import Situation
 from .utilization import most_utilization
 
@@ -21,12 +23,12 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     facts, workload = now.facts, now.facts.workload
     wanted = facts.context
     if workload.min_context >= wanted:
-        return f"you accept no fewer than {wanted:,} tokens"
-    footprint = expect(facts, now.calibration, config)
+        return f"you asked for at least {wanted:,} tokens"
+    footprint = now.calibration.footprint(facts.setup(config))
     block = int(footprint.cache.block.low)
     # What runs out beside the KV cache does so by the batch, however long the context.
-    hung = [a for a in now.failures("serving") if isinstance(a.outcome, Hung)]
-    stuck = [a for a in hung if _differs_in_length(a, config)]
+    hung = [t for t in now.failures("serving") if isinstance(t.outcome, Hung)]
+    stuck = [t for t in hung if _differs_in_length(t, config)]
     prediction = predict(facts, now.calibration, config)
     asks = _asks(facts) and not stuck
     if prediction.fits == "unknown":
@@ -45,8 +47,7 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         length = sure if room.low == room.high else perhaps
         asks = asks and not prediction.measured
     if stuck:
-        longest = settled(facts, stuck[-1].candidate, stuck[-1].readings)
-        tried = facts.length(longest.config)
+        tried = facts.length(deployed(facts, stuck[-1].candidate, stuck[-1].readings).config)
         # A request that needs the last block there is may wait for it for ever.
         length = min(length, tried - block if len(stuck) == 1 else tried * 3 // 4)
     length = min(length, wanted) if length >= wanted else length // block * block
@@ -55,29 +56,29 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     if length < workload.min_context:
         return (
             f"at most {max(0, length):,} tokens fit, fewer than the {workload.min_context:,} "
-            "you accept"
+            "you asked for"
         )
     return config.replace({"max-model-len": AUTO if asks else length})
 
 
 def _asks(facts: Facts) -> bool:
-    """Tell whether vLLM may choose the length; it goes no further than the model's own."""
+    """Tell whether vLLM may choose the length, which goes up to the model's own."""
     reaches = facts.context <= facts.checkpoint.default_context
     return facts.engine.fits_length and reaches and not facts.workload.exact
 
 
 def _printed_limit(now: Situation, config: LaunchConfig) -> int | None:
     """Return the longest length vLLM printed for a configuration that differs only in it."""
-    for attempt in reversed(now.history):
-        if isinstance(attempt.outcome, OutOfMemory) and _differs_in_length(attempt, config):
-            return attempt.outcome.limit
+    for trial in reversed(now.history):
+        if isinstance(trial.outcome, OutOfMemory) and _differs_in_length(trial, config):
+            return trial.outcome.limit
     return None
 
 
-def _differs_in_length(attempt: Attempt, config: LaunchConfig) -> bool:
-    """Tell whether an attempt's configuration is the same but for its length."""
+def _differs_in_length(trial: Trial, config: LaunchConfig) -> bool:
+    """Tell whether a trial's configuration is the same but for its length."""
     nothing = {"max-model-len": None}
-    return attempt.candidate.config.replace(nothing) == config.replace(nothing)
+    return trial.config.replace(nothing) == config.replace(nothing)
 
 
 def shortest(now: Situation, config: LaunchConfig) -> LaunchConfig:

@@ -2,12 +2,11 @@
 
 import math
 
-from ...memory import Calibration
+from ...memory import estimate
 from ...outcome import TOO_LITTLE_HEADROOM, OutOfMemory
 from ...units import GIB
 from ...vllm.config import LaunchConfig
 from ..auto_length import NOISE_BYTES
-from ..facts import expect
 from .situation import OUTSIDE_KV, Situation
 
 # Until a launch has served: two of 59 boots took more than this beyond the estimate.
@@ -30,33 +29,32 @@ def most_utilization(now: Situation, config: LaunchConfig) -> float:
 
 
 def _beyond_share(now: Situation, config: LaunchConfig) -> float:
-    """Return what a launch takes beyond the share it is given: as estimated, or as it turned out.
+    """Return the bytes a launch takes beyond its share: as estimated, or as it turned out.
 
     What an earlier launch took more than estimated is added, before that a margin.
     """
     facts, more, least, step = now.facts, 0.0, 0, UTILIZATION_STEP
     ran_out = [
-        (attempt, attempt.outcome)
-        for attempt in now.failures(*OUTSIDE_KV)
-        if isinstance(attempt.outcome, OutOfMemory)
+        (trial, trial.outcome)
+        for trial in now.failures(*OUTSIDE_KV)
+        if isinstance(trial.outcome, OutOfMemory)
     ]
-    for attempt, outcome in ran_out[:UTILIZATION_STEPS]:
-        failed = attempt.candidate.config
-        free = min(d.free_bytes for d in facts.used(failed))
-        took = free - attempt.candidate.predicted.reserved_bytes + 2 * NOISE_BYTES["cuda"]
+    for trial, outcome in ran_out[:UTILIZATION_STEPS]:
+        free = min(d.free_bytes for d in facts.used(trial.config))
+        took = free - trial.predicted.reserved_bytes + 2 * NOISE_BYTES["cuda"]
         if outcome.cause == TOO_LITTLE_HEADROOM:  # it took no more than this
             took += (outcome.shortfall_bytes or 0) - facts.headroom_bytes
         else:  # it took more than all that was left
-            short, tried = outcome.shortfall_bytes, attempt.readings.tried_bytes or 0
+            short, tried = outcome.shortfall_bytes, trial.readings.tried_bytes or 0
             took += max(step, 2 * tried) if short is None else max(least, short)
             least, step = step, 3 * step
-        more = max(more, took - expect(facts, Calibration(), failed).beyond_share)
-    return expect(facts, Calibration(), config).beyond_share + (more or MARGIN_BYTES)
+        more = max(more, took - estimate(facts.setup(trial.config)).beyond_share)
+    return estimate(facts.setup(config)).beyond_share + (more or MARGIN_BYTES)
 
 
 def fit_utilization(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     """Take all that is free, less what is taken beyond that share."""
     most = most_utilization(now, config)
     if most <= 0:
-        return "no memory is left for it"
+        return "no memory is left"
     return config.replace({"gpu-memory-utilization": most})

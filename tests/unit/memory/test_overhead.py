@@ -1,0 +1,52 @@
+"""Activations, graphs, and what no budget counts."""
+
+import pytest
+
+from tests.support.memory import estimated, gib, on_card
+from vllm_autotune.checkpoint import Checkpoint
+from vllm_autotune.memory import Interval
+
+
+def test_a_tower_widens_the_estimate(shapes: dict[str, Checkpoint]) -> None:
+    plain, tower = estimated(shapes["qwen2.5-7b"]), estimated(shapes["qwen2-vl-7b"])
+    assert tower.activations.high > plain.activations.high + gib(4)
+
+
+def test_graphs_shrink_with_the_sequences_and_vanish_when_eager(
+    shapes: dict[str, Checkpoint],
+) -> None:
+    seven = shapes["qwen2.5-7b"]
+    assert gib(0.89) in estimated(seven).graphs
+    assert estimated(seven, {"max-num-seqs": 16}).graphs.high < estimated(seven).graphs.high
+    assert estimated(seven, {"enforce-eager": True}).graphs == Interval(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("capability", "vllm", "sizes"),
+    [
+        ((9, 0), (0, 32), 51),
+        ((10, 0), (0, 26, 1), 51),
+        ((10, 0), (0, 32), 83),
+        ((10, 3), (0, 32), 83),
+        ((11, 0), (0, 32), 51),
+        ((12, 0), (0, 32), 51),
+    ],
+)
+def test_a_b200_captures_graphs_of_twice_the_size_in_newer_versions(
+    shapes: dict[str, Checkpoint],
+    capability: tuple[int, int],
+    vllm: tuple[int, ...],
+    sizes: int,
+) -> None:
+    """1024 tokens instead of 512 (_set_cudagraph_sizes in config/vllm.py, 0.26 and 0.32)."""
+    found = estimated(shapes["qwen2.5-7b"], on=on_card(capability), vllm=vllm).graphs
+    assert found.low == pytest.approx(0.3 * gib(0.89) * sizes / 51)
+
+
+def test_gpt_oss_captures_them_everywhere_but_no_more_than_a_batch(
+    shapes: dict[str, Checkpoint],
+) -> None:
+    few = estimated(shapes["gpt-oss-20b"], {"max-num-seqs": 16}).graphs
+    assert few.low == pytest.approx(0.3 * gib(0.89) * 83 / 51 * 24 / 28)
+    small = estimated(shapes["gpt-oss-20b"], {"max-num-seqs": 16, "max-num-batched-tokens": 256})
+    assert small.graphs.low == pytest.approx(0.3 * gib(0.89) * 35 / 51 * 24 / 28)

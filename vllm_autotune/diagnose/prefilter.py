@@ -1,0 +1,101 @@
+"""Which lines are worth reading, and which patterns can match in them.
+
+The lines of a long log differ in little but digits. So the costly part, a hundred strings to look
+for, is done once for each shape of line; only the few patterns that are left read the line itself.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from . import lines
+from .milestones import MILESTONES, Milestone
+from .signature import Signature
+from .signatures import SIGNATURES
+
+REMEMBERED = 512  # shapes
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+
+Event = Literal["start", "eager", "start failed", "shutdown"]
+# What dies after somebody asked the server to stop is not a failure.
+_EVENTS: tuple[tuple[Event, str, str], ...] = (
+    ("start failed", "Error: Engine ", r"core initialization failed|process failed to start"),
+    ("shutdown", "[shutdown] ", r"API server: shutdown triggered|EngineCore: (?:trigger|start)"),
+    ("shutdown", "Shutdown initiated (timeout", ""),
+    ("shutdown", "Shutting down FastAPI HTTP server", ""),
+    ("start", " version ", r"(?:█|API server) +version v?\d"),
+    ("eager", "nforce", r"Enforce eager set|enforce_eager'?[=:] ?True"),
+    ("eager", "Cudagraph is disabled", ""),
+)
+
+# A line worth reading has one of these in it. They are few, because each costs a pass.
+WORTH_READING = (
+    *("rror", "ERROR", "xception", "unexpectedly", "ut of memory", "nccl", "[shutdown] "),
+    *("Shutting down FastAPI", "Shutdown initiated", " version ", "timed out", "rpc"),
+)
+WORTH_READING_AT_START = (
+    *WORTH_READING,
+    *("nforce", "Cudagraph is disabled"),
+    *(milestone.needle for milestone in MILESTONES),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What is common to all lines that differ in digits only.
+
+    `message_at` is where the prefixes end; `milestones` and `signatures` are those that can match.
+    """
+
+    message_at: int
+    is_source: bool
+    is_error: bool
+    is_exception: bool
+    events: frozenset[Event]
+    milestones: tuple[Milestone, ...]
+    signatures: tuple[Signature, ...]
+
+
+def shape_of(line: str) -> Shape:
+    return _shape(line.encode(errors="surrogatepass").translate(_DIGITS))
+
+
+@lru_cache(REMEMBERED)
+def _shape(zeroed: bytes) -> Shape:
+    line = zeroed.decode(errors="surrogatepass")
+    message = lines.message(line)
+    return Shape(
+        message_at=len(line) - len(message),
+        is_source=message.startswith("    "),
+        is_error=lines.is_error(line),
+        is_exception=lines.is_exception(line),
+        events=frozenset(
+            event
+            for event, needle, pattern in _EVENTS
+            if needle in line and re.search(pattern, line) and not lines.quotes_request(line)
+        ),
+        milestones=tuple(m for m, needle in _MILESTONES if needle in line),
+        signatures=tuple(s for s, needle in _SIGNATURES if needle in line),
+    )
+
+
+def _zeroed(needle: str) -> str:
+    return needle.encode().translate(_DIGITS).decode()
+
+
+_MILESTONES = tuple((milestone, _zeroed(milestone.needle)) for milestone in MILESTONES)
+_SIGNATURES = tuple((signature, _zeroed(signature.needle)) for signature in SIGNATURES)
+
+
+def line_starts(needles: Iterable[str], text: str) -> set[int]:
+    """Return where the lines begin that have one of the needles in them."""
+    starts: set[int] = set()
+    for needle in needles:
+        at = text.find(needle)
+        while at >= 0:
+            starts.add(text.rfind("\n", 0, at) + 1)
+            end = text.find("\n", at)
+            at = text.find(needle, end) if end >= 0 else -1
+    return starts

@@ -1,0 +1,143 @@
+"""What is launched on what: all that the arithmetic looks at."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, Self
+
+from ..checkpoint import FLOATS, Checkpoint
+from ..machine.device import Device
+from ..units import GIB
+from ..vllm.config import LaunchConfig
+from ..vllm.versions import (
+    CHARGES_GRAPHS,
+    ESTIMATES_GRAPHS,
+    LARGE_BATCH,
+    RUNNER_V2_ALL,
+    RUNNER_V2_CHARGES_GRAPHS,
+    RUNNER_V2_DENSE,
+    RUNNER_V2_OTHERS,
+    Release,
+)
+
+# Mixtures of experts that Model Runner V2 serves in 0.26 (config/vllm.py).
+V2_EXPERTS = frozenset({"DeepseekV2ForCausalLM", "GraniteMoeForCausalLM", "Qwen2MoeForCausalLM"})
+# Model types that vLLM does not serve as float16 (config/model.py, 0.26 and 0.32).
+NO_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4", "plamo2"})
+BFLOAT16 = (8, 0)  # the least capability that has it (platforms/cuda.py, `supported_dtypes`)
+
+
+def batch_defaults(device: Device, config: LaunchConfig, vllm: Release) -> tuple[int, int]:
+    """Return vLLM's default `--max-num-batched-tokens` and `--max-num-seqs` for a server.
+
+    From the whole memory of the device, whatever limit is set, on a CPU from the number of
+    workers (get_batch_defaults in engine/arg_utils.py).
+    """
+    if device.kind == "cpu":
+        workers = config.tensor_parallel * config.pipeline_parallel
+        return 2048 * workers, 128 * workers
+    if device.memory_bytes >= 160 * GIB and vllm >= LARGE_BATCH:
+        return 16384, 1024
+    if device.memory_bytes >= 70 * GIB and "a100" not in device.name.lower():
+        return 8192, 1024
+    return 2048, 256
+
+
+def refuses_float16(checkpoint: Checkpoint) -> bool:
+    """Tell whether vLLM refuses `--dtype float16` for this model."""
+    # The outer type counts: Gemma 2 within PaliGemma is served as float16.
+    outer = not checkpoint.multimodal or checkpoint.architecture.startswith("Gemma3")
+    return outer and checkpoint.model_type in NO_FLOAT16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """A configuration of a checkpoint on devices like `device`, for one release of vLLM.
+
+    One step of the engine computes at most so many `tokens`, for at most so many `sequences`.
+    `prompt_logprobs` is whether the log probabilities of whole prompts will be asked for.
+    """
+
+    checkpoint: Checkpoint
+    config: LaunchConfig
+    device: Device
+    vllm: Release
+    tokens: int
+    sequences: int
+    prompt_logprobs: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        config: LaunchConfig,
+        device: Device,
+        vllm: Release,
+        *,
+        prompt_logprobs: bool = False,
+    ) -> Self:
+        """Make a setup, with vLLM's defaults for what the configuration leaves out."""
+        tokens, sequences = batch_defaults(device, config, vllm)
+        tokens = config.integer("max-num-batched-tokens", tokens)
+        return cls(
+            checkpoint=checkpoint,
+            config=config,
+            device=device,
+            vllm=vllm,
+            tokens=tokens,
+            sequences=min(config.integer("max-num-seqs", sequences), tokens),
+            prompt_logprobs=prompt_logprobs,
+        )
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device.kind == "cpu"
+
+    @property
+    def float_bytes(self) -> int:
+        """The bytes of one float as served: `--dtype auto` turns 32 bits into 16.
+
+        But not where the card has no bfloat16 and the model is not served as float16
+        (config/model.py, `_resolve_auto_dtype`, vLLM 0.26).
+        """
+        asked, capability = self.config.text("dtype") or "auto", self.device.capability
+        if asked == "auto" and capability:
+            lacks = not self.on_cpu and capability < BFLOAT16
+            return 4 if lacks and refuses_float16(self.checkpoint) else 2
+        return FLOATS.get(asked, 2)  # anything else that may be asked for has 16 bits
+
+    @property
+    def expert_ranks(self) -> int:
+        """How many groups of tensor parallel devices share the experts, 1 for a dense model.
+
+        With expert parallel or without (fused_moe/config.py, `flatten_tp_across_dp_and_pcp`, 0.26).
+        """
+        ways = ("data-parallel-size", "prefill-context-parallel-size")
+        return prod(self.config.integer(w, 1) for w in ways) if self.checkpoint.experts else 1
+
+    @property
+    def model_runner(self) -> Literal["v1", "v2"] | None:
+        """Which model runner serves it, None where that is not known."""
+        asked = self.config.env.get("VLLM_USE_V2_MODEL_RUNNER")
+        if asked in ("0", "1"):
+            return "v2" if asked == "1" else "v1"
+        if self.vllm < RUNNER_V2_DENSE:
+            return "v1"
+        checkpoint = self.checkpoint
+        stateful = any(layers.kind == "state" for layers in checkpoint.plan or ())
+        dense = not checkpoint.experts or checkpoint.architecture in V2_EXPERTS
+        if (dense and not stateful) or self.vllm >= RUNNER_V2_ALL:
+            return "v2"
+        return "v1" if self.vllm < RUNNER_V2_OTHERS else None
+
+    @property
+    def graphs_charged(self) -> bool | None:
+        """Whether an estimate of the graphs is set aside before the KV cache is sized.
+
+        None where that depends on a model runner that is not known.
+        """
+        asked = self.config.env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
+        if self.vllm < CHARGES_GRAPHS or asked == "0":
+            return asked == "1" and self.vllm >= ESTIMATES_GRAPHS
+        if RUNNER_V2_DENSE <= self.vllm < RUNNER_V2_CHARGES_GRAPHS:
+            return {"v1": True, "v2": False, None: None}[self.model_runner]
+        return True

@@ -1,0 +1,84 @@
+"""What the arithmetic expects of a configuration, corrected by what trials measured."""
+
+from collections.abc import Sequence
+
+from ..memory import Boot, Calibration, Interval
+from ..outcome import Environment, OutOfMemory, Readings
+from ..vllm.config import LaunchConfig
+from .facts import Facts
+from .trial import Accuracy, Compared, Prediction, Trial
+
+# From one start to the next of the same server: 7 MiB of 1.4 GiB on an H200, 10 MiB of 0.67 GiB
+# on a CPU in seven boots.
+VARIES = {"cuda": 0.01, "cpu": 0.02}
+
+
+def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Prediction:
+    """Return the prediction for a configuration."""
+    expected = calibration.footprint(facts.setup(config))
+    reserved = facts.reserved(config)
+    return Prediction(
+        reserved_bytes=reserved,
+        weights=expected.weights,
+        kv_needed=expected.kv_bytes(facts.length(config), facts.workload.concurrency),
+        kv_available=expected.kv_available(reserved),
+        overhead=expected.beside,
+        graphs=expected.graphs,
+    )
+
+
+def calibrate(facts: Facts, history: Sequence[Trial] = ()) -> Calibration:
+    """Return the calibration by the trials so far, and by earlier walks."""
+    return Calibration(
+        boots=tuple(_boot(facts, trial) for trial in history),
+        earlier=facts.boots,
+        varies=VARIES[facts.devices[0].kind],
+    )
+
+
+def measured(facts: Facts, trial: Trial) -> Boot | None:
+    """Return the boot that a trial measured, None where it printed no numbers, or was disturbed."""
+    if isinstance(trial.outcome, Environment):
+        return None  # something else was on the device
+    boot = _boot(facts, trial)
+    return None if boot.is_empty else boot
+
+
+def accuracy(facts: Facts, trial: Trial) -> Accuracy | None:
+    """Return the prediction of a trial against its boot, None where it measured nothing."""
+    boot, predicted = measured(facts, trial), trial.predicted
+    if boot is None:
+        return None
+    # Without weights in the log their estimate stands in, and proves nothing.
+    weighed = trial.readings.weights_bytes is not None
+
+    def compared(interval: Interval, number: float | None) -> Compared | None:
+        return None if number is None else Compared(predicted=interval, measured=number)
+
+    return Accuracy(
+        weights=compared(predicted.weights, boot.weights if weighed else None),
+        kv_available=compared(predicted.kv_available, boot.kv_bytes),
+        overhead=compared(predicted.overhead, boot.overhead if weighed else None),
+        graphs=compared(predicted.graphs, boot.graphs),
+    )
+
+
+def _boot(facts: Facts, trial: Trial) -> Boot:
+    outcome, readings, config = trial.outcome, trial.readings, trial.config
+    limit = outcome.limit if isinstance(outcome, OutOfMemory) else None
+    length = limit or readings.max_model_len or facts.length(config)
+    reserved = _reserved(facts, trial.predicted, readings)
+    return Boot.of(facts.setup(config), readings, reserved, length, exactly=bool(limit))
+
+
+def _reserved(facts: Facts, predicted: Prediction, readings: Readings) -> int:
+    """Return the bytes vLLM had on each device in an earlier launch.
+
+    On a GPU that is what we computed for it: the driver's total is 0.4 % above the one that
+    vLLM sees (H200), and the same error in both makes it cancel out. A CPU's total is one
+    number, but may have grown since.
+    """
+    total, share = readings.total_bytes, readings.utilization
+    if facts.devices[0].kind == "cpu" and total and share:
+        return int(total * share)
+    return predicted.reserved_bytes
