@@ -1,4 +1,4 @@
-"""Files and folders: names, rights, and writes that are whole or absent."""
+"""Files and folders: names, permissions, and writes that are whole or absent."""
 
 import os
 import re
@@ -10,15 +10,20 @@ from .errors import CannotWrite
 
 
 def safe_name(text: str) -> str:
-    """Return text as one harmless path component."""
+    """Return the text as one harmless path component."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:100] or "model"
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, private to the user.
+def text_of(file: Path) -> str:
+    """Return a file's text, empty if it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
-    Raises CannotWrite.
-    """
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, private to the user, or raise CannotWrite."""
     try:
         for each in (*reversed(folder.parents), folder):
             each.mkdir(exist_ok=True, mode=0o700)
@@ -29,10 +34,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a crash at any point leaves the old one or the new one.
-
-    Raises CannotWrite.
-    """
+    """Write a file or raise CannotWrite; a crash leaves the old file or the new one, never half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         for each in reversed(path.parents):
@@ -51,9 +53,5 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> CannotWrite:
-    """Return the refusal that a failed write stands for."""
-    return CannotWrite(
-        f"cannot write {path}: {error.strerror or error}",
-        "check the folder's rights and the free disk space, or choose another with "
-        "--results-dir or --cache-dir",
-    )
+    hint = "check permissions and free disk space, or use another --results-dir or --cache-dir"
+    return CannotWrite(f"cannot write {path}: {error.strerror or error}", hint)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: one exception, once; what follows is not waited for."""
+"""Ctrl-C, SIGTERM and a closed terminal become one exception; a second signal ends us faster."""
 
 import asyncio
 import signal
@@ -22,10 +22,10 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """Turn the first two signals into Interrupted, ignore those after them; yield what came.
+    """Turn the first two signals into Interrupted and ignore later ones; yield those caught.
 
-    The first one stops the trial in good order, the second one kills it. After one, the rest of
-    the program is only its last words, and no other disturbs them.
+    The first signal stops the trial in good order, the second one kills it. After the block, a
+    program that was interrupted only reports, and no further signal disturbs that.
     """
     caught: list[int] = []
 
@@ -36,7 +36,7 @@ def interruptible() -> Iterator[list[int]]:
                 signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
 
-    before = {each: signal.signal(each, stop) for each in _heeded()}
+    before = {each: signal.signal(each, stop) for each in _ending_signals()}
     try:
         yield caught
     finally:
@@ -44,35 +44,35 @@ def interruptible() -> Iterator[list[int]]:
             signal.signal(each, signal.SIG_IGN if caught else handler)
 
 
-def _heeded() -> list[signal.Signals]:
-    """Return the signals that end us: not SIGHUP where `nohup` has it ignored."""
-    survives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [each for each in SIGNALS if each != signal.SIGHUP or not survives]
+def _ending_signals() -> list[signal.Signals]:
+    """Return the signals that end us: not SIGHUP where `nohup` made it ignored."""
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [each for each in SIGNALS if each != signal.SIGHUP or not nohup]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine; a signal cancels it, and takes its usual effect once it has ended.
 
-    Raised in the middle of a task, an exception would be reported once more by the event loop.
+    An exception that a signal handler raises inside a task is reported twice by the event loop.
     """
-    caught: list[int] = []
+    caught: list[signal.Signals] = []
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(work)
 
-    async def cancellable() -> T:
-        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
-
-        def cancel(number: int, _: FrameType | None) -> None:
+        def cancel(number: signal.Signals) -> None:
             caught.append(number)
-            loop.call_soon_threadsafe(task.cancel)
+            task.cancel()
 
-        before = {each: signal.signal(each, cancel) for each in _heeded()}
+        before = {each: signal.getsignal(each) for each in _ending_signals()}
+        for each in before:
+            loop.add_signal_handler(each, cancel, each)
         try:
-            return await task
+            return loop.run_until_complete(task)
         finally:
+            loop.run_until_complete(asyncio.sleep(0))  # hear a signal that came in the last step
             for each, handler in before.items():
+                loop.remove_signal_handler(each)
                 signal.signal(each, handler)
-
-    try:
-        return asyncio.run(cancellable())
-    finally:
-        if caught:
-            signal.raise_signal(caught[0])
+            if caught:
+                signal.raise_signal(caught[0])

@@ -1,65 +1,49 @@
-"""What is written for whoever reads it, for as long as somebody does."""
+"""What is written for a reader, for as long as there is one."""
 
 import codecs
 import errno
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 # What a write to a pipe into `head`, and to a terminal that was closed, fails with.
-GONE = (errno.EPIPE, errno.EIO)
+READER_GONE = (errno.EPIPE, errno.EIO)
 
 
 class Output:
-    """A stream for as long as somebody holds its other end; nothing after that.
+    """A stream as long as somebody holds its other end; what is written after that is dropped.
 
     A reader that leaves must not end a run, nor leave a server. `needed` output fails where
-    there is a reader and no room, as on a full disk.
+    there is a reader but no space, as on a full disk.
     """
 
     def __init__(self, stream: TextIO, *, needed: bool) -> None:
         self._stream, self._needed = stream, needed
-
-    @property
-    def encoding(self) -> str:
-        """Return the stream's."""
-        return self._stream.encoding
-
-    def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        """Return its file descriptor."""
-        return self._stream.fileno()
+        self.encoding, self.isatty, self.fileno = stream.encoding, stream.isatty, stream.fileno
 
     def write(self, text: str) -> int:
-        """Write text, and return its length."""
-        try:
-            return self._stream.write(text)
-        except OSError as error:
-            self._let_go(error)
-            return len(text)
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
 
     def flush(self) -> None:
-        """Hand on what was written."""
-        try:
-            self._stream.flush()
-        except OSError as error:
-            self._let_go(error)
+        self._attempt(self._stream.flush)
 
-    def _let_go(self, error: OSError) -> None:
-        """Send what is still to be written nowhere: Python would fail on it again as it ends."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
-        if self._needed and error.errno not in GONE:
-            raise error
+    def _attempt(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except OSError as error:
+            # What is still buffered goes nowhere: Python would fail on it again when it exits.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            if self._needed and error.errno not in READER_GONE:
+                raise
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr take any text, whatever they are; a closed one has no reader."""
+    """Make stdout and stderr take any text; one that is closed gets no reader."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # else a file of ours would be opened in the place of a closed one, and written to
     os.close(number)
@@ -74,19 +58,19 @@ def prepare_streams() -> None:
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """Write what an encoding has no letter for as JSON does, so that a document stays one."""
+    """Return the text for a character that the encoding lacks, as JSON writes it."""
     assert isinstance(error, UnicodeEncodeError)
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4)), error.end
 
 
 def shown(text: str) -> str:
-    """Return text with the bytes of a path that are not UTF-8 as a document can hold them."""
+    """Return the text with bytes of a path that are not UTF-8 escaped, so that JSON can hold it."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def say(text: str) -> None:
-    """Write a document or a line on stdout, word for word."""
+    """Write a document or a line to stdout."""
     output = Output(sys.stdout, needed=True)
     output.write(f"{text}\n")
     output.flush()

@@ -1,10 +1,13 @@
-"""Which process something belongs to, told apart from any later one with the same number."""
+"""The process that something belongs to, told apart from a later one with the same number."""
 
+import json
 import os
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
+
+from .files import text_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,21 +23,7 @@ class Owner:
 
     @classmethod
     def this(cls) -> Self:
-        """Return this process."""
         return cls(pid=os.getpid(), started=_started(os.getpid()) or 0, machine=_machine())
-
-    @classmethod
-    def read(cls, document: Any) -> Self | None:
-        """Return the owner that a JSON document names, None if it names none."""
-        try:
-            pid, started = int(document["pid"]), int(document["started"])
-            return cls(pid=pid, started=started, machine=str(document["machine"]))
-        except (KeyError, TypeError, ValueError):
-            return None
-
-    def document(self) -> dict[str, Any]:
-        """Return what `read` reads."""
-        return asdict(self)
 
     @property
     def is_alive(self) -> bool:
@@ -43,18 +32,30 @@ class Owner:
 
     @property
     def is_dead(self) -> bool:
-        """Tell whether it is surely gone: of another machine or container, nobody can say."""
+        """Tell whether it surely ended: nobody can know that of another machine or container."""
         return self.machine == _machine() and _started(self.pid) != self.started
 
 
-def _started(pid: int) -> int | None:
-    """Return when a process started, None if there is none, or only its exit code is left."""
+def owned(**fields: Any) -> str:
+    """Return a JSON document with these fields that names this process as its owner."""
+    return json.dumps({**asdict(Owner.this()), **fields}, indent=2)
+
+
+def read_owned(path: Path) -> tuple[Owner | None, dict[str, Any]]:
+    """Return the owner that a JSON file names, and the file's document, empty if unreadable."""
+    document: dict[str, Any] = {}
     try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    fields = status.rpartition(")")[2].split()  # the name before may hold spaces
-    return None if fields[0] in "ZX" else int(fields[19])
+        document = dict(json.loads(text_of(path)))
+        pid, started = int(document["pid"]), int(document["started"])
+        return Owner(pid=pid, started=started, machine=str(document["machine"])), document
+    except (KeyError, TypeError, ValueError):
+        return None, document
+
+
+def _started(pid: int) -> int | None:
+    """Return when a process started, None if there is none or it has ended and is a zombie."""
+    fields = text_of(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()  # names hold spaces
+    return int(fields[19]) if fields and fields[0] not in "ZX" else None
 
 
 @cache

@@ -42,7 +42,7 @@ ARGS: Mapping[str, Value] = {
     "max-num-seqs": SEQUENCES,
 }
 # A machine that stands still for so long makes a good server look hung.
-PATIENCE = Patience(factor=3, least=5, most=5, every=0.1)
+PATIENCE = Patience(step_factor=3, min_seconds=5, first_seconds=5, poll_seconds=0.1)
 
 
 @pytest.fixture

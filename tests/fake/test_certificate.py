@@ -1,5 +1,6 @@
 """What the certificate makes of servers: the sound are stable, and none that misbehaves is."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -39,19 +40,19 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
     ),
     "200 without a token": (
         {"mode": "zero_tokens"},
-        *("degraded", "wrong_tokens", "asked for 8 completion tokens, got 0"),
+        *("degraded", "wrong_tokens", "expected 8 completion tokens, got 0"),
     ),
     "half the tokens": (
         {"mode": "too_few_tokens"},
-        *("degraded", "wrong_tokens", "asked for 8 completion tokens, got 4"),
+        *("degraded", "wrong_tokens", "expected 8 completion tokens, got 4"),
     ),
     "tokens without a text": (
         {"mode": "empty_text"},
-        *("degraded", "empty_text", "8 tokens came back without any text"),
+        *("degraded", "empty_text", "the answer has 8 tokens but no text"),
     ),
     "usage that counts wrong": (
         {"mode": "wrong_usage"},
-        *("degraded", "wrong_tokens", "asked for 32 prompt tokens, got 39"),
+        *("degraded", "wrong_tokens", "expected 32 prompt tokens, got 39"),
     ),
     "no JSON": (
         {"mode": "garbage"},
@@ -71,15 +72,15 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
     ),
     "a full-length request that waits for ever": (
         {"mode": "hang_full_length"},
-        *("hung", "hung_while_serving", "during `full context` nothing moved"),
+        *("hung", "hung_while_serving", "`full context` made no progress"),
     ),
     "everything waits for ever": (
         {"mode": "hang"},
-        *("hung", "hung_while_serving", "during `one by one` nothing moved"),
+        *("hung", "hung_while_serving", "`one by one` made no progress"),
     ),
     "everything waits, and there are no counters": (
         {"mode": "hang metrics_missing"},
-        *("hung", "hung_while_serving", "nothing moved"),
+        *("hung", "hung_while_serving", "made no progress"),
     ),
     "an engine that is replaced": (
         {"mode": "engine_restart", "after": 3},
@@ -87,7 +88,7 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
     ),
     "a storm of preemptions": (
         {"mode": "preemption_storm"},
-        *("degraded", "preemption_storm", "of `one by one` (4) were preempted 200 times"),
+        *("degraded", "preemption_storm", "`one by one`: 200 preemptions of 4 requests"),
     ),
     "somebody else's server": (
         {"mode": "stranger"},
@@ -95,7 +96,7 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
     ),
     "another context than promised": (
         {"mode": "wrong_model_len"},
-        *("degraded", "wrong_model", f"promises {CONTEXT // 2} tokens"),
+        *("degraded", "wrong_model", f"reports a context of {CONTEXT // 2} tokens"),
     ),
     "counters that stand still": (
         {"mode": "metrics_frozen"},
@@ -135,11 +136,11 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
     ),
     "a stream with lines that are no events": (
         {"mode": "stream_garbage"},
-        *("degraded", "bad_stream", "no server-sent event"),
+        *("degraded", "bad_stream", "is not a server-sent event"),
     ),
     "an answer that ends too early by its own word": (
         {"mode": "wrong_finish"},
-        *("degraded", "wrong_finish", "for `stop`"),
+        *("degraded", "wrong_finish", "finish reason `stop`"),
     ),
     "a full-length prompt refused": (
         {"mode": "rejects_full_length"},
@@ -147,7 +148,7 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
     ),
     "logits that are no numbers": (
         {"mode": "nan_logits"},
-        *("degraded", "wrong_answer", "a token has no log probability"),
+        *("degraded", "wrong_answer", "the log probability of a token is not a number"),
     ),
 }
 
@@ -198,7 +199,7 @@ def test_the_wanted_concurrency_is_proven_at_full_length(bench: Bench) -> None:
 @pytest.mark.parametrize("mode", ["slow", "slow metrics_missing"])
 def test_a_slow_server_is_no_hung_one(bench: Bench, mode: str) -> None:
     """It moves at every token: on the counters, or at least on our streams."""
-    impatience = Patience(factor=4, least=3, most=3, every=0.05)
+    impatience = Patience(step_factor=4, min_seconds=3, first_seconds=3, poll_seconds=0.05)
     with bench.serving(mode=mode, seconds=6) as target:
         result = certify(target, QUICK, patience=impatience)
     assert isinstance(result, Certificate), result
@@ -218,18 +219,18 @@ def test_the_smallest_server_is_proven_too(bench: Bench, length: int) -> None:
 
 def test_a_long_step_is_no_hang_where_short_ones_were_slow_too(bench: Bench) -> None:
     """On a CPU no counter moves for minutes while one batch is computed."""
-    impatience = Patience(factor=3, least=0.3, most=2, every=0.05)
+    impatience = Patience(step_factor=3, min_seconds=0.3, first_seconds=2, poll_seconds=0.05)
     with bench.serving(prefill_tokens_per_second=1500) as target:
         whole = replace(target, max_num_batched_tokens=None)
         result = certify(whole, QUICK, patience=impatience)
     assert isinstance(result, Certificate), result
     full = next(check for check in result.checks if check.name == "full context")
     assert full.ttft_seconds
-    assert full.ttft_seconds > 4 * impatience.least
+    assert full.ttft_seconds > 4 * impatience.min_seconds
 
 
 def test_what_moves_without_an_end_is_hung(bench: Bench) -> None:
-    impatience = Patience(least=5, most=5, endless=0.4, every=0.05)
+    impatience = Patience(min_seconds=5, first_seconds=5, finish_factor=0.4, poll_seconds=0.05)
     with bench.serving(mode="spin") as target:
         result = certify(target, Workload(), patience=impatience)
     assert isinstance(result, Hung)
@@ -270,7 +271,7 @@ def test_memory_that_falls_at_every_request_is_not_called_stable(bench: Bench) -
     outcome = bench.trial({"mode": "memory_creep"}).outcome
     assert isinstance(outcome, Degraded), outcome
     assert outcome.cause == "memory_creep"
-    assert "MiB, each one more" in outcome.reason
+    assert "memory grew in each of 8 rounds" in outcome.reason
 
 
 SPECIAL = Probe(effort="quick", logprobs=True, image=True, schema=True, tool=True)
@@ -293,18 +294,18 @@ def test_an_answer_that_does_not_get_so_far_is_said_to_show_nothing(bench: Bench
         )
     assert isinstance(result, Certificate), result
     checks = {check.name: check for check in result.checks}
-    assert checks["answer by a schema"].note == "it was still thinking"
-    assert checks["tool call"].note == "it was cut short before there was a call"
+    assert checks["answer by a schema"].note == "no final answer: the model was still reasoning"
+    assert checks["tool call"].note == "the answer was cut off before a tool call"
     assert checks["ordinary request"].requests == 1
 
 
 @pytest.mark.parametrize(
     ("mode", "cause", "words"),
     [
-        ("no_logprobs", "wrong_answer", "2047 prompt tokens got 0 log probabilities"),
+        ("no_logprobs", "wrong_answer", "got 0 log probabilities for 2047 prompt tokens"),
         ("text_only", "request_refused", "`image` got HTTP 400"),
-        ("ignores_schema", "wrong_answer", "does not keep to its JSON Schema"),
-        ("calls_no_tool", "wrong_answer", "no call of the tool"),
+        ("ignores_schema", "wrong_answer", "does not match its JSON Schema"),
+        ("calls_no_tool", "wrong_answer", "did not call the required tool"),
     ],
 )
 def test_what_is_wanted_and_not_served_is_not_called_stable(
@@ -327,7 +328,7 @@ def test_a_soak_repeats_the_load_for_as_long_as_it_was_told(bench: Bench) -> Non
     check = next(check for check in result.checks if check.name == "soak")
     assert check.seconds >= 3
     assert check.requests > 0
-    assert "soak, 0 min to go" in said
+    assert "soak, 0 min left" in said
 
 
 @pytest.mark.slow
@@ -387,6 +388,22 @@ def test_an_adapter_that_cannot_be_served_is_not_called_stable(bench: Bench) -> 
     outcome = bench.trial({"mode": "bad_adapter"}, ADAPTED).outcome
     assert isinstance(outcome, Crashed), outcome
     assert "`adapter` got HTTP 500" in outcome.reason
+
+
+@pytest.mark.parametrize("mode", ["hang", "slow"])
+def test_the_end_of_the_time_is_a_timeout_and_no_failure(bench: Bench, mode: str) -> None:
+    with (
+        bench.serving(mode=mode, seconds=60) as target,
+        pytest.raises(TimeoutError) as raised,
+    ):
+        certify(target, QUICK, patience=PATIENCE, until=time.monotonic() + 1)
+    assert raised.type is TimeoutError
+
+
+def test_what_the_log_says_ends_the_requests_under_way(bench: Bench) -> None:
+    known = Crashed(cause="engine_died", phase="serving", reason="the engine died")
+    with bench.serving(mode="hang") as target:
+        assert certify(target, QUICK, patience=PATIENCE, diagnosis=lambda: known) == known
 
 
 def test_a_quick_probe_leaves_out_what_takes_long(bench: Bench) -> None:

@@ -190,9 +190,9 @@ def test_a_gpu_that_is_lost_spoils_no_other(
     indices = {found.index for found in detect("cuda")}
     assert indices == ({1, 2} if variable is None else {1})
     assert [found.index for found in detect("cuda", "1")] == [1]
-    with pytest.raises(NoDevice, match=r"--gpus names GPU `0`, which does not answer \(GPU is lo"):
+    with pytest.raises(NoDevice, match=r"--gpus names GPU `0`, which does not respond \(GPU is lo"):
         detect("cuda", "1,0")
-    with pytest.raises(BadUsage, match="GPU `7`, which is not there"):
+    with pytest.raises(BadUsage, match="GPU `7`, which does not exist"):
         detect("cuda", "7")
 
 
@@ -202,7 +202,7 @@ def test_no_gpu_but_one_that_is_lost_is_none(
 ) -> None:
     (cards.folder / "lost-0").touch()
     show(monkeypatch, variable)
-    with pytest.raises(NoDevice, match=r"is visible: GPU 0 does not answer \(GPU is lost\)"):
+    with pytest.raises(NoDevice, match=r"is visible: GPU 0 does not respond \(GPU is lost\)"):
         detect("cuda")
 
 
@@ -228,5 +228,5 @@ def show(monkeypatch: pytest.MonkeyPatch, variable: str | None) -> None:
 
 def test_a_gpu_that_is_lost_is_no_traceback(cards: Cards) -> None:
     (cards.folder / "lost").touch()
-    with pytest.raises(NoDevice, match=r"no NVIDIA driver answers \(GPU is lost\)"):
+    with pytest.raises(NoDevice, match=r"the NVIDIA driver does not respond \(GPU is lost\)"):
         free_bytes(H200)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.pace import LATEST, SOON
-from vllm_autotune.server.log import MOST_UNREAD, Log
+from vllm_autotune.server.log import MAX_UNREAD, Log
 
 pytestmark = pytest.mark.usefixtures("nothing_open")
 
@@ -30,7 +30,7 @@ def logged(
     log = Log(path, secrets, head, tail=100)
     for piece in pieces:
         os.write(log.writer, piece)
-    log.started()
+    log.close_writer()
     read = ""
     while text := log.new_text():
         read += text
@@ -77,21 +77,21 @@ def test_who_reads_nothing_holds_the_server_up_only_behind_much_text(tmp_path: P
 
     def flood() -> None:
         nonlocal written
-        for _ in range(2 * MOST_UNREAD >> 16):
+        for _ in range(2 * MAX_UNREAD >> 16):
             written += os.write(log.writer, b"x" * 65535 + b"\n")
-        log.started()
+        log.close_writer()
 
     thread = threading.Thread(target=flood)
     thread.start()
-    eventually(lambda: written >= MOST_UNREAD)
+    eventually(lambda: written >= MAX_UNREAD)
     time.sleep(0.3)
-    assert written < MOST_UNREAD + 2**21
+    assert written < MAX_UNREAD + 2**21
     read = 0
     while thread.is_alive() or read < written:
         read += len(log.new_text())
     thread.join()
     log.close()
-    assert read == 2 * MOST_UNREAD
+    assert read == 2 * MAX_UNREAD
     assert (tmp_path / "log").stat().st_size < 2100
 
 
@@ -108,7 +108,7 @@ def test_a_log_that_someone_still_holds_open_is_closed_all_the_same(tmp_path: Pa
         [sys.executable, "-c", "import time; print('last words', flush=True); time.sleep(600)"],
         stdout=log.writer,
     ) as stray:
-        log.started()
+        log.close_writer()
         eventually(lambda: "last words" in (tmp_path / "log").read_text())
         began = time.monotonic()
         log.close()

@@ -49,7 +49,7 @@ def test_a_full_cache_is_not_filled_further(bench: Bench) -> None:
     full = next(check for check in proof.checks if check.name == "full context")
     assert full.prompt_tokens + full.output_tokens < CONTEXT
     assert full.note
-    assert "others use the KV cache" in full.note
+    assert "other requests use the KV cache" in full.note
     assert proof.kv_usage_peak is not None
     assert proof.kv_usage_peak < 0.95
 

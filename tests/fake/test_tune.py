@@ -55,7 +55,7 @@ class Place:
         return self.folder / "results"
 
     def environment(self, script: dict[str, object]) -> dict[str, str]:
-        total = detect("cpu")[0].shared_out / 2**30
+        total = detect("cpu")[0].utilization_base / 2**30
         script = {**CARD, "total_gib": total, **script}
         return {
             **os.environ,
@@ -273,7 +273,7 @@ def test_a_winner_is_proven_again_or_found_wanting(place: Place) -> None:
     assert "tokens/s read" in good.stdout
     bad = place.checked(mode="too_few_tokens")
     assert bad.returncode == 1
-    assert "asked for" in bad.stdout
+    assert "expected 8 completion tokens, got 4" in bad.stdout
 
 
 def test_a_winner_whose_model_is_gone_is_refused(place: Place) -> None:

@@ -406,7 +406,7 @@ class Machine:
     def shares(self, config: LaunchConfig) -> Iterator[float]:
         """Yield the shares of memory worth trying, the largest first."""
         facts = self.facts
-        most = min(facts.budget(d) / d.shared_out for d in facts.used(config))
+        most = min(facts.budget(d) / d.utilization_base for d in facts.used(config))
         yield from (math.floor((most - n * 0.0025) * 10_000) / 10_000 for n in range(160))
 
     def best_length(

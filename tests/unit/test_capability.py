@@ -1,9 +1,12 @@
-"""What eight generations of cards can do in vLLM, from a V100 to an RTX 50."""
+"""What cards can do in vLLM, from a V100 to an RTX 50."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from tests.unit.memory_model import cards, default_ladder, engine, gather, install
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
@@ -11,7 +14,15 @@ from vllm_autotune.search.build import inapplicable
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.ladder import Rung
 from vllm_autotune.search.step import next_step
-from vllm_autotune.vllm.capability import attention_backends, least_for_kv_cache, least_for_method
+from vllm_autotune.vllm.capability import (
+    GENERATIONS,
+    KERNELS,
+    MINIMUM,
+    SEVERAL,
+    attention_backends,
+    least_for_kv_cache,
+    least_for_method,
+)
 from vllm_autotune.vllm.config import LaunchConfig
 from vllm_autotune.workload import Workload
 
@@ -27,97 +38,143 @@ CARDS = {
     "B200": ("NVIDIA B200", 178.4, (10, 0)),
     "5090": ("NVIDIA GeForce RTX 5090", 31.4, (12, 0)),
 }
-ALL = frozenset(CARDS)
-TURING = ALL - {"V100"}
-AMPERE = TURING - {"T4"}
-ADA = AMPERE - {"A100", "3090"}
-
-# method, vLLM, the cards that run it. Sources: `get_min_capability` of that version's files, and
-# for GPTQ and compressed-tensors the kernels behind them (utils/marlin_utils.py, schemes/).
-METHODS = (
-    ("fp8", (0, 11, 0), AMPERE),
-    ("fp8", (0, 20, 2), TURING),
-    ("fp8", (0, 26, 0), TURING),
-    ("bitsandbytes", (0, 11, 0), ALL),
-    ("bitsandbytes", (0, 26, 0), ALL),
-    ("awq", (0, 11, 0), TURING),
-    ("awq", (0, 32, 0), TURING),
-    ("awq_marlin", (0, 11, 0), AMPERE),
-    ("awq_marlin", (0, 20, 2), TURING),
-    ("gptq", (0, 11, 0), ALL),
-    ("gptq", (0, 20, 2), ALL),
-    ("gptq", (0, 26, 0), TURING),
-    ("gptq_marlin", (0, 11, 0), AMPERE),
-    ("gptq_marlin", (0, 20, 2), TURING),
-    ("compressed-tensors", (0, 26, 0), TURING),
-    ("modelopt_fp4", (0, 26, 0), TURING),
-    ("mxfp4", (0, 32, 0), AMPERE),
-    ("experts_int8", (0, 32, 0), AMPERE),
-    ("fp_quant", (0, 26, 0), {"B200", "5090"}),
-    ("modelopt", (0, 26, 0), ALL),  # fp8 or nvfp4: the name does not tell, so nothing is ruled out
-    ("a method of tomorrow", (0, 99, 0), ALL),
+# Every capability that a card vLLM runs on has (https://developer.nvidia.com/cuda-gpus).
+CAPABILITIES = (
+    *((7, 0), (7, 2), (7, 5), (8, 0), (8, 6), (8, 7), (8, 9)),
+    *((9, 0), (10, 0), (10, 3), (12, 0), (12, 1)),
 )
+capabilities = st.sampled_from(CAPABILITIES)
+releases = st.tuples(st.just(0), st.integers(6, 99), st.integers(0, 9))
+methods = st.sampled_from(sorted({*MINIMUM, *KERNELS, *SEVERAL, "a method of tomorrow"}))
 
 
 def capability(card: str) -> tuple[int, int]:
     return CARDS[card][2]
 
 
-@pytest.mark.parametrize("card", CARDS)
+# A card that is one generation too old, and the first that is not; None where all of them run it.
+# Sources: `get_min_capability` of that version's files, and for GPTQ and compressed-tensors the
+# kernels behind them (utils/marlin_utils.py, schemes/).
 @pytest.mark.parametrize(
-    ("method", "vllm", "runs_on"), METHODS, ids=[f"{row[0]}-{row[1][1]}" for row in METHODS]
+    ("method", "vllm", "too_old", "first"),
+    [
+        ("fp8", (0, 11, 0), "T4", "A100"),
+        ("fp8", (0, 20, 2), "V100", "T4"),
+        ("bitsandbytes", (0, 26, 0), None, "V100"),
+        ("awq", (0, 11, 0), "V100", "T4"),
+        ("awq_marlin", (0, 11, 0), "T4", "A100"),
+        ("gptq", (0, 20, 2), None, "V100"),
+        ("gptq", (0, 26, 0), "V100", "T4"),
+        ("compressed-tensors", (0, 26, 0), "V100", "T4"),
+        ("mxfp4", (0, 32, 0), "T4", "A100"),
+        ("fp_quant", (0, 26, 0), "H200", "B200"),
+    ],
 )
 def test_a_method_runs_from_its_least_capability_on(
-    method: str, vllm: tuple[int, ...], runs_on: set[str], card: str
+    method: str, vllm: tuple[int, ...], too_old: str | None, first: str
 ) -> None:
     least = least_for_method(method, vllm, None)
-    assert (least is None or capability(card) >= least) == (card in runs_on)
+    assert least
+    assert capability(first) >= least
+    assert too_old is None or capability(too_old) < least
+
+
+def test_a_later_row_of_the_tables_is_for_a_later_vllm_and_every_row_for_a_generation() -> None:
+    for rows in (*MINIMUM.values(), *KERNELS.values()):
+        versions = [version for version, _ in rows]
+        assert versions == sorted(set(versions))
+        assert {least for _, least in rows} <= set(GENERATIONS)
+
+
+@given(methods, releases, releases, capabilities)
+def test_what_a_method_needs_is_known_from_one_version_on_and_never_less_than_its_file_says(
+    method: str, one: tuple[int, ...], other: tuple[int, ...], own: tuple[int, int]
+) -> None:
+    older, newer = sorted((one, other))
+    before, after = (least_for_method(method, release, None) for release in (older, newer))
+    assert before is None or after is not None
+    assert least_for_method(method, newer[:2], None) == after  # a patch release changes nothing
+    with_file = least_for_method(method, newer, own)
+    assert (with_file is None) == (method in SEVERAL)
+    assert with_file is None or with_file >= own
+
+
+def test_a_file_that_asks_for_less_than_the_kernels_need_does_not_count() -> None:
+    assert least_for_method("gptq", (0, 26, 0), (6, 0)) == (7, 5)
+    assert least_for_method("gptq", (0, 20, 0), (6, 0)) == (6, 0)
 
 
 # platforms/cuda.py `_get_backend_priorities` and `supports_compute_capability` (0.26, 0.32).
-BACKENDS = {
-    "V100": ("TRITON_ATTN", "TRITON_MLA"),
-    "T4": ("TRITON_ATTN", "TRITON_MLA"),
-    "A100": ("FLASH_ATTN", "TRITON_MLA"),
-    "3090": ("FLASH_ATTN", "TRITON_MLA"),
-    "4090": ("FLASH_ATTN", "TRITON_MLA"),
-    "H200": ("FLASH_ATTN", "FLASH_ATTN_MLA"),
-    "B200": ("FLASHINFER", "FLASHINFER_MLA"),
-    "5090": ("FLASH_ATTN", "TRITON_MLA"),
-}
-
-
-@pytest.mark.parametrize("card", CARDS)
-def test_every_card_has_an_attention_backend_of_its_own(card: str) -> None:
-    dense = attention_backends(capability(card))
-    latent = attention_backends(capability(card), mla=True)
-    assert (dense[0], latent[0]) == BACKENDS[card]
+@pytest.mark.parametrize(
+    ("card", "dense", "latent"),
+    [
+        ("T4", "TRITON_ATTN", "TRITON_MLA"),
+        ("A100", "FLASH_ATTN", "TRITON_MLA"),
+        ("H200", "FLASH_ATTN", "FLASH_ATTN_MLA"),
+        ("B200", "FLASHINFER", "FLASHINFER_MLA"),
+        ("5090", "FLASH_ATTN", "TRITON_MLA"),
+    ],
+)
+def test_a_card_prefers_the_attention_backend_that_vllm_chooses(
+    card: str, dense: str, latent: str
+) -> None:
+    assert attention_backends(capability(card))[0] == dense
+    assert attention_backends(capability(card), mla=True)[0] == latent
 
 
 # Who reads an 8-bit KV cache: FlashAttention 3 on Hopper, Triton from 8.9 on (its type fp8e4nv),
 # FlashInfer from 8.0 on (vLLM PR 24577, measured on an A100).
-KV_8BIT = {
-    "V100": ("", ""),
-    "T4": ("", ""),
-    "A100": ("", "FLASHINFER"),
-    "3090": ("", "FLASHINFER"),
-    "4090": ("TRITON_ATTN", "FLASHINFER"),
-    "H200": ("FLASH_ATTN", "FLASH_ATTN"),
-    "B200": ("TRITON_ATTN", "FLASHINFER"),
-    "5090": ("TRITON_ATTN", "FLASHINFER"),
-}
-
-
-@pytest.mark.parametrize("flashinfer", [False, True])
-@pytest.mark.parametrize("card", CARDS)
-def test_an_8bit_kv_cache_is_for_cards_with_a_backend_that_reads_it(
-    card: str, flashinfer: bool
+@pytest.mark.parametrize(
+    ("card", "without", "with_flashinfer"),
+    [
+        ("T4", None, None),
+        ("A100", None, "FLASHINFER"),
+        ("4090", "TRITON_ATTN", "FLASHINFER"),
+        ("H200", "FLASH_ATTN", "FLASH_ATTN"),
+        ("B200", "TRITON_ATTN", "FLASHINFER"),
+    ],
+)
+def test_an_8bit_kv_cache_is_read_by_the_first_backend_that_can(
+    card: str, without: str | None, with_flashinfer: str | None
 ) -> None:
-    found = attention_backends(capability(card), flashinfer=flashinfer, fp8=True)
-    least = least_for_kv_cache("fp8", (0, 26, 0), flashinfer=flashinfer)
-    assert (found or ("",))[0] == KV_8BIT[card][flashinfer]
+    for flashinfer, first in ((False, without), (True, with_flashinfer)):
+        found = attention_backends(capability(card), flashinfer=flashinfer, fp8=True)
+        assert next(iter(found), None) == first
+
+
+demands = st.fixed_dictionaries(
+    {
+        "mla": st.booleans(),
+        "flashinfer": st.booleans(),
+        "head_size": st.none() | st.sampled_from([56, 64, 80, 96, 128, 192, 256, 512]),
+        "sinks": st.booleans(),
+    }
+)
+
+
+@given(capabilities, demands, st.booleans())
+def test_who_asks_for_more_has_fewer_backends_and_everyone_has_one(
+    card: tuple[int, int], demand: dict[str, Any], fp8: bool
+) -> None:
+    assert attention_backends(card, mla=demand["mla"], flashinfer=False)
+    found = attention_backends(card, fp8=fp8, **demand)
+    assert len(set(found)) == len(found)
+    for name, least in (("flashinfer", True), ("head_size", None), ("sinks", False)):
+        assert set(found) <= set(attention_backends(card, fp8=fp8, **{**demand, name: least}))
+    assert set(found) <= set(attention_backends(card, fp8=False, **demand))
+
+
+@given(capabilities, demands, st.sampled_from(["fp8", "fp8_e4m3", "fp8_e5m2"]))
+def test_the_least_capability_for_an_8bit_kv_cache_is_where_some_backend_reads_it(
+    card: tuple[int, int], demand: dict[str, Any], dtype: str
+) -> None:
+    """On every card between two generations, too."""
+    assume(not (demand["mla"] and demand["sinks"]))  # no model has both, and no backend
+    least = least_for_kv_cache(dtype, (0, 26, 0), **demand)
+    if demand["mla"]:
+        demand = {**demand, "head_size": None}  # latent attention has a size of its own
     assert least
-    assert bool(found) == (capability(card) >= least)
+    assert bool(attention_backends(card, fp8=True, **demand)) == (card >= least)
 
 
 def test_flashinfer_reads_8_bits_only_since_0_11() -> None:
@@ -180,24 +237,28 @@ def refusal(name: str, facts: Facts) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("name", "runs_on"),
-    [("kv-cache-8bit", ADA), ("fp8-weights", TURING), ("4bit-weights", ALL)],
+    ("name", "too_old", "first"),
+    [
+        ("kv-cache-8bit", "3090", "4090"),
+        ("fp8-weights", "V100", "T4"),
+        ("4bit-weights", None, "V100"),
+    ],
 )
-@pytest.mark.parametrize("card", CARDS)
 def test_a_rung_that_the_card_cannot_do_is_skipped(
-    card: str, name: str, runs_on: set[str], shape: Checkpoint, tmp_path: Path
+    name: str, too_old: str | None, first: str, shape: Checkpoint, tmp_path: Path
 ) -> None:
-    assert (refusal(name, on(card, shape, tmp_path)) is None) == (card in runs_on)
+    assert refusal(name, on(first, shape, tmp_path / "first")) is None
+    assert too_old is None or refusal(name, on(too_old, shape, tmp_path / "too-old"))
 
 
-@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize(("card", "dtype"), [("T4", "half"), ("A100", None), ("5090", None)])
 def test_bfloat16_weights_are_served_as_float16_below_8_0(
-    card: str, shape: Checkpoint, tmp_path: Path
+    card: str, dtype: str | None, shape: Checkpoint, tmp_path: Path
 ) -> None:
     # platforms/cuda.py `supported_dtypes`: bfloat16 from 8.0 on, in every version.
     candidate = next_step(on(card, shape, tmp_path), []).candidate
     assert candidate
-    assert (candidate.config.args.get("dtype") == "half") == (card not in AMPERE)
+    assert candidate.config.args.get("dtype") == dtype
 
 
 def test_the_reason_names_what_the_card_would_need(shape: Checkpoint, tmp_path: Path) -> None:

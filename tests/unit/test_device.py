@@ -37,7 +37,7 @@ def test_the_cpu_is_there_with_its_memory() -> None:
     (cpu,) = detect("cpu")
     assert cpu.kind == "cpu"
     assert cpu.name
-    assert 0 < cpu.free_bytes <= cpu.shared_out <= cpu.memory_bytes
+    assert 0 < cpu.free_bytes <= cpu.utilization_base <= cpu.memory_bytes
     assert visible_environment([cpu]) == {}
 
 
@@ -64,6 +64,6 @@ def test_another_size_of_a_numa_node_is_a_change_however_small(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (cpu,) = detect("cpu")
-    grown = replace(cpu, share_bytes=cpu.shared_out + 1)
+    grown = replace(cpu, share_bytes=cpu.utilization_base + 1)
     monkeypatch.setattr(device, "_cpu", lambda: grown)
     assert refreshed(cpu) == grown

@@ -162,8 +162,20 @@ def test_a_script_that_no_python_runs_is_named(
     with pytest.raises(NoEngine) as refused:
         locate()
     assert refused.value.message == (
-        f"{script} on the PATH is run by /bin/sh: it is not a Python interpreter"
+        f"{script} on the PATH is run by /bin/sh: not a Python interpreter"
     )
+
+
+def test_an_interpreter_with_torch_and_without_vllm_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "torch-2.9.0.dist-info").mkdir()
+    (tmp_path / "torch-2.9.0.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.9.0\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    with pytest.raises(NoEngine, match="no vLLM is installed for"):
+        locate(str(python))
+    install(tmp_path, version="0.20.2")
+    assert locate(str(python)).torch == "2.9.0"
 
 
 def test_another_interpreter_is_asked_where_its_vllm_is(

@@ -53,8 +53,8 @@ def test_the_tightest_group_around_ours_counts(
     monkeypatch.setattr(cgroup, "MOUNT", tmp_path)
     monkeypatch.setattr(cgroup, "OURS", tmp_path / "self")
 
-    assert cgroup.limit_bytes() == 8 * GIB
-    assert cgroup.free_bytes() == 3 * GIB
+    assert cgroup.limit_bytes(2**62) == 8 * GIB
+    assert cgroup.free_bytes(2**62) == 3 * GIB
 
 
 @pytest.mark.parametrize("path", ["/", "/../..", "/docker/0123"])
@@ -64,16 +64,16 @@ def test_a_container_finds_its_group_at_the_root_whatever_it_is_called(
     (ours / "self").write_text(f"0::{path}\n")
     (ours / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
     monkeypatch.setattr(cgroup, "OURS", ours / "self")
-    assert cgroup.limit_bytes() == GIB
+    assert cgroup.limit_bytes(2**62) == GIB
     assert cgroup.oom_kills() == 2
 
 
 def test_a_host_with_room_raises_no_alarm(ours: Path) -> None:
-    assert Watchdog.over(LaunchConfig("m"), on_host=True).alarm("load") is None
+    assert Watchdog.over(LaunchConfig("m"), uses_host_memory=True).alarm("load") is None
 
 
 @pytest.mark.parametrize(
-    ("on_host", "args", "blamed"),
+    ("uses_host_memory", "args", "blamed"),
     [
         (True, {}, True),
         (False, {}, False),
@@ -84,10 +84,10 @@ def test_a_host_with_room_raises_no_alarm(ours: Path) -> None:
     ],
 )
 def test_only_a_candidate_that_fills_the_host_is_blamed(
-    ours: Path, on_host: bool, args: dict[str, Value], blamed: bool
+    ours: Path, uses_host_memory: bool, args: dict[str, Value], blamed: bool
 ) -> None:
     (ours / "memory.stat").write_text("anon 0\n")
-    watchdog = Watchdog.over(LaunchConfig("m", args), on_host=on_host)
+    watchdog = Watchdog.over(LaunchConfig("m", args), uses_host_memory=uses_host_memory)
     assert watchdog.floor_bytes == LEAST
     alarm = watchdog.alarm("load")
     assert isinstance(alarm, OutOfMemory if blamed else Environment)
@@ -99,5 +99,5 @@ def test_only_a_candidate_that_fills_the_host_is_blamed(
 
 def test_a_candidate_that_has_loaded_nothing_yet_is_not_blamed(ours: Path) -> None:
     (ours / "memory.stat").write_text("anon 0\n")
-    alarm = Watchdog.over(LaunchConfig("m"), on_host=True).alarm("config")
+    alarm = Watchdog.over(LaunchConfig("m"), uses_host_memory=True).alarm("config")
     assert isinstance(alarm, Environment)

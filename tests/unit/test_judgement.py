@@ -4,19 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_autotune.certificate.figures import measured
 from vllm_autotune.certificate.judgement import (
     FALLS,
     PAGE,
-    Pace,
     collapse,
     falling,
     kv_leak,
     memory_creep,
     read_slower,
 )
-from vllm_autotune.outcome import Speed
-from vllm_autotune.probe import Reply
+from vllm_autotune.certificate.speed import measured
+from vllm_autotune.outcome import Check, Speed
+from vllm_autotune.probe.reply import Reply
 
 GIB = 2**30
 
@@ -25,7 +24,7 @@ def test_memory_that_falls_and_falls_is_a_creep() -> None:
     lows = [GIB - number * 8 * PAGE for number in range(FALLS + 1)]
     found = memory_creep(lows)
     assert found
-    assert "took 128 MiB" in found.reason
+    assert "128 MiB in total" in found.reason
     assert memory_creep(lows[:-1]) is None
 
 
@@ -48,8 +47,8 @@ def test_one_round_without_a_new_low_is_a_floor(lows: list[int], more: int) -> N
 def test_a_collapse_is_far_slower_and_long_enough_to_tell(
     before: tuple[int, float], after: tuple[int, float], collapsed: bool
 ) -> None:
-    paces = [Pace(name=str(n), requests=n, seconds=s) for n, s in (before, after)]
-    assert bool(collapse(*paces)) is collapsed
+    checks = [Check(name=str(n), requests=n, seconds=s) for n, s in (before, after)]
+    assert bool(collapse(*checks)) is collapsed
 
 
 def speed(requests: int, ttft: float, rate: float) -> Speed:

@@ -4,17 +4,25 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from vllm_autotune.owner import Owner
+from vllm_autotune.owner import Owner, owned, read_owned
 
 
 def test_we_are_alive() -> None:
     us = Owner.this()
     assert us.is_alive
     assert not us.is_dead
-    assert Owner.read(json.loads(json.dumps(us.document()))) == us
+
+
+def test_a_file_names_its_owner_beside_what_else_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "owned.json"
+    path.write_text(owned(model="m", since=7))
+    owner, document = read_owned(path)
+    assert owner == Owner.this()
+    assert (document["model"], document["since"]) == ("m", 7)
 
 
 def test_another_process_with_our_number_is_not_us() -> None:
@@ -41,6 +49,20 @@ def test_of_another_machine_nobody_can_say() -> None:
     assert not elsewhere.is_dead
 
 
-@pytest.mark.parametrize("document", [None, [], {}, "x", {"pid": "a"}, {"pid": 1, "started": None}])
-def test_what_names_no_owner_is_none(document: object) -> None:
-    assert Owner.read(document) is None
+@pytest.mark.parametrize("document", [{}, {"pid": "a"}, {"pid": 1, "started": None, "x": 2}])
+def test_a_document_that_names_no_owner_is_still_read(
+    tmp_path: Path, document: dict[str, object]
+) -> None:
+    path = tmp_path / "owned.json"
+    path.write_text(json.dumps(document))
+    assert read_owned(path) == (None, document)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"null", b"[]", b"[1]", b'"x"', b"7", b"\xff", None]
+)
+def test_a_file_that_holds_no_document_has_no_owner(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "owned.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert read_owned(path) == (None, {})

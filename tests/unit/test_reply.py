@@ -7,13 +7,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_autotune.outcome import Crashed, Degraded
-from vllm_autotune.probe.reply import Answer, Expected, Reply, embedded
+from vllm_autotune.probe.failure import ProbeFailed
+from vllm_autotune.probe.prompt import Prompt
+from vllm_autotune.probe.reply import Answer, Reply
 from vllm_autotune.probe.watch import cache_size
 
-EXPECTED = Expected(item="i", prompt_tokens=5, output_tokens=8)
+PROMPT = Prompt.completion("i", [1, 2, 3, 4, 5], 8, stream=True, speaks=True)
+POOLED = Prompt(item="i", body={}, prompt_tokens=5, output_tokens=0)
 USAGE = {"prompt_tokens": 5, "completion_tokens": 8}
 TEXT: dict[str, object] = {"choices": [{"text": "tok", "finish_reason": None}]}
 LAST: dict[str, object] = {"choices": [{"text": "", "finish_reason": "length"}]}
+
+
+def judged(prompt: Prompt, answer: Answer) -> object:
+    try:
+        return prompt.reply(answer)
+    except ProbeFailed as failed:
+        return failed.outcome
+
+
+def embedded(text: str) -> object:
+    answer = Answer(began=0.0)
+    answer.read_whole(text, 1.0)
+    return judged(POOLED, answer)
 
 
 def verdict(*events: object) -> object:
@@ -22,7 +38,7 @@ def verdict(*events: object) -> object:
         line = event if isinstance(event, str) else f"data: {json.dumps(event)}"
         answer.read_line(line, float(number))
         answer.read_line("", float(number))
-    return EXPECTED.streamed(answer)
+    return judged(PROMPT, answer)
 
 
 def test_a_stream_as_it_should_be() -> None:
@@ -67,22 +83,23 @@ def test_no_stream_raises(lines: list[str]) -> None:
 def test_no_document_raises(document: object) -> None:
     verdict(document)
     entry = {"usage": {"prompt_tokens": 5}, "data": [{"embedding": document}]}
-    assert isinstance(embedded("i", 5, 0.0, 1.0, json.dumps(entry)), Reply | Degraded)
-    assert not isinstance(embedded("i", 5, 0.0, 1.0, json.dumps(document)), Reply)
+    assert isinstance(embedded(json.dumps(entry)), Reply | Degraded)
+    assert not isinstance(embedded(json.dumps(document)), Reply)
 
 
 def test_what_a_reasoning_parser_put_aside_is_a_text_too() -> None:
     answer = Answer(began=0.0)
-    answer.read({"choices": [{"delta": {"content": None, "reasoning_content": "hm"}}]})
+    document = {"choices": [{"delta": {"content": None, "reasoning_content": "hm"}}]}
+    answer.read_whole(json.dumps(document), 1.0)
     assert answer.text == "hm"
 
 
 @pytest.mark.parametrize("value", ["embedding", "probs", "data"])
 def test_a_vector_is_a_reply(value: str) -> None:
     text = json.dumps({"usage": {"prompt_tokens": 5}, "data": [{value: [0.0, 0.5]}]})
-    assert isinstance(embedded("i", 5, 0.0, 1.0, text), Reply)
+    assert isinstance(embedded(text), Reply)
     for broken in ("0.0", "null"):  # what is no number comes as null
-        found = embedded("i", 5, 0.0, 1.0, text.replace("0.5", broken))
+        found = embedded(text.replace("0.5", broken))
         assert isinstance(found, Degraded)
         assert found.cause == "empty_vector"
 

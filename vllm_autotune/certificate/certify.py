@@ -3,16 +3,17 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from .. import interruption
 from ..outcome import Certificate, Check, FailedOutcome
-from ..probe import Endpoint, Patience, Target
+from ..probe import Patience, Target
+from ..probe.endpoint import Endpoint
+from ..probe.failure import ProbeFailed, raise_if
 from ..workload import Workload
-from .examination import Examination
+from .generation import GeneratingServer
 from .judgement import preemption_storm
-from .pooling import PoolingExamination
-
-UNCOUNTED = "nothing was compared: the server publishes no counters"
+from .pooling import PoolingServer
 
 
 def certify(
@@ -33,43 +34,44 @@ def certify(
     Raises TimeoutError at the clock time `until` (monotonic).
     """
 
-    async def in_time() -> Certificate | FailedOutcome:
+    async def in_time() -> Certificate:
         async with (
             asyncio.timeout_at(until),
             Endpoint.of(target, patience or Patience(), free_bytes, diagnosis) as endpoint,
         ):
-            kind = PoolingExamination if target.pooling else Examination
-            return await _examined(kind(target, workload, endpoint, say))
+            kind = PoolingServer if target.pooling else GeneratingServer
+            return await _certificate(kind(target, workload, endpoint, say))
 
-    return interruption.run(in_time())
+    try:
+        return interruption.run(in_time())
+    except ProbeFailed as failed:
+        outcome, key = failed.outcome, target.api_key
+        if not key:
+            return outcome
+        evidence = tuple(line.replace(key, "[key]") for line in outcome.evidence)
+        return replace(outcome, evidence=evidence)  # a server may repeat the key
 
 
-async def _examined(
-    examination: Examination | PoolingExamination,
-) -> Certificate | FailedOutcome:
+async def _certificate(server: GeneratingServer | PoolingServer) -> Certificate:
     began = time.monotonic()
     checks: list[Check] = []
-    watch, shared = examination.endpoint.watch, examination.target.shared
-    for name, item in examination.items():
-        examination.say(name)
+    watch, shared = server.endpoint.watch, server.target.shared
+    for name, send in server.items():
+        server.say(name)
         before = watch.preemptions or 0
-        result = await item(name)
-        if not isinstance(result, Check):
-            return result
-        checks.append(result)
+        checks.append(await send(name))
         await watch.sample()
-        storm = preemption_storm(name, result.requests, (watch.preemptions or 0) - before)
-        if storm and not shared:
-            return storm
-    ailing = await examination.vital_signs()
-    if ailing is not None:
-        return ailing
+        if not shared:
+            preempted = (watch.preemptions or 0) - before
+            raise_if(preemption_storm(name, checks[-1].requests, preempted))
+    await server.verify_health()
     if watch.prompt_tokens is None and not shared:
-        checks.append(Check(name="counters", requests=0, seconds=0.0, note=UNCOUNTED))
+        note = "prompt tokens not compared: the server publishes no counters"
+        checks.append(Check(name="counters", requests=0, seconds=0.0, note=note))
     return Certificate(
         checks=tuple(checks),
         seconds=time.monotonic() - began,
-        speeds=tuple(examination.speeds),
+        speeds=tuple(server.speeds.values()),
         kv_usage_peak=watch.kv_usage_peak,
         preemptions=watch.preemptions,
         least_free_bytes=watch.least_free_bytes,

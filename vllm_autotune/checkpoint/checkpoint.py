@@ -2,39 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import BadModel
+from . import config_json
+from .config_json import Fields, Sizes, number, quantization_of, read_config, text_part
 from .gguf import read_gguf
 from .hub import read_hub
-from .layers import Layers, count_kv_heads, layer_plan, number
+from .layers import LayerGroup, count_kv_heads, group_layers
 from .local import NAME, locate, neighbours
 from .parameters import UNGATED, count_experts, count_parameters, expert_width, plain_width
-from .shape import (
-    block_of,
-    derive_context,
-    has_pooling,
-    has_quantized_kv,
-    method_of,
-    quantization_of,
-    read_config,
-    require,
-    sizes_of,
-    text_part,
-)
-from .tensors import HEAD, Files, Format, Incomplete, Weights, find_weights, tally
+from .refusals import Incomplete, unreadable
+from .tensors import HEAD, Files, Format, Source, Weights, find_weights, tally
 
 # Families whose embeddings are shared with the output unless config.json says otherwise.
 TIED = ("gemma", "gpt2", "gpt_bigcode", "opt", "bloom", "falcon", "cohere", "starcoder2", "mpt")
 TOWERS = ("vision_config", "visual", "audio_config", "vision_tower_config", "mm_vision_tower")
 # Bytes of one float, by its name.
-FLOATS = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
-
-# Where a model lies, its revision, its config.json (parsed, and as written), its weight files.
-Source = tuple[Path, str | None, dict[str, Any], bytes, Files]
+DTYPE_BYTES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +32,9 @@ class Checkpoint:
     MLP that every token passes (0: all are experts), `expert_size` that of one expert; `gated`
     ones have three matrices, others two. `weight_bytes` is what the tensors that vLLM loads take
     as stored, None where that is not known. `block` is the side of the blocks of weights that
-    share a scale, 1 without them. `plan` is None for an unknown model. A `pooled` one has a pooling
-    module of Sentence Transformers. `siblings` are quantized checkpoints of the same model next to
-    it, by the names vLLM is given.
+    share a scale, 1 without them. `layer_groups` is None for an unknown model. A `pooled` one has
+    a pooling module of Sentence Transformers. `siblings` are quantized checkpoints of the same
+    model next to it, by the names vLLM is given.
     """
 
     path: str
@@ -74,7 +60,7 @@ class Checkpoint:
     experts_per_token: int
     expert_size: int = 0
     gated: bool = True
-    plan: tuple[Layers, ...] | None
+    layer_groups: tuple[LayerGroup, ...] | None
     multimodal: bool
     pooled: bool = False
     siblings: tuple[str, ...]
@@ -83,7 +69,6 @@ class Checkpoint:
 
     @property
     def weight_bytes(self) -> int | None:
-        """Return the bytes of the tensors as stored."""
         return self.weights.bytes if self.weights else None
 
 
@@ -92,90 +77,61 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read what a model is: from a folder, a GGUF file, the Hugging Face cache, or the Hub.
 
-    Without weight files, `weights_required=False` counts the parameters from the shape.
-
-    Raises BadModel where the model is missing, broken or cannot be read.
+    Without weight files, `weights_required=False` counts the parameters from the shape. Raises
+    BadModel where the model is missing, broken or cannot be read.
     """
     try:
-        return _describe(*_read(model, revision, weights_required=weights_required))
-    except (OSError, ValueError, RuntimeError) as error:  # no way in, or a name that cannot be
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise BadModel(
-            f"Cannot read the model at {model}: {why}.",
-            "Check the path, and that this user may read it.",
-        ) from error
+        return _read(model, revision, weights_required=weights_required)
+    except (OSError, ValueError, RuntimeError) as error:  # no permission, or an impossible name
+        raise unreadable(model, error) from error
 
 
-def _read(model: str, revision: str | None, *, weights_required: bool) -> Source:
-    """Return a model as it is here, or where something is missing as it is on the Hub.
-
-    The cache may hold a part of it: only a tokenizer, or an unfinished download.
-    """
+def _read(model: str, revision: str | None, *, weights_required: bool) -> Checkpoint:
     try:
-        return _whole(_read_here(model, revision), required=weights_required)
+        return _describe(_read_here(model, revision), weights_required=weights_required)
     except Incomplete as refusal:
+        # The cache may hold only a tokenizer, or an unfinished download.
         if not NAME.fullmatch(model) or Path(model).exists():
             raise
         remote = read_hub(model, revision)
         if remote is None:
             at = f" --revision {revision}" if revision else ""
-            raise BadModel(
-                refusal.message, f"Download it first: hf download {model}{at}"
-            ) from refusal
-    commit, text, config, files = remote
-    source = (Path(model), commit, config, text + commit.encode(), files)
-    return _whole(source, required=weights_required)
-
-
-def _whole(source: Source, *, required: bool) -> Source:
-    """Refuse a model without weights, if they are required."""
-    folder, *_, files = source
-    if required and files.format == "none":
-        raise Incomplete(
-            f"{folder} has no weights: no .safetensors, .bin or .gguf file.",
-            "Download the weights, or pass -- --load-format dummy to try a shape without them.",
-        )
-    return source
+            hint = f"download it first: hf download {model}{at}"
+            raise BadModel(refusal.message, hint) from refusal
+    return _describe(remote, weights_required=weights_required)
 
 
 def _read_here(model: str, revision: str | None) -> Source:
     path, revision = locate(model, revision)
     folder = path.parent if path.is_file() else path
-    if _is_gguf_alone(path):
+    alone = path.is_file() or any(path.glob("*.gguf"))
+    if alone and not (folder / "config.json").exists():
         files = find_weights(path)
-        config = read_gguf(files.paths[0]).config
+        config, _ = read_gguf(files.paths[0])
         return folder, revision, config, json.dumps(config, sort_keys=True).encode(), files
     text, config = read_config(folder)
     return folder, revision, config, text, find_weights(path)
 
 
-def _is_gguf_alone(path: Path) -> bool:
-    """Return whether nothing but the header of a GGUF file says what the model is."""
-    if path.is_file():
-        return not (path.parent / "config.json").exists()
-    return not (path / "config.json").exists() and any(path.glob("*.gguf"))
-
-
-def _describe(
-    folder: Path,
-    revision: str | None,
-    config: dict[str, Any],
-    text: bytes,
-    files: Files,
-) -> Checkpoint:
+def _describe(source: Source, *, weights_required: bool) -> Checkpoint:
+    folder, revision, config, text, files = source
+    if weights_required and files.format == "none":
+        raise Incomplete(
+            f"{folder} has no weights: no .safetensors, .bin or .gguf file",
+            "download the weights, or run with random ones: -- --load-format dummy",
+        )
     part = text_part(config)
-    require(part, folder)
+    config_json.require(part, folder)
     architectures = config.get("architectures") or [""]
     quantization = quantization_of(config, part)
     model_type = str(part.get("model_type") or "")
-    sizes = sizes_of(part)
-    context, default_context = derive_context(part)
+    sizes = config_json.sizes_of(part)
+    context, default_context = config_json.derive_context(part)
     tied = _tied(config, part, files)
     dtype = str(part.get("dtype") or part.get("torch_dtype") or "").removeprefix("torch.")
-    plan = layer_plan(part, model_type, sizes)
-    table = sizes.vocab * sizes.hidden
-    weights = _weights(files, sizes.layers, tied, FLOATS.get(dtype, 2), table)
-    if weights is None and plan and not any(group.kind == "state" for group in plan):
+    groups = group_layers(part, model_type, sizes)
+    weights = _weights(files, sizes, tied=tied, size=DTYPE_BYTES.get(dtype, 2))
+    if weights is None and groups and not any(group.kind == "state" for group in groups):
         weights = count_parameters(part, model_type, sizes, tied=tied, quantization=quantization)
     return Checkpoint(
         path=str(folder),
@@ -193,25 +149,25 @@ def _describe(
         default_context=default_context,
         dtype=dtype or "bfloat16",
         weights=weights,
-        quantization="gguf" if files.format == "gguf" else method_of(quantization),
-        block=block_of(quantization),
-        kv_quantized=has_quantized_kv(quantization),
+        quantization="gguf" if files.format == "gguf" else config_json.method_of(quantization),
+        block=config_json.block_of(quantization),
+        kv_quantized=config_json.has_quantized_kv(quantization),
         tied_embeddings=tied,
         experts=count_experts(part),
         experts_per_token=number(part, "num_experts_per_tok", "num_experts_per_token", "moe_topk"),
         expert_size=expert_width(part),
         gated=model_type not in UNGATED,
-        plan=plan,
+        layer_groups=groups,
         multimodal=any(config.get(name) for name in (*TOWERS, "thinker_config")),
-        pooled=has_pooling(config),
+        pooled=config_json.has_pooling(config),
         siblings=find_siblings(folder, config),
         digest=_digest(text, files),
         load_format=files.format,
     )
 
 
-def _tied(config: Mapping[str, Any], part: Mapping[str, Any], files: Files) -> bool:
-    """Return whether the output head is the embedding table, and so kept once."""
+def _tied(config: Fields, part: Fields, files: Files) -> bool:
+    """Return whether the output head is the embedding table, kept only once."""
     for fields in (part, config):
         if isinstance(fields.get("tie_word_embeddings"), bool):
             return bool(fields["tie_word_embeddings"])
@@ -220,26 +176,22 @@ def _tied(config: Mapping[str, Any], part: Mapping[str, Any], files: Files) -> b
     return str(part.get("model_type")).startswith(TIED)
 
 
-def _weights(files: Files, layers: int, tied: bool, size: int, table: int) -> Weights | None:
-    """Return what the weight files hold; `size` and `table` stand in where no header says it.
-
-    They are the bytes of one element and the elements of the embedding table.
-    """
+def _weights(files: Files, sizes: Sizes, *, tied: bool, size: int) -> Weights | None:
+    """Return what the files hold; `size` is the bytes of a float, for files without a header."""
     if files.format == "none":
         return None
     if files.format == "safetensors":
-        parts = [tally(header, layers=layers, tied=tied) for header, _ in files.headers]
-        return sum(parts[1:], parts[0])
+        return tally((header for header, _ in files.headers), layers=sizes.layers, tied=tied)
     if files.format == "gguf":
-        stored = sum(read_gguf(path).tensor_bytes for path in files.paths)
+        stored = sum(size for _, size in map(read_gguf, files.paths))
         return Weights(bytes=stored, packed_bytes=stored)
     stored = sum(path.stat().st_size for path in files.paths)
-    embedding = table * (1 if tied else 2)
+    embedding = sizes.vocab * sizes.hidden * (1 if tied else 2)
     return Weights(bytes=stored, embedding=embedding, linear=max(0, stored // size - embedding))
 
 
 def _digest(text: bytes, files: Files) -> str:
-    """Return a fingerprint of the weights that does not read them."""
+    """Return a fingerprint of the weights without reading them."""
     digest = hashlib.sha256(text)
     for i, path in enumerate(files.paths):
         header = files.headers[i][1] if files.headers else b""
@@ -247,8 +199,8 @@ def _digest(text: bytes, files: Files) -> str:
     return digest.hexdigest()[:16]
 
 
-def find_siblings(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the whole quantized checkpoints of the same model next to it."""
+def find_siblings(folder: Path, config: Fields) -> tuple[str, ...]:
+    """Return the names of the complete quantized checkpoints of the same model beside it."""
     part = text_part(config)
     if quantization_of(config, part):
         return ()
@@ -257,16 +209,15 @@ def find_siblings(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
         try:
             _, other = read_config(path)
             theirs = text_part(other)
-            alike = quantization_of(other, theirs) and _same(part, theirs)
+            alike = quantization_of(other, theirs) and _alike(part, theirs)
             if alike and find_weights(path).format in {"safetensors", "bin"}:
                 found.append(model)
         except (BadModel, OSError):
-            continue  # half a download is no alternative
+            continue  # an incomplete download
     return tuple(found)
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two configurations describe the same model but for its precision."""
-    words = ("model_type", "architectures")
-    alike = all(one.get(word) == other.get(word) for word in words)
-    return alike and sizes_of(one) == sizes_of(other)
+def _alike(one: Fields, other: Fields) -> bool:
+    """Return whether two configurations describe the same model, apart from its precision."""
+    alike = all(one.get(name) == other.get(name) for name in ("model_type", "architectures"))
+    return alike and config_json.sizes_of(one) == config_json.sizes_of(other)

@@ -11,19 +11,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..errors import BadModel
-from .shape import BESIDE, read_config
-from .tensors import Files, is_served
+from .config_json import BESIDE, read_config
+from .tensors import Files, Source, is_served
 
 SECONDS = 10.0  # for each answer
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 TRUE = {"1", "ON", "YES", "TRUE"}
 
 
-def read_hub(model: str, revision: str | None) -> tuple[str, bytes, dict[str, Any], Files] | None:
-    """Return commit, config.json (as written and parsed) and weights of a model on the Hub.
-
-    None where there is no way to it. Raises BadModel where the Hub refuses, or knows no such one.
-    """
+def read_hub(model: str, revision: str | None) -> Source | None:
+    """Return a model on the Hub, None if it cannot be reached. Raises BadModel if it refuses."""
     if any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE):
         return None
     try:
@@ -35,29 +32,31 @@ def read_hub(model: str, revision: str | None) -> tuple[str, bytes, dict[str, An
         return _ask(hub, model, revision)
     except hub.errors.GatedRepoError as error:
         raise BadModel(
-            f"{model} is gated: the Hub does not show it to you.",
-            f"Accept its terms at https://huggingface.co/{model}, then log in: hf auth login",
+            f"{model} is gated: the Hugging Face Hub refuses access to it",
+            f"accept its terms at https://huggingface.co/{model}, then log in: hf auth login",
         ) from error
     except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
         raise BadModel(
-            f"{model}{at} is neither here nor on the Hugging Face Hub.",
-            "Check the name and the revision; for a private model log in first: hf auth login",
+            f"{model}{at} is neither on this machine nor on the Hugging Face Hub",
+            "check the name and the revision; for a private model log in first: hf auth login",
         ) from error
     except hub.errors.SafetensorsParsingError as error:
         raise BadModel(
-            f"{model}{at} has broken weights on the Hub: {error}.", "Take another revision."
+            f"{model}{at} has broken weights on the Hugging Face Hub: {error}",
+            "choose another revision: --revision",
         ) from error
     except _no_answer():
         return None
 
 
-def _ask(hub: Any, model: str, revision: str | None) -> tuple[str, bytes, dict[str, Any], Files]:
+def _ask(hub: Any, model: str, revision: str | None) -> Source:
     api = hub.HfApi()
     info = api.model_info(model, revision=revision, timeout=SECONDS)
     names = sorted(str(file.rfilename) for file in info.siblings or ())
     if "config.json" not in names:
         raise BadModel(
-            f"{model} has no config.json on the Hub.", "Give a model in the format of transformers."
+            f"{model} has no config.json on the Hugging Face Hub",
+            "choose a model in the transformers format",
         )
     # Not into the cache: half a snapshot there would pass for a downloaded model.
     with TemporaryDirectory(prefix="autotune-") as folder:
@@ -73,10 +72,11 @@ def _ask(hub: Any, model: str, revision: str | None) -> tuple[str, bytes, dict[s
         }
         headers.append((header, json.dumps(header, sort_keys=True).encode()))
     files = Files("safetensors", (), tuple(headers)) if headers else Files("none")
-    return str(info.sha), text, config, files
+    commit = str(info.sha)
+    return Path(model), commit, config, text + commit.encode(), files
 
 
 def _no_answer() -> tuple[type[Exception], ...]:
-    """Return what its HTTP client raises: OSErrors up to version 0.36, then errors of its own."""
+    """Return the errors of its HTTP client: OSErrors up to version 0.36, then errors of its own."""
     clients = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
     return (OSError, *(client.HTTPError for client in clients))

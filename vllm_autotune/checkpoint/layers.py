@@ -1,64 +1,50 @@
 """What a model's layers keep in memory between tokens, read from its `config.json`."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from .config_json import Fields, Sizes, listed, nested, number
 
 Kind = Literal["full", "sliding", "chunked", "mla", "state", "none"]
 
-# What vLLM calls a layer (`layer_types`, transformers 4.5x and 5.x) -> what it keeps.
-KINDS: dict[str, Kind] = {
-    "full_attention": "full",
-    "attention": "full",
-    "sliding_attention": "sliding",
-    "chunked_attention": "chunked",
-    "linear_attention": "state",
-    "mamba": "state",
-    "mamba2": "state",
-    "conv": "state",
-    "moe": "none",
-    "mlp": "none",
+# What a layer keeps -> what vLLM calls it (`layer_types`, transformers 4.5x and 5.x).
+LAYER_TYPES: dict[Kind, tuple[str, ...]] = {
+    "full": ("full_attention", "attention"),
+    "sliding": ("sliding_attention",),
+    "chunked": ("chunked_attention",),
+    "state": ("linear_attention", "mamba", "mamba2", "conv"),
+    "none": ("moe", "mlp"),
 }
-
-# Every n-th layer is global, where `layer_types` is not written out (transformers' defaults).
-PATTERN: dict[str, tuple[Kind, int]] = {
-    "gemma2": ("sliding", 2),
-    "gemma3": ("sliding", 6),
-    "gemma3_text": ("sliding", 6),
-    "gemma3n_text": ("sliding", 5),
-    "gemma4_text": ("sliding", 6),
-    "cohere2": ("sliding", 4),
-    "gpt_oss": ("sliding", 2),
-    "olmo3": ("sliding", 4),
-    "exaone4": ("sliding", 4),
-    "llama4_text": ("chunked", 4),
-    "qwen3_next": ("state", 4),
-    "qwen3_5_text": ("state", 4),
-    "qwen3_5_moe_text": ("state", 4),
+KINDS = {name: kind for kind, names in LAYER_TYPES.items() for name in names}
+# What all layers but every n-th keep (that one keeps all tokens), and n, where `layer_types` is not
+# written out (transformers' defaults) -> model types.
+PATTERNS: dict[tuple[Kind, int], tuple[str, ...]] = {
+    ("sliding", 2): ("gemma2", "gpt_oss"),
+    ("sliding", 4): ("cohere2", "olmo3", "exaone4"),
+    ("sliding", 5): ("gemma3n_text",),
+    ("sliding", 6): ("gemma3", "gemma3_text", "gemma4_text"),
+    ("chunked", 4): ("llama4_text",),
+    ("state", 4): ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
 }
-
-MLA = frozenset(
-    {"deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm4_moe_lite", "pangu_ultra_moe"}
-)
-
+PATTERN = {name: pattern for pattern, names in PATTERNS.items() for name in names}
+MLA = {
+    *("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm4_moe_lite", "pangu_ultra_moe")
+}
 # Every layer keeps all tokens, unless a sliding window says otherwise.
-PLAIN = frozenset(
-    {
-        *("llama", "mistral", "ministral", "mixtral", "qwen", "qwen2", "qwen3", "qwen2_moe"),
-        *("qwen3_moe", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text", "qwen3_vl"),
-        *("qwen3_vl_text", "qwen3_vl_moe_text", "qwen2_5_omni_text", "phi", "phi3", "phi3_v"),
-        *("phimoe", "phi4mm", "gemma", "falcon", "RefinedWeb", "RefinedWebModel", "gpt2"),
-        *("gpt_bigcode", "gpt_neox", "gptj", "opt", "bloom", "mpt", "starcoder2", "stablelm"),
-        *("olmo", "olmo2", "olmoe", "cohere", "chatglm", "baichuan", "internlm", "internlm2"),
-        *("internlm3", "granite", "granitemoe", "granitemoeshared", "smollm3", "glm", "glm4"),
-        *("glm4_moe", "ernie4_5", "ernie4_5_moe", "hunyuan_v1_dense", "hunyuan_v1_moe", "dbrx"),
-        *("exaone", "nemotron", "minicpm", "arctic", "seed_oss", "dots1", "xverse"),
-        *("deepseek", "minimax_m2", "bailing_moe", "aquila", "yi", "jais", "persimmon", "arcee"),
-        *("apertus", "solar", "orion", "mistral3", "pixtral", "llava", "llava_next"),
-        *("smolvlm", "idefics3", "internvl_chat", "internvl"),
-    }
-)
+PLAIN = {
+    *("llama", "mistral", "ministral", "mixtral", "qwen", "qwen2", "qwen3", "qwen2_moe"),
+    *("qwen3_moe", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text", "qwen3_vl"),
+    *("qwen3_vl_text", "qwen3_vl_moe_text", "qwen2_5_omni_text", "phi", "phi3", "phi3_v", "phimoe"),
+    *("phi4mm", "gemma", "falcon", "RefinedWeb", "RefinedWebModel", "gpt2", "gpt_bigcode"),
+    *("gpt_neox", "gptj", "opt", "bloom", "mpt", "starcoder2", "stablelm", "olmo", "olmo2"),
+    *("olmoe", "cohere", "chatglm", "baichuan", "internlm", "internlm2", "internlm3", "granite"),
+    *("granitemoe", "granitemoeshared", "smollm3", "glm", "glm4", "glm4_moe", "ernie4_5"),
+    *("ernie4_5_moe", "hunyuan_v1_dense", "hunyuan_v1_moe", "dbrx", "exaone", "nemotron"),
+    *("minicpm", "arctic", "seed_oss", "dots1", "xverse", "deepseek", "minimax_m2", "bailing_moe"),
+    *("aquila", "yi", "jais", "persimmon", "arcee", "apertus", "solar", "orion", "mistral3"),
+    *("pixtral", "llava", "llava_next", "smolvlm", "idefics3", "internvl_chat", "internvl"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +71,11 @@ class State:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layers:
+class LayerGroup:
     """`count` layers that keep the same thing.
 
     `window` is in tokens (sliding or chunked). For MLA, `head_dim` is the latent plus the rope
-    part, kept once whatever the heads. `extra_bytes` is kept per token beside it (an indexer).
+    part, kept once for all heads. `extra_bytes` is kept per token beside it (an indexer).
     """
 
     kind: Kind
@@ -102,53 +88,42 @@ class Layers:
     extra_bytes: int = 0
 
 
-def number(config: Mapping[str, Any], *names: str) -> int:
-    """Return the first of these fields that is a positive number, 0 if none is."""
-    for name in names:
-        value = config.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**62:
-            return int(value)
-    return 0
-
-
-def count_kv_heads(config: Mapping[str, Any], model_type: str, heads: int) -> int:
+def count_kv_heads(config: Fields, model_type: str, heads: int) -> int:
     """Return the number of key and value heads (vLLM, model_arch_config_convertor.py)."""
-    old_falcon = model_type in {"falcon", "RefinedWeb", "RefinedWebModel"} and not config.get(
-        "new_decoder_architecture"
-    )
-    if (old_falcon or model_type == "gpt_bigcode") and config.get("multi_query", True):
+    falcon = model_type in {"falcon", "RefinedWeb", "RefinedWebModel"}
+    old = falcon and not config.get("new_decoder_architecture")
+    if (old or model_type == "gpt_bigcode") and config.get("multi_query", True):
         return 1
     if model_type == "chatglm" and not config.get("multi_query_attention"):
         return heads
     names = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num")
-    attention = config.get("attn_config")
-    nested = number(attention, "kv_n_heads") if isinstance(attention, dict) else 0
-    return number(config, *names, "num_attention_groups") or nested or heads
+    inner = number(nested(config, "attn_config"), "kv_n_heads")
+    return number(config, *names, "num_attention_groups") or inner or heads
 
 
-def layer_kinds(config: Mapping[str, Any], model_type: str, layers: int) -> list[Kind] | None:
+def layer_kinds(config: Fields, model_type: str, layers: int) -> list[Kind] | None:
     """Return what each layer keeps, None where this model is not known."""
-    written = config.get("layer_types") or config.get("layers_block_type")
-    if isinstance(written, list) and written:
-        kinds = [KINDS.get(str(name)) for name in written]
-        return None if None in kinds else [kind for kind in kinds if kind][:layers]
+    written = listed(config, "layer_types") or listed(config, "layers_block_type")
+    if written:
+        kinds = [KINDS[name] for name in map(str, written) if name in KINDS]
+        return kinds[:layers] if len(kinds) == len(written) else None
     if model_type in PATTERN:
         kind, period = PATTERN[model_type]
         if kind == "sliding" and config.get("sliding_window", True) is None:
             return ["full"] * layers
-        other = number(config, "sliding_window_pattern", "full_attention_interval")
-        period = number(config, "no_rope_layer_interval") or other or period
+        names = ("no_rope_layer_interval", "sliding_window_pattern", "full_attention_interval")
+        period = number(config, *names) or period
         return [kind if (i + 1) % period else "full" for i in range(layers)]
     if model_type == "jamba":
         period, offset = number(config, "attn_layer_period") or 8, config.get("attn_layer_offset")
         offset = offset if isinstance(offset, int) else 4
         return ["full" if i % period == offset else "state" for i in range(layers)]
     if model_type == "bamba":
-        attention = config.get("attn_layer_indices") or []
+        attention = listed(config, "attn_layer_indices")
         return ["full" if i in attention else "state" for i in range(layers)]
     if model_type == "nemotron_h":
-        pattern = str(config.get("hybrid_override_pattern", ""))
         letters: dict[str, Kind] = {"M": "state", "*": "full"}
+        pattern = str(config.get("hybrid_override_pattern", ""))
         return [letters.get(letter, "none") for letter in pattern] or None
     if model_type in {"mamba", "falcon_mamba", "mamba2"}:
         return ["state"] * layers
@@ -159,20 +134,20 @@ def layer_kinds(config: Mapping[str, Any], model_type: str, layers: int) -> list
     return None
 
 
-def _windowed(config: Mapping[str, Any], model_type: str, layers: int) -> list[Kind]:
-    if not number(config, "sliding_window"):
-        return ["full"] * layers
+def _windowed(config: Fields, model_type: str, layers: int) -> list[Kind]:
+    first = 0  # the first layer with a window
     if model_type.startswith("qwen"):
         first = number(config, "max_window_layers") if config.get("use_sliding_window") else layers
-        return ["sliding" if i >= first else "full" for i in range(layers)]
-    return ["sliding"] * layers
+    windowed = bool(number(config, "sliding_window"))
+    return ["sliding" if windowed and i >= first else "full" for i in range(layers)]
 
 
-def _state(config: Mapping[str, Any], model_type: str, hidden: int) -> State | None:
-    inner = number(config, "mamba_d_ssm") or int(
-        (number(config, "mamba_expand", "expand") or 2) * hidden
-    )
-    if model_type in {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}:
+def _state(config: Fields, model_type: str) -> State | None:
+    hidden = number(config, "hidden_size")
+    inner = number(config, "mamba_d_ssm")
+    inner = inner or (number(config, "mamba_expand", "expand") or 2) * hidden
+    kernel = number(config, "mamba_d_conv", "conv_kernel") or 4
+    if model_type in PATTERNS["state", 4]:
         keys = number(config, "linear_num_key_heads") * number(config, "linear_key_head_dim")
         values = number(config, "linear_num_value_heads") * number(config, "linear_value_head_dim")
         return State(
@@ -185,21 +160,17 @@ def _state(config: Mapping[str, Any], model_type: str, hidden: int) -> State | N
     if model_type in {"jamba", "mamba", "falcon_mamba"}:
         inner = number(config, "intermediate_size") if model_type != "jamba" else inner
         size = number(config, "mamba_d_state", "state_size") or 16
-        kernel = number(config, "mamba_d_conv", "conv_kernel") or 4
         return State(channels=inner, kernel=kernel, matrix=inner * size)
     if model_type.startswith("lfm2"):
-        return State(
-            channels=number(config, "conv_dim") or hidden,
-            kernel=number(config, "conv_L_cache") or 3,
-        )
+        kernel = number(config, "conv_L_cache") or 3
+        return State(channels=number(config, "conv_dim") or hidden, kernel=kernel)
     heads = number(config, "mamba_n_heads", "mamba_num_heads", "num_heads")
-    dim = number(config, "mamba_d_head", "mamba_head_dim", "head_dim")
-    size = number(config, "mamba_d_state", "ssm_state_size", "state_size")
     if model_type in {"bamba", "falcon_h1", "granitemoehybrid", "nemotron_h", "mamba2"} and heads:
-        dim = dim or inner // heads
+        size = number(config, "mamba_d_state", "ssm_state_size", "state_size")
+        dim = number(config, "mamba_d_head", "mamba_head_dim", "head_dim") or inner // heads
         return State(
             channels=heads * dim if model_type == "nemotron_h" else inner,
-            kernel=number(config, "mamba_d_conv", "conv_kernel") or 4,
+            kernel=kernel,
             matrix=heads * dim * size,
             groups=number(config, "mamba_n_groups", "n_groups") or 1,
             group_channels=2 * size,
@@ -208,20 +179,7 @@ def _state(config: Mapping[str, Any], model_type: str, hidden: int) -> State | N
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """The numbers that every transformer has: of layers, heads and tokens, and two widths."""
-
-    layers: int
-    hidden: int
-    heads: int
-    head_dim: int
-    vocab: int
-
-
-def layer_plan(
-    config: Mapping[str, Any], model_type: str, sizes: Sizes
-) -> tuple[Layers, ...] | None:
+def group_layers(config: Fields, model_type: str, sizes: Sizes) -> tuple[LayerGroup, ...] | None:
     """Return the groups of layers that keep the same thing, None where the model is not known."""
     kinds = layer_kinds(config, model_type, sizes.layers)
     if kinds is None:
@@ -229,43 +187,36 @@ def layer_plan(
     counts = Counter(kinds[: len(kinds) - number(config, "num_kv_shared_layers")])
     if model_type == "falcon_h1":
         counts["state"] = sizes.layers  # attention and Mamba side by side in every layer
-    kv_heads = count_kv_heads(config, model_type, sizes.heads)
-    plan = []
+    state = _state(config, model_type)
+    if "state" in counts and state is None:
+        return None
+    groups = []
     for kind, count in counts.items():
         if kind == "state":
-            state = _state(config, model_type, number(config, "hidden_size"))
-            if state is None:
-                return None
-            plan.append(Layers(kind=kind, count=count, state=state))
+            groups.append(LayerGroup(kind=kind, count=count, state=state))
         elif kind == "mla":
             latent = number(config, "kv_lora_rank") + number(config, "qk_rope_head_dim")
             # DeepSeek V3.2 keeps an 8-bit key and its 4-byte scale per token for its indexer.
             index = number(config, "index_head_dim")
             extra = index + 4 if index else 0
-            plan.append(
-                Layers(kind=kind, count=count, kv_heads=1, head_dim=latent, extra_bytes=extra)
+            groups.append(
+                LayerGroup(kind=kind, count=count, kv_heads=1, head_dim=latent, extra_bytes=extra)
             )
         elif kind != "none":
-            plan.append(_attention(config, kind, count, kv_heads, sizes.head_dim))
-    return tuple(plan)
+            kv_heads = count_kv_heads(config, model_type, sizes.heads)
+            groups.append(_attention(config, kind, count, kv_heads, sizes.head_dim))
+    return tuple(groups)
 
 
-def _attention(
-    config: Mapping[str, Any], kind: Kind, count: int, kv_heads: int, head_dim: int
-) -> Layers:
+def _attention(config: Fields, kind: Kind, count: int, kv_heads: int, head_dim: int) -> LayerGroup:
     if kind == "full":
         # Gemma 4 widens the heads of its global layers.
         kv_heads = number(config, "num_global_key_value_heads") or kv_heads
         head_dim = number(config, "global_head_dim") or head_dim
-    window = {
-        "sliding": number(config, "sliding_window") or 4096,
-        "chunked": number(config, "attention_chunk_size") or 8192,
-    }.get(kind, 0)
-    return Layers(
-        kind=kind,
-        count=count,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        value_dim=number(config, "v_head_dim") or head_dim,
-        window=window,
+    value = number(config, "v_head_dim") or head_dim
+    sliding = number(config, "sliding_window") or 4096
+    chunked = number(config, "attention_chunk_size") or 8192
+    window = {"sliding": sliding, "chunked": chunked}.get(kind, 0)
+    return LayerGroup(
+        kind=kind, count=count, kv_heads=kv_heads, head_dim=head_dim, value_dim=value, window=window
     )

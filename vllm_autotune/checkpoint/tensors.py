@@ -4,14 +4,17 @@ import json
 import re
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from ..errors import BadModel
+from .config_json import read_json
 from .gguf import shards
+from .refusals import Incomplete, damaged, lacking, unreadable
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors library refuses longer ones too
@@ -25,11 +28,6 @@ TOWER = re.compile(r"(^|\.)(visual|vision\w*|audio\w*|image\w*|multi_modal_proje
 LAYER = re.compile(r"^(?:language_model\.)?(?:model\.)?(?:language_model\.)?layers\.(\d+)\.")
 
 Format = Literal["safetensors", "bin", "gguf", "none"]
-Role = Literal["embedding", "linear", "other", "tower"]
-
-
-class Incomplete(BadModel):
-    """Say that something of a model is not here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,71 +48,41 @@ class Weights:
 
     @property
     def elements(self) -> int:
-        """Return the elements stored as ordinary floats."""
         return self.embedding + self.linear + self.other + self.tower
-
-    def __add__(self, more: Self) -> Self:
-        return type(self)(
-            bytes=self.bytes + more.bytes,
-            embedding=self.embedding + more.embedding,
-            linear=self.linear + more.linear,
-            other=self.other + more.other,
-            tower=self.tower + more.tower,
-            packed_bytes=self.packed_bytes + more.packed_bytes,
-        )
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Return a safetensors file's header, parsed and as written.
-
-    Raises BadModel where the file is cut short or no safetensors file.
-    """
+    """Return a safetensors file's header, parsed and as written. Raises BadModel if it is cut."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else HEADER_LIMIT
             if length > min(HEADER_LIMIT, size - 8):
-                raise _cut(path, "its header is incomplete")
+                raise damaged(path, "safetensors", "its header is incomplete")
             text = file.read(length)
         header = json.loads(text)
-        if not isinstance(header, dict):
-            raise _cut(path, "its header is no table of tensors")
         header.pop("__metadata__", None)
+        tally([header], layers=0, tied=False)  # raises where an entry does not describe a tensor
         end = max((int(t["data_offsets"][1]) for t in header.values()), default=0)
     except OSError as error:
         raise unreadable(path, error) from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise _cut(path, "its header cannot be understood") from error
-    if end > size - 8 - length:
-        missing = end - (size - 8 - length)
-        raise _cut(path, f"the last {missing:,} bytes of its tensors are missing")
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise damaged(path, "safetensors", "its header cannot be parsed") from error
+    missing = end - (size - 8 - length)
+    if missing > 0:
+        raise damaged(path, "safetensors", f"the last {missing:,} bytes of its tensors are missing")
     return header, text
 
 
-def unreadable(path: Path, error: OSError) -> BadModel:
-    """Return the refusal for a file that cannot be read."""
-    return BadModel(
-        f"Cannot read {path}: {error.strerror or error}.",
-        "Check that the file exists and that this user may read it.",
-    )
-
-
-def _cut(path: Path, why: str) -> BadModel:
-    return BadModel(
-        f"{path} is not a whole safetensors file: {why}.",
-        "Download or copy it again; an interrupted download leaves such files behind.",
-    )
-
-
-def tally(header: Mapping[str, Any], *, layers: int, tied: bool | None) -> Weights:
-    """Add up one header's tensors as vLLM would load them.
+def tally(headers: Iterable[Mapping[str, Any]], *, layers: int, tied: bool) -> Weights:
+    """Add up the tensors of all headers as vLLM would load them.
 
     Tensors that vLLM leaves out are left out: prediction layers beyond the last of `layers`, and
     the output head of a model with `tied` embeddings.
     """
     sums: Counter[str] = Counter()
-    for name, tensor in header.items():
+    for name, tensor in chain.from_iterable(header.items() for header in headers):
         layer = LAYER.match(name)
         beyond = layer is not None and int(layer[1]) >= layers > 0
         if beyond or name.startswith("mtp.") or (tied and HEAD.search(name)):
@@ -128,8 +96,8 @@ def tally(header: Mapping[str, Any], *, layers: int, tied: bool | None) -> Weigh
     return Weights(**{"bytes": 0, **sums})
 
 
-def role(name: str, shape: list[int]) -> Role:
-    """Return what a tensor is for, by its name and shape."""
+def role(name: str, shape: list[int]) -> str:
+    """Return the field of Weights that a tensor counts for, by its name and shape."""
     if TOWER.search(name):
         return "tower"
     if EMBEDDING.search(name):
@@ -146,6 +114,10 @@ class Files:
     headers: tuple[tuple[dict[str, Any], bytes], ...] = ()
 
 
+# Where a model lies, its revision, its config.json (parsed, and as written), its weight files.
+Source = tuple[Path, str | None, dict[str, Any], bytes, Files]
+
+
 def find_weights(path: Path) -> Files:
     """Return the weight files vLLM would load: safetensors first, then .bin, then GGUF.
 
@@ -157,60 +129,46 @@ def find_weights(path: Path) -> Files:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
         raise unreadable(path, error) from error
-    files = [name for name in names if name.endswith(".safetensors")]
-    indexed = _indexed(path / "model.safetensors.index.json")
-    if indexed:
-        _all_there(path, indexed)
-        files = indexed
-    files = [name for name in files if is_served(name)]
-    if files:
-        paths = tuple(path / name for name in files)
+    found = _indexed(path / "model.safetensors.index.json")
+    paths = tuple(path / name for name in found or names if is_served(name))
+    if paths:
         return Files("safetensors", paths, tuple(read_header(file) for file in paths))
-    indexed = _indexed(path / "pytorch_model.bin.index.json")
-    _all_there(path, indexed)
-    pickles = [n for n in names if n.endswith((".bin", ".pt")) and "training" not in n]
-    if indexed or pickles:
-        return Files("bin", tuple(path / name for name in indexed or pickles))
-    single = [name for name in names if name.endswith(".gguf") and "mmproj" not in name]
-    if not single:
+    found = _indexed(path / "pytorch_model.bin.index.json")
+    found = found or [n for n in names if n.endswith((".bin", ".pt")) and "training" not in n]
+    if found:
+        return Files("bin", tuple(path / name for name in found))
+    found = [name for name in names if name.endswith(".gguf") and "mmproj" not in name]
+    if not found:
         return Files("none")
-    whole = shards(path / single[0])
-    if len(whole) < len(single):
+    whole = shards(path / found[0])
+    if len(whole) < len(found):
         raise BadModel(
-            f"{path} holds {len(single)} GGUF files: {', '.join(single[:3])}.",
-            f"Name the one to serve: {path / single[0]}",
+            f"{path} holds {len(found)} GGUF files: {', '.join(found[:3])}",
+            f"choose the one to serve, for example --model {path / found[0]}",
         )
     return Files("gguf", whole)
 
 
 def is_served(name: str) -> bool:
-    """Return whether vLLM takes a file's tensors for the model's."""
+    """Return whether vLLM loads a file as weights of the model."""
     # Mistral ships the same weights a second time as `consolidated`.
     others = ("consolidated", "adapter_")
     return name.endswith(".safetensors") and "/" not in name and not name.startswith(others)
 
 
 def _indexed(index: Path) -> list[str]:
+    """Return the files that an index names, none where there is no index."""
     if not index.is_file():
         return []
+    _, fields = read_json(index)
     try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except OSError as error:
-        raise unreadable(index, error) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted({str(name) for name in fields["weight_map"].values()})
+    except (KeyError, TypeError, AttributeError) as error:
         raise BadModel(
-            f"{index} is broken: it does not say which file holds which tensor.",
-            "Download it again.",
+            f"{index} does not say which file holds which tensor", "copy or download it again"
         ) from error
-    return [str(name) for name in names]
-
-
-def _all_there(folder: Path, names: list[str]) -> None:
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise Incomplete(
-            f"{folder} lacks {', '.join(missing[:3])}{more}: "
-            f"{len(missing)} of the {len(names)} weight files its index names.",
-            "The download is incomplete; finish it.",
-        )
+        of = f"the {len(names)} weight files its index names"
+        raise Incomplete(*lacking(index.parent, missing, of))
+    return names

@@ -37,7 +37,7 @@ class FreeMemory:
             missing = [
                 before - device.free_bytes(d)
                 for d, before in zip(self.devices, self.bytes, strict=True)
-                if not d.on_host
+                if not d.uses_host_memory
             ]
             most = max(missing, default=0)
             if most <= RETURN_TOLERANCE:

@@ -101,7 +101,9 @@ class _Launch:
         self.devices = self.facts.used(self.config)
         self.reader = LogReader()
         self.kills = cgroup.oom_kills()
-        self.watchdog = Watchdog.over(self.config, on_host=self.devices[0].on_host)
+        self.watchdog = Watchdog.over(
+            self.config, uses_host_memory=self.devices[0].uses_host_memory
+        )
         self.item: str | None = None
 
     def run(self) -> Trial:

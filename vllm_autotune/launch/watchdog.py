@@ -27,10 +27,10 @@ class Watchdog:
     blames: bool
 
     @classmethod
-    def over(cls, config: LaunchConfig, *, on_host: bool) -> Self:
+    def over(cls, config: LaunchConfig, *, uses_host_memory: bool) -> Self:
         """Watch over a configuration, on a device that may have the host's memory."""
         floor = int(min(MOST, max(LEAST, SHARE * host_memory_bytes())))
-        blames = on_host or any(config.number(flag) for flag in OFFLOADING)
+        blames = uses_host_memory or any(config.number(flag) for flag in OFFLOADING)
         return cls(floor_bytes=floor, blames=blames)
 
     def alarm(self, phase: Phase) -> OutOfMemory | Environment | None:

@@ -1,4 +1,4 @@
-"""Well-known NVIDIA GPUs, to plan for one that is not here."""
+"""Well-known NVIDIA GPUs, to plan for one that is not in this machine."""
 
 import difflib
 import re
@@ -20,14 +20,9 @@ class Card:
     gib: float
     capability: Capability
 
-    @property
-    def words(self) -> frozenset[str]:
-        """Return the words that may name it."""
-        return frozenset((*_words(self.name), *_words(self.size)))
-
     def __str__(self) -> str:
-        twins = [card for card in CARDS if card.name == self.name]
-        return f"{self.name} {self.size}" if len(twins) > 1 else self.name
+        sizes = sum(card.name == self.name for card in CARDS)
+        return f"{self.name} {self.size}" if sizes > 1 else self.name
 
 
 # The GiB are torch's total, of which vLLM's utilization is a share: "GPU 0 has a total capacity
@@ -68,7 +63,7 @@ CARDS = (
     Card("GB10 Spark", "128GB", 121.6, (12, 1)),  # vllm-project/vllm#46329, AlexsJones/llmfit#872
 )
 
-# What a card is called beside the words that tell it from others.
+# Words that people use for a card and that tell it from no other.
 NOISE = re.compile(
     r"nvidia|geforce|tesla|quadro|rtx|gpu|graphics|card|generation|blackwell|workstation|server"
     r"|edition|pcie|sxm\d?|hbm\d?e?|dgx"
@@ -77,50 +72,46 @@ SIZE = re.compile(r"(\d+)g(?:i?b)?")
 
 
 def find_card(name: str) -> Card:
-    """Return the card that is meant: `4090`, `rtx4090`, `H100-80G`, `NVIDIA A100-SXM4-80GB`.
-
-    Raises BadUsage for one that is not known, or might be several.
-    """
+    """Return the card that `4090` or `NVIDIA A100-SXM4-80GB` means, or raise BadUsage."""
     asked = _words(name)
-    found = [card for card in CARDS if asked and asked <= card.words]
-    # `4060` is no 4060 Ti, and `H100` no H100 NVL: what is left over was not said.
-    left = {card: len(_words(card.name) - asked) for card in found}
-    nearest = [card for card in found if left[card] == min(left.values())]
+    found = [card for card in CARDS if asked and asked <= _words(f"{card.name} {card.size}")]
+    # `4060` means the RTX 4060 and not the 4060 Ti: fewest words of the card's name are missing.
+    missing = {card: len(_words(card.name) - asked) for card in found}
+    nearest = [card for card in found if missing[card] == min(missing.values())]
     if len(nearest) == 1:
         return nearest[0]
-    numbers = "or say it in numbers: --memory-limit 24GiB --capability 8.9"
+    describe = "or describe the GPU: --memory-limit 24GiB --capability 8.9"
     if nearest:
-        which = " or ".join(f"`{card}`" for card in nearest)
-        raise BadUsage(f"--device {name}: which one is meant, {which}?", f"name one, {numbers}")
+        choices = " or ".join(f"`{card}`" for card in nearest)
+        raise BadUsage(f"--device {name} could be {choices}", f"name one of them, {describe}")
     names = {card.name.lower(): str(card) for card in CARDS}
     plain = name.lower().replace("nvidia", "").strip()
     close = difflib.get_close_matches(plain, names, n=3, cutoff=0.5)
     known = ", ".join(names[near] for near in close) or ", ".join(map(str, CARDS))
-    raise BadUsage(f"--device {name}: no such GPU is known", f"known are {known}; {numbers}")
+    raise BadUsage(f"--device {name}: unknown GPU", f"known GPUs: {known}; {describe}")
 
 
-def imagine(
+def hypothetical_devices(
     device: str | None, memory_bytes: int | None, capability: Capability | None
 ) -> list[Device]:
     """Return idle GPUs as named (`2 x A100 80GB`), or one of this size and capability.
 
-    Raises BadUsage for a card that is not known, and for a contradiction.
+    Raises BadUsage for an unknown card, and for a contradiction.
     """
     if device is None:
         if memory_bytes is None:
-            raise BadUsage(
-                "--capability describes a GPU that is not here, but not its size",
-                "add --memory-limit 24GiB, or name the GPU: --device 'RTX 4090'",
-            )
+            hint = "add --memory-limit 24GiB, or name the GPU: --device 'RTX 4090'"
+            raise BadUsage("--capability describes a GPU, but its memory is missing", hint)
         return [_idle(0, "an unnamed GPU", memory_bytes, capability)]
     match = re.fullmatch(r"\s*(\d+)\s*[x*]\s*(.+)", device)
     count, name = (int(match[1]), match[2]) if match else (1, device)
     card = find_card(name)
     if not 1 <= count <= 64:
-        raise BadUsage(f"--device {device}: {count} GPUs are no machine", "ask for 1 to 64 of them")
+        example = "for example --device '2 x A100 80GB'"
+        raise BadUsage(f"--device {device}: the GPU count must be 1 to 64", example)
     if capability not in (None, card.capability):
-        dotted = ".".join(map(str, card.capability))
-        raise BadUsage(f"--capability: {card} has {dotted}", "drop --capability")
+        contradiction = "--capability contradicts --device: {} has {}.{}"
+        raise BadUsage(contradiction.format(card, *card.capability), "drop one of them")
     size = int(card.gib * GIB)
     return [_idle(index, str(card), size, card.capability) for index in range(count)]
 
@@ -139,7 +130,7 @@ def _idle(index: int, name: str, size: int, capability: Capability | None) -> De
 
 
 def _words(name: str) -> frozenset[str]:
-    """Return the words that tell a card from others; a size is one of them: `80g`."""
+    """Return the words that tell a card from others, a size (`80g`) among them."""
     text = re.sub(r"(rtx|gtx)(?=[a-z]?\d)", r"\1 ", name.lower())
     text = re.sub(r"(\d{3,})(ti|super|nvl)\b", r"\1 \2", text)
     text = re.sub(r"(\d+)\s+(g(?:i?b)?)\b", r"\1\2", text)

@@ -1,4 +1,4 @@
-"""What we run on: NVIDIA GPUs through NVML, or the CPU. The only module that knows NVML."""
+"""The devices to run on: NVIDIA GPUs through NVML, or the CPU. The only module that knows NVML."""
 
 import os
 import platform
@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import BadUsage, NoDevice
+from ..files import text_of
 from . import cgroup
 
 NODES = Path("/sys/devices/system/node")
+MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """One device as vLLM would see it; memory in bytes.
 
-    `memory_bytes` tells its type. `share_bytes` is what vLLM's utilization is a share of, where
-    that is another number: the memory of one NUMA node. `free_bytes` is what was free when it
-    was detected; `limit_bytes` is the most the user lets us use. `capability` is NVIDIA's
-    compute capability, (8, 9) for 8.9. A `unified` one has no memory but the host's (GB10). An
-    `imagined` one is not here: it can be planned for.
+    `share_bytes` is what vLLM's utilization is a share of, where that is not `memory_bytes` but
+    the memory of one NUMA node. `free_bytes` was free when the device was detected; `limit_bytes`
+    is the most that the user lets us use. `capability` is NVIDIA's compute capability, (8, 9) for
+    8.9. A `unified` device shares the host's memory (GB10). An `imagined` one is not in this
+    machine and can only be planned for.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -41,13 +43,12 @@ class Device:
     imagined: bool = False
 
     @property
-    def on_host(self) -> bool:
-        """Return whether its memory is everyone's on this host."""
+    def uses_host_memory(self) -> bool:
         return self.kind == "cpu" or self.unified
 
     @property
-    def shared_out(self) -> int:
-        """Return the bytes that a utilization of 1 stands for."""
+    def utilization_base(self) -> int:
+        """Return the bytes that a utilization of 1.0 stands for."""
         return self.share_bytes or self.memory_bytes
 
     @property
@@ -60,47 +61,37 @@ class Device:
 def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Device]:
     """Return the devices to use, the freest first.
 
-    `wanted` picks GPUs by index or UUID, comma separated, among those that
-    `CUDA_VISIBLE_DEVICES` leaves visible.
-
-    Raises NoDevice when there is none, or `wanted` names one that does not answer; BadUsage when
-    it names one that is not there.
+    `wanted` picks GPUs by index or UUID, separated by commas, among those that
+    `CUDA_VISIBLE_DEVICES` leaves visible. Raises NoDevice when there is none or a wanted one does
+    not respond, BadUsage when one does not exist.
     """
-    if kind == "cpu":
-        if wanted is not None:
-            raise BadUsage(
-                f"--gpus {wanted}: the installed vLLM is a CPU build and uses no GPU",
-                "drop --gpus, or point --vllm-python at a CUDA build of vLLM",
-            )
+    if kind == "cpu" and wanted is None:
         return [_cpu()]
-    there, silent = _nvidia()
+    if kind == "cpu":
+        hint = "drop --gpus, or point --vllm-python at a CUDA build of vLLM"
+        raise BadUsage(f"--gpus {wanted}: this vLLM is a CPU build and cannot use a GPU", hint)
+    gpus, lost = _nvidia()
     variable = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = there if variable is None else _visible(variable, there, silent)
-    if not devices:
-        why = [f"GPU {index} does not answer ({error})" for index, error in silent.items()]
-        why += [f"CUDA_VISIBLE_DEVICES={variable} hides {_listed(there)}"] if there else []
-        raise NoDevice(
-            f"no NVIDIA GPU is visible{': ' if why else ''}{'; '.join(why)}",
-            "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; in a container, start it with the GPUs",
-        )
-    if wanted is not None:
-        found = [_wanted(name.strip(), devices, silent) for name in wanted.split(",")]
-        return list(dict.fromkeys(found))
-    return sorted(devices, key=lambda d: -d.free_bytes)
+    visible = gpus if variable is None else _visible(variable, gpus, lost)
+    if not visible:
+        why = [f"GPU {index} does not respond ({error})" for index, error in lost.items()]
+        why += [f"CUDA_VISIBLE_DEVICES={variable} hides {_listed(gpus)}"] if gpus else []
+        hint = "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container must be given the GPUs"
+        raise NoDevice(f"no NVIDIA GPU is visible{': ' if why else ''}{'; '.join(why)}", hint)
+    if wanted is None:
+        return sorted(visible, key=lambda d: -d.free_bytes)
+    return list(dict.fromkeys(_wanted(name.strip(), visible, lost) for name in wanted.split(",")))
 
 
 def host_free_bytes() -> int:
     """Return the host memory that weights may be offloaded into now."""
-    match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    available = int(match[1]) * 1024 if match else 0
-    allowed = cgroup.free_bytes()
-    return available if allowed is None else min(available, allowed)
+    match = re.search(r"MemAvailable:\s+(\d+) kB", text_of(MEMINFO))
+    return cgroup.free_bytes(int(match[1]) * 1024 if match else 0)
 
 
 def host_memory_bytes() -> int:
     """Return the memory of the host, or what our cgroup may use of it."""
-    limit = cgroup.limit_bytes()
-    return _physical_bytes() if limit is None else min(_physical_bytes(), limit)
+    return cgroup.limit_bytes(_physical_bytes())
 
 
 def _physical_bytes() -> int:
@@ -108,7 +99,6 @@ def _physical_bytes() -> int:
 
 
 def free_bytes(device: Device) -> int:
-    """Return the memory that is free on `device` now."""
     if device.kind == "cpu":
         return _cpu().free_bytes
     if device.unified:
@@ -121,19 +111,18 @@ def free_bytes(device: Device) -> int:
 def refreshed(device: Device) -> Device:
     """Return the device as it is now, the same object unless its memory changed.
 
-    Free memory always changes a little; 2 % of it count as no change.
-
-    A virtual machine may be given memory while it runs; another tenant may take or leave some.
+    A virtual machine may be given memory while it runs, other processes take and free some. Free
+    memory always changes a little: up to 2 % counts as no change.
     """
     now = _cpu() if device.kind == "cpu" else replace(device, free_bytes=free_bytes(device))
-    much = abs(now.free_bytes - device.free_bytes) > 0.02 * device.free_bytes
-    if not much and now.share_bytes == device.share_bytes:
+    little = abs(now.free_bytes - device.free_bytes) <= 0.02 * device.free_bytes
+    if little and now.share_bytes == device.share_bytes:
         return device
     return replace(device, share_bytes=now.share_bytes, free_bytes=now.free_bytes)
 
 
 def visible_environment(devices: Sequence[Device]) -> dict[str, str]:
-    """Return the variables that show a child exactly these GPUs, in this order."""
+    """Return the environment variables that show a child exactly these GPUs, in this order."""
     if devices[0].kind == "cpu":
         return {}
     # Indices rather than UUIDs: vLLM before 0.10 reads them as integers. A MIG slice has none.
@@ -152,27 +141,25 @@ def _nvml() -> Iterator[Any]:
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
-        raise NoDevice(
-            f"no NVIDIA driver answers ({error})",
-            "check `nvidia-smi`; for a CPU, install the CPU build of vLLM",
-        ) from error
+        hint = "check `nvidia-smi`; on a machine without a GPU, install the CPU build of vLLM"
+        raise NoDevice(f"the NVIDIA driver does not respond ({error})", hint) from error
 
 
 def _nvidia() -> tuple[list[Device], dict[str, str]]:
-    """Return the GPUs, and by index why others do not answer: one that is lost spoils no other."""
+    """Return the GPUs that respond, and the errors of those that do not, by index."""
     found: list[Device] = []
-    silent = {}
+    lost = {}
     with _nvml() as nvml:
         for index in range(nvml.nvmlDeviceGetCount()):
             try:
-                found += list(_on_card(nvml, index))
+                found += _on_card(nvml, index)
             except nvml.NVMLError as error:
-                silent[str(index)] = str(error)
-    return found, silent
+                lost[str(index)] = str(error)
+    return found, lost
 
 
 def _on_card(nvml: Any, index: int) -> Iterator[Device]:
-    """Yield a card, or the slices it is cut into."""
+    """Yield a card, or its MIG slices."""
     card = nvml.nvmlDeviceGetHandleByIndex(index)
     slices = list(_mig_slices(nvml, card))
     capability = None
@@ -196,10 +183,10 @@ def _on_card(nvml: Any, index: int) -> Iterator[Device]:
 
 
 def _memory(nvml: Any, handle: Any) -> tuple[int, int, bool]:
-    """Return total and free bytes of a GPU, and whether they are the host's.
+    """Return total and free bytes of a GPU, and whether it shares the host's memory.
 
-    NVML has no numbers for a GPU without memory of its own (GB10, driver 580). vLLM takes what
-    the host has available as free there (utils/mem_utils.py, 0.32).
+    NVML has no numbers for a GPU that does (GB10, driver 580). There vLLM takes what the host has
+    available as free (utils/mem_utils.py, 0.32).
     """
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
@@ -209,43 +196,37 @@ def _memory(nvml: Any, handle: Any) -> tuple[int, int, bool]:
 
 
 def _mig_slices(nvml: Any, card: Any) -> Iterator[Any]:
-    try:
+    mode = None
+    with suppress(nvml.NVMLError):  # the card does not support MIG
         mode, _ = nvml.nvmlDeviceGetMigMode(card)
-    except nvml.NVMLError:
-        return  # the card knows no MIG
-    if mode != nvml.NVML_DEVICE_MIG_ENABLE:
-        return
-    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(card)):
-        with suppress(nvml.NVMLError):  # an unused slot
-            yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
+    if mode == nvml.NVML_DEVICE_MIG_ENABLE:
+        for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+            with suppress(nvml.NVMLError):  # an unused slot
+                yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
 
 
-def _visible(variable: str, devices: list[Device], silent: Mapping[str, str]) -> list[Device]:
+def _visible(variable: str, devices: list[Device], lost: Mapping[str, str]) -> list[Device]:
     visible: list[Device] = []
     for name in filter(None, map(str.strip, variable.split(","))):
-        if name in silent:
-            continue
         device = _named(name, devices)
-        if device is None:
+        if device is None and name not in lost:
             break  # CUDA stops at the first name it does not know: -1, NoDevFiles, none
-        visible.append(device)
+        visible += [device] if device else []
     return list(dict.fromkeys(visible))
 
 
-def _wanted(name: str, devices: list[Device], silent: Mapping[str, str]) -> Device:
-    device, hint = _named(name, devices), f"there are: {_listed(devices)}"
-    if device is None and name in silent:
-        raise NoDevice(f"--gpus names GPU `{name}`, which does not answer ({silent[name]})", hint)
+def _wanted(name: str, devices: list[Device], lost: Mapping[str, str]) -> Device:
+    device, hint = _named(name, devices), f"available: {_listed(devices)}"
+    if device is None and name in lost:
+        raise NoDevice(f"--gpus names GPU `{name}`, which does not respond ({lost[name]})", hint)
     if device is None:
-        raise BadUsage(f"--gpus names GPU `{name}`, which is not there", hint)
+        raise BadUsage(f"--gpus names GPU `{name}`, which does not exist", hint)
     return device
 
 
 def _named(name: str, devices: Iterable[Device]) -> Device | None:
-    for device in devices:
-        if name == str(device.index) or device.uuid.startswith(name or "?"):
-            return device
-    return None
+    found = (d for d in devices if name == str(d.index) or d.uuid.startswith(name or "?"))
+    return next(found, None)
 
 
 def _listed(devices: Iterable[Device]) -> str:
@@ -254,7 +235,6 @@ def _listed(devices: Iterable[Device]) -> str:
 
 def _cpu() -> Device:
     node, free = _node_memory()
-    allowed = cgroup.free_bytes()
     return Device(
         kind="cpu",
         index=0,
@@ -262,32 +242,20 @@ def _cpu() -> Device:
         uuid="cpu-0",
         memory_bytes=host_memory_bytes(),
         share_bytes=min(node, host_memory_bytes()),
-        free_bytes=free if allowed is None else min(free, allowed),
+        free_bytes=cgroup.free_bytes(free),
     )
 
 
 def _node_memory() -> tuple[int, int]:
-    """Total and available bytes of the NUMA node vLLM binds to (cpu_resource_utils.py, 0.32)."""
-    try:
-        text = (NODES / f"node{_allowed_node()}" / "meminfo").read_text()
-    except OSError:
-        text = Path("/proc/meminfo").read_text()
+    """Return total and free bytes of vLLM's NUMA node (cpu_resource_utils.py, 0.32)."""
+    cpu = min(os.sched_getaffinity(0))
+    nodes = (path.parent for path in sorted(NODES.glob(f"node[0-9]*/cpu{cpu}")))
+    text = text_of(next(nodes, NODES / "node0") / "meminfo") or text_of(MEMINFO)
     kib = {m[1]: int(m[2]) for m in re.finditer(r"(\w+(?:\(\w+\))?):\s+(\d+) kB", text)}
     parts = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
     return kib["MemTotal"] * 1024, sum(kib.get(part, 0) for part in parts) * 1024
 
 
-def _allowed_node() -> int:
-    cpu = min(os.sched_getaffinity(0))
-    for node in sorted(NODES.glob("node[0-9]*")):
-        if (node / f"cpu{cpu}").exists():
-            return int(node.name.removeprefix("node"))
-    return 0
-
-
 def _processor() -> str:
-    with suppress(OSError):
-        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        if match:
-            return match[1].strip()
-    return platform.processor() or platform.machine() or "CPU"
+    match = re.search(r"model name\s*:\s*(.+)", text_of(Path("/proc/cpuinfo")))
+    return match[1].strip() if match else platform.processor() or platform.machine() or "CPU"

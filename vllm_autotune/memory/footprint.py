@@ -6,7 +6,7 @@ The high end of an interval proves that something fits, the low end that it cann
 import math
 from dataclasses import dataclass
 
-from ..checkpoint.layers import Layers
+from ..checkpoint.layers import LayerGroup
 from ..machine.device import Device
 from ..units import GIB
 from ..vllm.config import LaunchConfig
@@ -98,9 +98,9 @@ def _kv_fixed(setup: Setup) -> int | None:
 
 
 def _cache(setup: Setup) -> KVCache:
-    plan, in_flight = setup.checkpoint.plan, setup.tokens
+    groups, in_flight = setup.checkpoint.layer_groups, setup.tokens
     return KVCache(
-        groups=None if plan is None else tuple(_group(layers, setup) for layers in plan),
+        groups=None if groups is None else tuple(_group(layers, setup) for layers in groups),
         block=_block(setup),
         in_flight=Interval(in_flight, in_flight * (setup.config.pipeline_parallel + 1)),
         null=Interval.exactly(setup.vllm >= NULL_BLOCK),
@@ -120,7 +120,7 @@ def _block(setup: Setup) -> Interval:
     anywhere (`get_supported_kernel_block_sizes`, v1/attention/backends/mla, 0.26 and 0.32).
     """
     size, capability = block_size(setup.device, setup.config), setup.device.capability
-    latent = [layers for layers in setup.checkpoint.plan or () if layers.kind == "mla"]
+    latent = [layers for layers in setup.checkpoint.layer_groups or () if layers.kind == "mla"]
     if not latent:
         return Interval.exactly(size)
     if setup.on_cpu:
@@ -134,15 +134,15 @@ def _all_tokens(setup: Setup) -> Interval:
     args = setup.config.args
     if args.get("disable-hybrid-kv-cache-manager") is True:
         return Interval(1, 1)
-    chunked = any(layers.kind == "chunked" for layers in setup.checkpoint.plan or ())
+    chunked = any(layers.kind == "chunked" for layers in setup.checkpoint.layer_groups or ())
     connector = "kv-transfer-config" in args or "kv-offloading-size" in args
     return Interval(0, chunked or connector or setup.vllm < HYBRID_KV_CACHE)
 
 
-def _group(layers: Layers, setup: Setup) -> CacheGroup:
+def _group(layers: LayerGroup, setup: Setup) -> CacheGroup:
     config, checkpoint, size = setup.config, setup.checkpoint, setup.float_bytes
     tp, pp = config.tensor_parallel, config.pipeline_parallel
-    alone = len(checkpoint.plan or ()) == 1
+    alone = len(checkpoint.layer_groups or ()) == 1
     most = math.ceil(layers.count / pp)
     dtype = config.kv_cache_dtype
     token = Interval(0, 0)

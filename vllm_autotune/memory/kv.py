@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil, inf
 
-from ..checkpoint.layers import Kind, Layers
+from ..checkpoint.layers import Kind, LayerGroup
 from .interval import Interval
 
 FLOAT16 = frozenset({"auto", "float16", "bfloat16", "half"})
@@ -157,7 +157,7 @@ def _search(fits: Callable[[int], bool], limit: int, block: int) -> int:
     return low * block
 
 
-def token_bytes(layers: Layers, *, tp: int, size: int, dtype: str, stored: bool) -> Interval:
+def token_bytes(layers: LayerGroup, *, tp: int, size: int, dtype: str, stored: bool) -> Interval:
     """Return the bytes that one layer keeps per token on one of `tp` devices.
 
     `size` is the bytes of one of the model's floats, `dtype` the value of `--kv-cache-dtype`,
@@ -182,7 +182,7 @@ def token_bytes(layers: Layers, *, tp: int, size: int, dtype: str, stored: bool)
     return Interval(width * 0.2, width * size * 1.1)
 
 
-def _latent_bytes(layers: Layers, size: int, dtype: str) -> Interval:
+def _latent_bytes(layers: LayerGroup, size: int, dtype: str) -> Interval:
     latent = layers.head_dim
     packed = {"fp8_ds_mla": 656, "nvfp4_ds_mla": 352}.get(dtype)
     if packed:
@@ -196,7 +196,7 @@ def _latent_bytes(layers: Layers, size: int, dtype: str) -> Interval:
     return bytes_ + Interval(0, layers.extra_bytes)
 
 
-def state_bytes(layers: Layers, *, tp: int, size: int, wide: bool | None) -> Interval:
+def state_bytes(layers: LayerGroup, *, tp: int, size: int, wide: bool | None) -> Interval:
     """Return the bytes that one recurrent layer keeps per sequence.
 
     `wide` says whether matrices are kept in 32 bits whatever the model asks for; None: perhaps.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, Self
 
-from ..checkpoint import FLOATS, Checkpoint
+from ..checkpoint import DTYPE_BYTES, Checkpoint
 from ..machine.device import Device
 from ..units import GIB
 from ..vllm.config import LaunchConfig
@@ -103,7 +103,7 @@ class Setup:
         if asked == "auto" and capability:
             lacks = not self.on_cpu and capability < BFLOAT16
             return 4 if lacks and refuses_float16(self.checkpoint) else 2
-        return FLOATS.get(asked, 2)  # anything else that may be asked for has 16 bits
+        return DTYPE_BYTES.get(asked, 2)  # anything else that may be asked for has 16 bits
 
     @property
     def expert_ranks(self) -> int:
@@ -123,7 +123,7 @@ class Setup:
         if self.vllm < RUNNER_V2_DENSE:
             return "v1"
         checkpoint = self.checkpoint
-        stateful = any(layers.kind == "state" for layers in checkpoint.plan or ())
+        stateful = any(layers.kind == "state" for layers in checkpoint.layer_groups or ())
         dense = not checkpoint.experts or checkpoint.architecture in V2_EXPERTS
         if (dense and not stateful) or self.vllm >= RUNNER_V2_ALL:
             return "v2"

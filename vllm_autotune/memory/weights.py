@@ -86,8 +86,8 @@ def _without_experts_elsewhere(setup: Setup, whole: Interval, beside: float) -> 
 
 def _all_attention(setup: Setup) -> bool:
     """Tell whether every layer is ordinary attention, whose matrices its heads tell."""
-    plan = setup.checkpoint.plan
-    return plan is not None and all(ly.kind in {"full", "sliding", "chunked"} for ly in plan)
+    groups = setup.checkpoint.layer_groups
+    return groups is not None and all(ly.kind in {"full", "sliding", "chunked"} for ly in groups)
 
 
 def _padding(setup: Setup) -> float:

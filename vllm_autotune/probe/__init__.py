@@ -1,7 +1,5 @@
 """Requests to a running server, and what it shows of itself. The only package that knows HTTP."""
 
-from .ask import Ask
-from .endpoint import CHAT, COMPLETIONS, POOLING, Endpoint
 from .listing import (
     ModelCard,
     adapter_of,
@@ -12,19 +10,14 @@ from .listing import (
     served_length,
     served_paths,
 )
-from .reply import Inspect, Reply
+from .prompt import COMPLETIONS, POOLING
 from .target import Patience, Target
 
 __all__ = [
-    "CHAT",
     "COMPLETIONS",
     "POOLING",
-    "Ask",
-    "Endpoint",
-    "Inspect",
     "ModelCard",
     "Patience",
-    "Reply",
     "Target",
     "adapter_of",
     "cache_tokens",

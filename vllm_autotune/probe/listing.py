@@ -1,4 +1,4 @@
-"""What a server says of itself: its health, and the models it serves."""
+"""What a server says about itself: its health, and the models it serves."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,11 +20,14 @@ class ModelCard:
     parent: str | None
 
 
+def _get(url: str, headers: Mapping[str, str], seconds: float = 10) -> httpx.Response:
+    return httpx.get(url, headers=headers, timeout=seconds, trust_env=False)
+
+
 def is_healthy(url: str, headers: Mapping[str, str] = {}) -> bool:
     """Tell whether `/health` answers 200 within two seconds."""
     try:
-        with httpx.Client(trust_env=False, timeout=2, headers=headers) as client:
-            return client.get(f"{url}/health").status_code == 200
+        return _get(f"{url}/health", headers, 2).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -32,8 +35,7 @@ def is_healthy(url: str, headers: Mapping[str, str] = {}) -> bool:
 def model_cards(url: str, headers: Mapping[str, str] = {}) -> list[ModelCard] | str:
     """Return what `/v1/models` lists, or why it lists nothing."""
     try:
-        with httpx.Client(trust_env=False, timeout=10, headers=headers) as client:
-            answer = client.get(f"{url}/v1/models")
+        answer = _get(f"{url}/v1/models", headers)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"{type(error).__name__}: {error}"
     cards = parsed(answer.text).get("data")
@@ -52,17 +54,17 @@ def _card(card: Mapping[str, Any]) -> ModelCard:
 
 
 def served_paths(url: str, headers: Mapping[str, str] = {}) -> frozenset[str]:
-    """Return the endpoints a server says it has; nothing where it does not say."""
-    with suppress(httpx.HTTPError), httpx.Client(trust_env=False, timeout=10) as client:
-        paths = parsed(client.get(f"{url}/openapi.json", headers=headers).text).get("paths")
-        return frozenset(paths) if isinstance(paths, dict) else frozenset()
-    return frozenset()
+    """Return the paths that `/openapi.json` lists, none if it cannot be read."""
+    paths = None
+    with suppress(httpx.HTTPError):
+        paths = parsed(_get(f"{url}/openapi.json", headers).text).get("paths")
+    return frozenset(paths) if isinstance(paths, dict) else frozenset()
 
 
 def cache_tokens(url: str, headers: Mapping[str, str] = {}) -> int | None:
     """Return how many tokens the KV cache holds by `/metrics`, None where it does not say."""
-    with suppress(httpx.HTTPError), httpx.Client(trust_env=False, timeout=10) as client:
-        return cache_size(client.get(f"{url}/metrics", headers=headers).text)
+    with suppress(httpx.HTTPError):
+        return cache_size(_get(f"{url}/metrics", headers).text)
     return None
 
 
@@ -74,7 +76,7 @@ def adapter_of(url: str, model: str) -> str | None:
 
 
 def served_length(url: str, model: str, headers: Mapping[str, str] = {}) -> int | None:
-    """Return the context in tokens that `/v1/models` promises for `model`, None if it has none."""
+    """Return the context in tokens that `/v1/models` reports for `model`, None if it has none."""
     cards = model_cards(url, headers)
     return None if isinstance(cards, str) else context_of(model, cards)
 

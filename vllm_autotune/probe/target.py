@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 class Target:
     """A running server: `model` is the name it must serve, lengths are in tokens.
 
-    With dummy weights it need not `speak`: their tokens may stand for no text. A `shared` one
-    serves others meanwhile: it is not filled up, and what they do to it is not held against it.
-    One whose memory may have been `spilled` to the host by the driver is judged by its speed; on
-    a CPU there is nowhere to spill to, and whatever else runs slows it. Where it is to be
-    deployed with a shorter context than it serves now, `deployed_len` is what is proven. `adapter`
-    is the name of one it serves besides.
+    One that does not `speak` may write tokens without text, as dummy weights do. A `shared` one
+    serves others meanwhile: it is not filled up, and is not blamed for what they do to it. Only
+    where memory may have `spilled` from the GPU to the host is a slower server a failed one; on a
+    CPU there is nowhere to spill to, and other programs slow it down. `deployed_len` is the context
+    to prove where the server is to be deployed with a shorter one than it has now. `adapter` is
+    the name of an adapter that it serves too.
     """
 
     url: str
@@ -37,7 +37,6 @@ class Target:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return what every request carries."""
         return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
 
@@ -46,23 +45,27 @@ class Patience:
     """How long a server's counters may stand still before it counts as hung, in seconds.
 
     They move once per step of the engine, and a CPU may compute minutes on one batch (seen: 90 s
-    for 2048 tokens, five times what a prompt of 32 foretold): wait `factor` times what the step
-    should take by the speed measured so far, but `least` at the least; `most` is for the time
-    before anything was measured. What moves but never ends may take `endless` times as long as it
-    should, or that many times `least`; before anything was measured, four times `most`. Counters
-    are looked at every `every` seconds.
+    for 2048 tokens, five times what a prompt of 32 foretold). So wait `step_factor` times what the
+    step should take by the speed measured so far, and at least `min_seconds`; before anything was
+    measured, `first_seconds`. A request whose counters move may take `finish_factor` times as long
+    as it should, or that many times `min_seconds`; before anything was measured, four times
+    `first_seconds`. Counters are read every `poll_seconds`.
     """
 
-    factor: float = 20.0
-    least: float = 60.0
-    most: float = 600.0
-    endless: float = 10.0
-    every: float = 1.0
+    step_factor: float = 20.0
+    min_seconds: float = 60.0
+    first_seconds: float = 600.0
+    finish_factor: float = 10.0
+    poll_seconds: float = 1.0
 
-    def still(self, expected: float | None) -> float:
-        """Return how long nothing may move in a step that should take so many seconds."""
-        return self.most if expected is None else max(self.least, self.factor * expected)
+    def stall_seconds(self, expected: float | None) -> float:
+        """Return how long no counter may move in a step that should take `expected` seconds."""
+        if expected is None:
+            return self.first_seconds
+        return max(self.min_seconds, self.step_factor * expected)
 
-    def whole(self, expected: float | None) -> float:
-        """Return how long work may take that should take so many seconds."""
-        return 4 * self.most if expected is None else self.endless * max(self.least, expected)
+    def finish_seconds(self, expected: float | None) -> float:
+        """Return how long requests may take that should take `expected` seconds."""
+        if expected is None:
+            return 4 * self.first_seconds
+        return self.finish_factor * max(self.min_seconds, expected)

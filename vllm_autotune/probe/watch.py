@@ -2,19 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
-KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")  # renamed in 0.9.2
-PREEMPTIONS = ("vllm:num_preemptions_total",)
-PROMPT_TOKENS = ("vllm:prompt_tokens_total",)
-RUNNING = ("vllm:num_requests_running",)
-WAITING = ("vllm:num_requests_waiting",)
-# Seconds from one sample to the next, however many first tokens come.
+KV_USAGE = "vllm:kv_cache_usage_perc"
+OLD_KV_USAGE = "vllm:gpu_cache_usage_perc"  # before 0.9.2
+PREEMPTIONS = "vllm:num_preemptions_total"
+PROMPT_TOKENS = "vllm:prompt_tokens_total"
+RUNNING = "vllm:num_requests_running"
+WAITING = "vllm:num_requests_waiting"
+# Seconds from one sample to the next, at least, however many first tokens come.
 SHORTEST = 0.1
-# What moves without any progress: up to 0.11, a request that waits for room is looked up in the
-# prefix cache at every step, and what is known of adapters has the time of day.
+# What changes without any progress: up to 0.11, a request that waits for room is looked up in the
+# prefix cache at every step, and the information on adapters has the time of day.
 NO_PROGRESS = ("prefix_cache", "_info", "_created")
 
 
@@ -54,43 +56,39 @@ class Watch:
             self.first_token.clear()
 
     async def sample(self) -> None:
-        """Read the free memory and vLLM's metrics; what does not answer is left as it was."""
+        """Read the free memory and vLLM's metrics."""
         if self.free_bytes:
             free = self.free_now = await asyncio.to_thread(self.free_bytes)
             least = self.least_free_bytes
             self.least_free_bytes = free if least is None else min(free, least)
         with suppress(ValueError):
-            self._read(_samples(await self.metrics()))
+            self._read(_totals(await self.metrics()))
 
     @property
     def has_counters(self) -> bool:
-        """Tell whether the server shows any."""
         return bool(self._before)
 
     def moved(self) -> None:
-        """Note a sign of life."""
         self.moved_at = time.monotonic()
 
     def _read(self, now: dict[str, float]) -> None:
-        if not now:  # what was so at the last sample need not be so now
+        if not now:  # the values of the last sample may have changed
             self.busy = self.kv_usage = self.prompt_tokens = None
             return
         telling = {n: value for n, value in now.items() if not any(w in n for w in NO_PROGRESS)}
         if telling != self._before:
             self.moved()
         self._before = telling
-        running = _first(now, RUNNING)
-        self.busy = None if running is None else int(running + (_first(now, WAITING) or 0))
-        self.kv_usage = usage = _first(now, KV_USAGE)
+        self.busy = int(now[RUNNING] + now.get(WAITING, 0)) if RUNNING in now else None
+        self.kv_usage = usage = now.get(KV_USAGE, now.get(OLD_KV_USAGE))
         if usage is not None:
             self.kv_usage_peak = max(usage, self.kv_usage_peak or 0.0)
         self._first = self._first or now
-        self.preemptions = self._since(now, PREEMPTIONS)
-        self.prompt_tokens = self._since(now, PROMPT_TOKENS)
+        self.preemptions = self._since_first(now, PREEMPTIONS)
+        self.prompt_tokens = self._since_first(now, PROMPT_TOKENS)
 
-    def _since(self, now: dict[str, float], names: Sequence[str]) -> int | None:
-        value = _first(now, names)
-        return None if value is None else int(value - (_first(self._first, names) or 0))
+    def _since_first(self, now: dict[str, float], name: str) -> int | None:
+        return int(now[name] - self._first.get(name, 0)) if name in now else None
 
 
 def cache_size(text: str) -> int | None:
@@ -98,33 +96,33 @@ def cache_size(text: str) -> int | None:
 
     vllm:cache_config_info: `kv_cache_size_tokens` from 0.26, blocks and their size before.
     """
-    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
-
     with suppress(ValueError):
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == "vllm:cache_config_info":
-                    labels = sample.labels
-                    if labels.get("kv_cache_size_tokens", "").isdecimal():
-                        return int(labels["kv_cache_size_tokens"])
-                    with suppress(KeyError):
-                        return int(labels["num_gpu_blocks"]) * int(labels["block_size"])
+        for sample in _samples(text):
+            if sample.name == "vllm:cache_config_info":
+                labels = sample.labels
+                if labels.get("kv_cache_size_tokens", "").isdecimal():
+                    return int(labels["kv_cache_size_tokens"])
+                with suppress(KeyError):
+                    return int(labels["num_gpu_blocks"]) * int(labels["block_size"])
     return None
 
 
-def _samples(text: str) -> dict[str, float]:
-    """Return vLLM's own metrics by name, summed over labels; a share is that of the fullest."""
-    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
-
+def _totals(text: str) -> dict[str, float]:
+    """Return vLLM's metrics by name, summed over labels; a share is that of the fullest."""
     totals: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name.startswith("vllm:"):
-                before = totals.get(sample.name, 0.0)
-                share = sample.name.endswith("_perc")
-                totals[sample.name] = max(before, sample.value) if share else before + sample.value
+    for sample in _samples(text):
+        before = totals.get(sample.name, 0.0)
+        share = sample.name.endswith("_perc")
+        totals[sample.name] = max(before, sample.value) if share else before + sample.value
     return totals
 
 
-def _first(samples: dict[str, float], names: Sequence[str]) -> float | None:
-    return next((samples[name] for name in names if name in samples), None)
+def _samples(text: str) -> Iterator[Any]:
+    """Yield vLLM's own samples of a text of metrics.
+
+    Raises ValueError for another text.
+    """
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
+
+    for family in text_string_to_metric_families(text):
+        yield from (sample for sample in family.samples if sample.name.startswith("vllm:"))

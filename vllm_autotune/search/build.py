@@ -137,7 +137,7 @@ def _incapable(rung: Rung, checkpoint: Checkpoint, facts: Facts) -> str | None:
     least = least_for_kv_cache(
         dtype,
         engine.release,
-        mla=any(layers.kind == "mla" for layers in checkpoint.plan or ()),
+        mla=any(layers.kind == "mla" for layers in checkpoint.layer_groups or ()),
         flashinfer=engine.has_flashinfer,
         head_size=checkpoint.head_dim,
         sinks=checkpoint.model_type == "gpt_oss",

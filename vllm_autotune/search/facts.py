@@ -81,7 +81,7 @@ class Facts:
     def budget(self, device: Device) -> int:
         """Return the bytes of `device` that may be used at most."""
         free = device.free_bytes - self.headroom_bytes
-        return max(0, min(free, device.limit_bytes or device.shared_out))
+        return max(0, min(free, device.limit_bytes or device.utilization_base))
 
     def limit(self, config: LaunchConfig) -> float:
         """Return the most bytes that a configuration may reserve on each device.
@@ -102,4 +102,4 @@ class Facts:
         """Return the bytes vLLM takes for itself on each device, by its utilization."""
         share = config.utilization
         share = self.engine.default_utilization if share is None else share
-        return math.ceil(min(d.shared_out for d in self.used(config)) * share)
+        return math.ceil(min(d.utilization_base for d in self.used(config)) * share)

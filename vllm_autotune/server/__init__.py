@@ -6,14 +6,7 @@ gets its own session and a marker in its environment that all its descendants in
 stopping it ends with a search for that marker. A guardian process does the same if we die.
 """
 
-from .leftovers import Leftover, leftovers
-from .server import HYGIENE, READY_GRACE, Server, free_port
+from .leftovers import remove_leftovers
+from .server import READY_GRACE, TRIAL_ENV, Server, free_port
 
-__all__ = [
-    "HYGIENE",
-    "READY_GRACE",
-    "Leftover",
-    "Server",
-    "free_port",
-    "leftovers",
-]
+__all__ = ["READY_GRACE", "TRIAL_ENV", "Server", "free_port", "remove_leftovers"]

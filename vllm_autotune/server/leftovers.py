@@ -1,24 +1,28 @@
-"""What a trial leaves if nobody cleans up: processes, shared memory, a scratch folder."""
+"""What a trial leaves if nobody cleans up: processes, shared memory, a scratch folder.
 
-import json
+We remove it; if we die, our guardian does; if both are killed, the next run does.
+"""
+
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from ..owner import Owner
-from .processes import end_all, living
+from ..owner import Owner, owned, read_owned
+from .processes import end_all, processes_of
 from .shared_memory import remove_segments, segments_of
 
+GUARDIAN_CODE = "import sys; from vllm_autotune.server.leftovers import guard; guard(*sys.argv[1:])"
 PREFIX = "autotune-"
 OWNER = "owner.json"
-# A scratch folder without an owner was left in the moment it was made, if it is as old as this.
-UNOWNED_SECONDS = 3600.0
+# A scratch folder as old as this and still without an owner was never given one.
+STALE_SECONDS = 3600.0
 # The longest path of a socket, and what vLLM puts behind a folder's: a slash and a UUID.
 SOCKET_CHARACTERS = 107
 SOCKET_NAME = 37
@@ -26,81 +30,78 @@ SHORT = "/tmp"  # noqa: S108  only a folder with a random name is made in it
 
 
 def make_scratch(trial: str) -> Path:
-    """Make the folder for a trial's temporary files; whose it is stands in it.
+    """Make the folder for a trial's temporary files, with a file in it that names its owner.
 
     Sockets live in it, and their paths are limited: a long TMPDIR is not used.
     """
-    scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_places()[-1]))
-    document = {**Owner.this().document(), "trial": trial}
-    (scratch / OWNER).write_text(json.dumps(document), encoding="utf-8")
+    scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_parents()[-1]))
+    (scratch / OWNER).write_text(owned(trial=trial), encoding="utf-8")
     return scratch
 
 
 def end_trial(trial: str, scratch: Path) -> bool:
-    """End what carries the trial's marker, remove its shared memory and folder.
+    """End every process that carries the trial's marker; remove its shared memory and folder.
 
-    The folder stays while a process does, so that the next run finds both.
+    The folder stays as long as a process does, so that the next run finds both.
     """
-    segments = segments_of(living(trial))
-    ended = end_all(lambda: living(trial))
+    segments = segments_of(processes_of(trial))
+    ended = end_all(lambda: processes_of(trial))
     if ended:
         remove_segments(segments)
         shutil.rmtree(scratch, ignore_errors=True)
     return ended
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leftover:
-    """What an autotune that is dead left of one trial."""
-
-    owner: Owner
-    trial: str
-    scratch: Path
-    processes: int
-
-    def remove(self) -> str:
-        """Clean it up, and nothing else; return in a sentence what was done."""
-        ended = end_trial(self.trial, self.scratch)
-        what = f"an autotune that was killed (pid {self.owner.pid}) left {self.scratch}"
-        if not self.processes:
-            return f"{what}: removed"
-        servers = f"{self.processes} process{'es' if self.processes > 1 else ''} of its server"
-        return f"{what} and {servers}: {'ended and removed' if ended else 'they cannot be killed'}"
+def guard(trial: str, scratch: str) -> None:
+    """Wait for our parent's end, which closes our stdin even after SIGKILL; end its trial."""
+    sys.stdin.buffer.read()
+    end_trial(trial, Path(scratch))
 
 
-def leftovers() -> Iterator[Leftover]:
-    """Yield what autotunes of ours left that died of SIGKILL and whose guardian did as well.
+def start_guardian(trial: str, scratch: Path) -> subprocess.Popen[bytes]:
+    """Start a small process that outlives us and ends our server; closing its stdin ends it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", GUARDIAN_CODE, trial, str(scratch)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C at the terminal must not reach it
+    )
 
-    Another user's folder is none of our business: it could name any trial, even our own.
+
+def remove_leftovers() -> Iterator[str]:
+    """Remove what each autotune left that was killed together with its guardian; yield what it was.
+
+    Another user's folder is not touched: it could name any trial, even our own.
     """
-    found = [scratch for place in _places() for scratch in Path(place).glob(f"{PREFIX}*")]
+    found = [scratch for parent in _parents() for scratch in Path(parent).glob(f"{PREFIX}*")]
     for scratch in sorted(found):
         with suppress(OSError):
             status = scratch.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 continue
-            document = _document(scratch / OWNER)
-            owner = Owner.read(document)
-            if owner is None:
-                if time.time() - status.st_mtime > UNOWNED_SECONDS:
-                    scratch.rmdir()  # only if it is empty
-            elif owner.is_dead:
-                trial = str(document.get("trial"))
-                count = sum(1 for _ in living(trial))
-                yield Leftover(owner=owner, trial=trial, scratch=scratch, processes=count)
+            owner, document = read_owned(scratch / OWNER)
+            if owner is None and time.time() - status.st_mtime > STALE_SECONDS:
+                scratch.rmdir()  # only if it is empty
+            if owner and owner.is_dead:
+                yield _remove(owner, str(document.get("trial")), scratch)
 
 
-def _places() -> list[str]:
-    """Return the folders that a scratch folder may be in; new ones are made in the last."""
+def _remove(owner: Owner, trial: str, scratch: Path) -> str:
+    """Remove what a dead autotune left of a trial; return what was done, as a sentence."""
+    count = sum(1 for _ in processes_of(trial))
+    ended = end_trial(trial, scratch)
+    what = f"an autotune that was killed (pid {owner.pid}) left {scratch}"
+    if not count:
+        return f"{what}: removed"
+    servers = f"{count} process{'es' if count > 1 else ''} of its server"
+    return f"{what} and {servers}: {'ended and removed' if ended else 'they cannot be killed'}"
+
+
+def _parents() -> list[str]:
+    """Return the folders that scratch folders may be in; new ones are made in the last."""
     usual = tempfile.gettempdir()
     longest = len(os.fsencode(usual)) + len(f"/{PREFIX}12345678") + SOCKET_NAME
     too_long = longest > SOCKET_CHARACTERS and os.access(SHORT, os.W_OK | os.X_OK)
     return [usual, SHORT] if too_long else [usual]
-
-
-def _document(path: Path) -> dict[str, object]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}

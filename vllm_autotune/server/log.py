@@ -1,10 +1,9 @@
-"""A server's output: whole to whoever reads along, head and tail of it to disk."""
+"""A server's output: all of it to a reader, its beginning and end to disk."""
 
 import codecs
 import os
 import select
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,20 +12,20 @@ from pathlib import Path
 from ..credentials import HIDDEN
 from ..errors import CannotWrite
 
-# What a log may take on disk: so much of its beginning, and so much of its end.
+# How much of a log is kept on disk: of its beginning, and of its end.
 HEAD = 16 * 2**20
 TAIL = 16 * 2**20
 
-PIECE = 1 << 22
-# Who reads slower than a server writes holds it up from here on.
-MOST_UNREAD = 32 * 2**20
+MAX_PIECE = 1 << 22
+# With this much text unread, the server has to wait for the reader.
+MAX_UNREAD = 32 * 2**20
 WAKE_SECONDS = 0.1
 
 
 class Log:
     """A pipe that a server writes into, emptied by a thread.
 
-    The end of a long log overwrites itself in a ring behind the head; `close` puts it in order.
+    On disk the end of a long log overwrites itself in a ring behind the head; `close` unrolls it.
     No byte waits in this process to be written: what SIGKILL leaves on disk is all there was.
     """
 
@@ -41,9 +40,9 @@ class Log:
         self._error: OSError | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._unread: deque[str] = deque()
-        self._waiting = 0
+        self._unread_size = 0
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._closing = threading.Event()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._pipe, self.writer = os.pipe()
         os.set_blocking(self._pipe, False)
@@ -52,67 +51,59 @@ class Log:
 
     @property
     def cut_bytes(self) -> int:
-        """Return how much was left out on disk."""
         return max(0, self._size - self.head - self.tail)
 
-    def started(self) -> None:
-        """Let go of the end that the server writes into: when all of its are closed, it is over."""
+    def close_writer(self) -> None:
+        """Close our copy of the pipe's end that the server writes into."""
         with suppress(OSError):
             os.close(self.writer)
         self.writer = -1
 
     def new_text(self) -> str:
-        """Return what was written since the last call, 4 MiB at most.
-
-        Raises CannotWrite when the disk did not take it.
-        """
+        """Return the text since the last call, 4 MiB at most; raise CannotWrite for a full disk."""
         with self._lock:
-            self._empty()
+            self._empty_pipe()
             text, size = [], 0
-            while self._unread and size + len(self._unread[0]) <= PIECE:
+            while self._unread and size + len(self._unread[0]) <= MAX_PIECE:
                 text.append(self._unread.popleft())
                 size += len(text[-1])
-            self._waiting -= size
+            self._unread_size -= size
         if self._error is not None:
-            raise CannotWrite(
-                f"cannot write {self.path}: {self._error.strerror}",
-                "free some disk space, then run the same command with --resume",
-            )
+            hint = "free some disk space, then run the same command with --resume"
+            raise CannotWrite(f"cannot write {self.path}: {self._error.strerror}", hint)
         return "".join(text)
 
     def close(self) -> None:
-        """Take what is left and put the file in order."""
-        self.started()
-        self._over.set()
+        """Take what is left in the pipe, whoever still holds it open, and finish the file."""
+        self.close_writer()
+        self._closing.set()
         self._thread.join()
         with self._lock:
             if self._pipe < 0:
                 return
-            self._waiting = 0
-            self._empty()
+            self._unread_size = 0
+            self._empty_pipe()
             self._take(b"", last=True)
             with suppress(OSError):
-                self._put_in_order()
-            pipe, self._pipe, file, self._file = self._pipe, -1, self._file, -1
+                self._unroll_ring()
+            pipe, self._pipe = self._pipe, -1
             os.close(pipe)
-            os.close(file)
+            os.close(self._file)
 
     def _run(self) -> None:
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)
-        while not self._over.is_set():
+        full = False
+        while not self._closing.wait(WAKE_SECONDS if full else 0):
             poll.poll(WAKE_SECONDS * 1000)
             with self._lock:
-                going_on = self._empty()
-                full = self._waiting >= MOST_UNREAD
-            if not going_on:
-                return
-            if full:
-                time.sleep(WAKE_SECONDS)
+                if not self._empty_pipe():
+                    return
+                full = self._unread_size >= MAX_UNREAD
 
-    def _empty(self) -> bool:
+    def _empty_pipe(self) -> bool:
         """Take what the pipe holds; return False once nobody can write into it any more."""
-        while self._pipe >= 0 and self._waiting < MOST_UNREAD:
+        while self._pipe >= 0 and self._unread_size < MAX_UNREAD:
             try:
                 data = os.read(self._pipe, 1 << 16)
             except BlockingIOError:
@@ -126,12 +117,12 @@ class Log:
         data = self._held + data
         for secret in self._secrets:
             data = data.replace(secret, HIDDEN.encode())
-        held = 0 if last else max((_begun(secret, data) for secret in self._secrets), default=0)
-        data, self._held = data[: len(data) - held], data[len(data) - held :]
+        begun = 0 if last else max((_begun(secret, data) for secret in self._secrets), default=0)
+        data, self._held = data[: len(data) - begun], data[len(data) - begun :]
         text = self._decoder.decode(data, last)
         if text:
             self._unread.append(text)
-            self._waiting += len(text)
+            self._unread_size += len(text)
         if self._error is None:
             try:
                 self._write(data)
@@ -147,14 +138,13 @@ class Log:
             self._size += done
             data = data[done:]
 
-    def _put_in_order(self) -> None:
+    def _unroll_ring(self) -> None:
         if not self.cut_bytes:
             return
         ring = os.pread(self._file, self.tail, self.head)
         start = (self._size - self.head) % self.tail
         note = f"\n[autotune: {self.cut_bytes} bytes of this log are left out here]\n"
-        rest = note.encode() + ring[start:] + ring[:start]
-        at = self.head
+        rest, at = note.encode() + ring[start:] + ring[:start], self.head
         while rest:
             done = os.pwrite(self._file, rest, at)
             at, rest = at + done, rest[done:]

@@ -1,4 +1,4 @@
-"""Processes: who carries a trial's marker, who is alive, and how to end them all."""
+"""Processes: which of them carry a trial's marker, and how to end them all."""
 
 import os
 import time
@@ -12,8 +12,8 @@ MARKER = "AUTOTUNE_TRIAL"
 KILL_SECONDS = 10.0
 
 
-def living(trial: str, session: int | None = None) -> Iterator[psutil.Process]:
-    """Yield the living processes that carry the trial's marker, and those of a session."""
+def processes_of(trial: str, session: int | None = None) -> Iterator[psutil.Process]:
+    """Yield the processes that carry the trial's marker or are of the session, but no zombies."""
     marker = f"{MARKER}={trial}".encode()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it ended meanwhile, or is not ours to read
@@ -24,15 +24,12 @@ def living(trial: str, session: int | None = None) -> Iterator[psutil.Process]:
                 yield process
 
 
-def end_all(those: Callable[[], Iterator[psutil.Process]]) -> bool:
-    """Kill until none is left, 10 s at most; tell whether none is.
-
-    psutil knows a process by its start as well, and kills no other that has its number now.
-    """
+def end_all(find: Callable[[], Iterator[psutil.Process]]) -> bool:
+    """Kill what `find` yields until it yields nothing, for 10 s at most; tell whether it does."""
     deadline = time.monotonic() + KILL_SECONDS
-    while (left := list(those())) and time.monotonic() < deadline:
+    while (left := list(find())) and time.monotonic() < deadline:
         for process in left:
             with suppress(psutil.Error):
-                process.kill()
+                process.kill()  # psutil compares its start: no other with its number is killed
         time.sleep(0.05)
     return not left

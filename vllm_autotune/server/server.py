@@ -16,16 +16,15 @@ import psutil
 
 from ..credentials import secrets_of
 from ..errors import CannotWrite, NoEngine, NoPort
-from .guardian import start_guardian
-from .leftovers import make_scratch
+from .leftovers import make_scratch, start_guardian
 from .log import HEAD, TAIL, Log
-from .processes import MARKER, end_all, living
+from .processes import MARKER, end_all, processes_of
 from .shared_memory import all_segments, remove_segments, segments_of
 
-# The caller's key would lock our own probe out; the plan cache would replay other trials' memory;
-# without its log a server's end has no reason. setproctitle in vLLM's engine and workers wipes
+# What every trial's server is started with. The plan cache would replay other trials' memory;
+# without its log nobody knows why a server ended. setproctitle in vLLM's engine and workers wipes
 # their environment, and the marker with it, unless SPT_NOENV is set.
-HYGIENE = {
+TRIAL_ENV = {
     "NO_COLOR": "1",
     "SPT_NOENV": "1",
     "PYTHONUNBUFFERED": "1",
@@ -35,57 +34,47 @@ HYGIENE = {
     "VLLM_DO_NOT_TRACK": "1",
     "VLLM_ENABLE_STARTUP_PLAN": "0",
 }
-NOT_INHERITED = ("VLLM_API_KEY", "VLLM_PORT", "VLLM_LOGGING_CONFIG_PATH")
+# And without: the caller's key would lock our own probe out.
+UNSET_ENV = ("VLLM_API_KEY", "VLLM_PORT", "VLLM_LOGGING_CONFIG_PATH")
 
-# How long a server may take to end when it is told to: before it is ready, it does not heed
-# SIGTERM at all (0.26 and 0.32: still there after 15 s).
+# How long a server may take to end after SIGTERM. Before it is ready, it ignores that altogether
+# (0.26 and 0.32: still running after 15 s).
 STARTING_GRACE = 1.0
 READY_GRACE = 15.0
-# What the root should have taken along gets this much longer.
+# How much longer the engine and the workers may take once the API server has ended.
 ORPHAN_SECONDS = 3.0
-# How often the tree is asked again whether a segment that is nobody's so far is its.
-NOTE_SECONDS = 1.0
+# How often the tree is searched for the owner of a segment that nobody had mapped so far.
+SEGMENT_SECONDS = 1.0
 # What a trial writes: a log, a line of the journal, a report.
 DISK_BYTES = HEAD + TAIL + 2**20
 
 
 def free_port(allowed: range | None = None) -> int:
-    """Return a port of 127.0.0.1 that nobody listens on.
-
-    Raises NoPort when every port of `allowed` is taken.
-    """
+    """Return a port of 127.0.0.1 that nobody listens on, or raise NoPort."""
     for port in allowed or [0]:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))  # without SO_REUSEADDR: a used port says so
             return int(probe.getsockname()[1])
-    raise NoPort(
-        f"every port from {allowed.start} to {allowed.stop - 1} is in use"
-        if allowed
-        else "no free port",
-        "give a wider --port-range, or drop it to let the system choose",
-    )
+    tried = f"every port from {allowed.start} to {allowed.stop - 1}" if allowed else "every port"
+    hint = "give a wider --port-range, or drop it to let the system choose"
+    raise NoPort(f"{tried} is in use", hint)
 
 
 def check_disk(folder: Path, needed: int = DISK_BYTES) -> None:
-    """Refuse a folder whose disk has no room for what a trial writes.
-
-    Raises CannotWrite.
-    """
+    """Raise CannotWrite where the folder's disk has no room for what a trial writes."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise CannotWrite(
-            f"{folder} has {free // 2**20} MiB of free disk space, a launch may need "
-            f"{needed // 2**20} MiB",
-            "free some, or choose another folder with --results-dir; --resume goes on from here",
-        )
+        space = f"{free // 2**20} MiB of free disk space, a launch may need {needed // 2**20} MiB"
+        hint = "free some or choose another folder with --results-dir, then continue with --resume"
+        raise CannotWrite(f"{folder} has {space}", hint)
 
 
 @dataclass
 class Server:
     """One child server, logging to `log`; use it as a context manager.
 
-    `env` comes on top of our own environment. `trial` marks the tree: it must be unique.
-    `grace` is how many seconds the tree gets to end by itself.
+    `env` is added to our own environment. `trial` marks the tree, so it must be unique. `grace`
+    is how many seconds the tree has to end after SIGTERM, before it is killed.
     """
 
     argv: Sequence[str]
@@ -96,39 +85,36 @@ class Server:
     cut_bytes: int = field(default=0, init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _output: Log | None = field(default=None, init=False)
-    _scratch: Path | None = field(default=None, init=False)
     _guardian: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _segments: set[Path] = field(default_factory=set, init=False)
-    _there: set[Path] = field(default_factory=set, init=False)
-    _noted: float = field(default=-NOTE_SECONDS, init=False)
+    _seen_segments: set[Path] = field(default_factory=set, init=False)
+    _searched: float = field(default=-SEGMENT_SECONDS, init=False)
 
     def __enter__(self) -> Self:
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             check_disk(self.log.parent)
-            self._scratch = make_scratch(self.trial)
-            self._guardian = start_guardian(self.trial, self._scratch)
-            self._start()
-        except OSError as error:
+            scratch = make_scratch(self.trial)
+            self._guardian = start_guardian(self.trial, scratch)
+            self._start(str(scratch))
+        except BaseException as error:
             self.stop()
-            raise CannotWrite(f"cannot start a server: {error}", "check the disk") from error
-        except BaseException:
-            self.stop()
+            if isinstance(error, OSError):
+                raise CannotWrite(f"cannot start a server: {error}", "check the disk") from error
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
             self.stop()
-        except KeyboardInterrupt:  # the second one, in the middle of a kill; no third one comes
+        except KeyboardInterrupt:  # the second one, in the middle of a kill; a third is ignored
             self.stop()
             raise
 
-    def _start(self) -> None:
-        scratch = str(self._scratch)
-        inherited = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
+    def _start(self, scratch: str) -> None:
+        inherited = {k: v for k, v in os.environ.items() if k not in UNSET_ENV}
         ours = {"TMPDIR": scratch, "VLLM_RPC_BASE_PATH": scratch, MARKER: self.trial}
-        env = {**inherited, **HYGIENE, **self.env, **ours}
+        env = {**inherited, **TRIAL_ENV, **self.env, **ours}
         self._output = Log(self.log, secrets_of(env, self.argv))
         try:
             self._process = subprocess.Popen(
@@ -140,19 +126,17 @@ class Server:
                 start_new_session=True,
             )
         except (FileNotFoundError, PermissionError) as error:
-            raise NoEngine(
-                f"`{self.argv[0]}` cannot be started: {error.strerror}",
-                "check --vllm-python and --vllm-command",
-            ) from error
-        self._output.started()
+            reason = f"`{self.argv[0]}` cannot be started: {error.strerror}"
+            raise NoEngine(reason, "check --vllm-python and --vllm-command") from error
+        self._output.close_writer()
 
     @property
     def exit_code(self) -> int | None:
-        """Return how the API server ended (negative: the signal), None while it lives."""
+        """Return the API server's exit code (negative: a signal's number), None while it runs."""
         return self._process.poll() if self._process else None
 
     def resident_bytes(self) -> int:
-        """Return the memory that the processes of the tree hold; what they share counts twice."""
+        """Return the memory of the tree's processes; what they share is counted for each."""
         total = 0
         for process in self._survivors():
             with suppress(psutil.Error):
@@ -160,22 +144,18 @@ class Server:
         return total
 
     def new_text(self) -> str:
-        """Return what the server wrote since the last call, 4 MiB at most.
-
-        Raises CannotWrite when the disk did not take it.
-        """
         self._note_segments()
         return self._output.new_text() if self._output else ""
 
     def kill(self) -> None:
-        """End the server at once, without a word; `stop` cleans up after it."""
+        """Kill the server's group at once; `stop` must clean up after it."""
         self._signal_group(signal.SIGKILL)
 
     def stop(self) -> bool:
-        """End the whole tree and remove what it leaves; tell whether nothing of it is left.
+        """End the whole tree and remove what it leaves; tell whether all of it has ended.
 
-        SIGTERM to the group, a while to end, then SIGKILL to the group and to everything that
-        carries the marker. An exception on the way (a second Ctrl-C) goes straight to SIGKILL.
+        SIGTERM to the group, time to end, then SIGKILL to the group and to everything that
+        carries the marker. An exception meanwhile (a second Ctrl-C) goes straight to SIGKILL.
         """
         try:
             if self._process:
@@ -184,13 +164,19 @@ class Server:
                     self._signal_group(signal.SIGTERM)
                     self._wait_until_gone(self.grace)
         finally:
-            gone = self._kill()
+            self.kill()
+            gone = end_all(self._survivors)
+            if self._process and gone:
+                self._process.wait()  # a zombie must be reaped
+                self._process = None
+                remove_segments(self._segments)
+                self._segments.clear()
             if self._output:
                 self._output.close()
                 self.cut_bytes = self._output.cut_bytes
                 self._output = None
             if self._guardian:
-                self._guardian.communicate()  # it has nothing to do but remove the scratch folder
+                self._guardian.communicate()  # all that is left to it is the scratch folder
                 self._guardian = None
         return gone
 
@@ -201,30 +187,19 @@ class Server:
                 deadline = min(deadline, time.monotonic() + ORPHAN_SECONDS)
             time.sleep(0.05)
 
-    def _kill(self) -> bool:
-        self._signal_group(signal.SIGKILL)
-        gone = end_all(self._survivors)
-        if self._process and gone:
-            self._process.wait()  # a zombie is no survivor, but is to be reaped
-            self._process = None
-            remove_segments(self._segments)
-            self._segments.clear()
-        return gone
-
     def _signal_group(self, number: signal.Signals) -> None:
         if self._process:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
 
     def _survivors(self) -> Iterator[psutil.Process]:
-        # Without a process: a signal may have struck while it was being started.
-        return living(self.trial, self._process.pid if self._process else None)
+        # There may be some without a process: a signal came while it was being started.
+        return processes_of(self.trial, self._process.pid if self._process else None)
 
     def _note_segments(self) -> None:
-        """Note which shared memory is the tree's: a process that was killed cannot be asked."""
-        there = all_segments()
-        asked_lately = time.monotonic() - self._noted < NOTE_SECONDS
-        if there <= self._segments or (there == self._there and asked_lately):
-            return
-        self._segments |= segments_of(self._survivors())
-        self._there, self._noted = there, time.monotonic()
+        """Note which shared memory the tree has mapped, while its processes can still be asked."""
+        seen, now = all_segments(), time.monotonic()
+        lately = now - self._searched < SEGMENT_SECONDS
+        if not (seen <= self._segments or (seen == self._seen_segments and lately)):
+            self._segments |= segments_of(self._survivors())
+            self._seen_segments, self._searched = seen, time.monotonic()

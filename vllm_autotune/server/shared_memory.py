@@ -7,13 +7,15 @@ from pathlib import Path
 
 import psutil
 
+from ..files import text_of
+
 FOLDER = Path("/dev/shm")  # noqa: S108
 # What Python's multiprocessing, torch, NCCL and vLLM (its offloading buffer) call theirs.
 NAMES = ("psm_", "sem.mp-", "torch_", "nccl-", "vllm_")
 
 
 def all_segments() -> set[Path]:
-    """Return every segment with such a name, whosever it is."""
+    """Return every segment with such a name, whoever made it."""
     try:
         return {path for path in FOLDER.iterdir() if path.name.startswith(NAMES)}
     except OSError:
@@ -25,26 +27,18 @@ def segments_of(processes: Iterable[psutil.Process]) -> set[Path]:
     return {path for process in processes for path in _mapped(process.pid)}
 
 
-def remove_segments(segments: Iterable[Path]) -> list[Path]:
-    """Remove those that are ours and that no living process has mapped; return them."""
+def remove_segments(segments: Iterable[Path]) -> None:
+    """Remove those that belong to our user and that no process has mapped."""
     left = all_segments().intersection(segments)
     in_use = segments_of(psutil.process_iter()) if left else set()
-    removed = []
-    for path in left:
-        if path not in in_use:
-            with suppress(OSError):
-                if path.lstat().st_uid == os.geteuid():
-                    path.unlink()
-                    removed.append(path)
-    return removed
+    for path in left - in_use:
+        with suppress(OSError):
+            if path.lstat().st_uid == os.geteuid():
+                path.unlink()
 
 
 def _mapped(pid: int) -> set[Path]:
-    prefix = f"{FOLDER}/"
-    try:
-        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return set()
+    prefix, maps = f"{FOLDER}/", text_of(Path(f"/proc/{pid}/maps"))
     lines = (line for line in maps.splitlines() if prefix in line and "(deleted)" not in line)
     names = {line[line.index(prefix) + len(prefix) :] for line in lines}
     return {FOLDER / name for name in names if "/" not in name}

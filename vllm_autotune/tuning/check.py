@@ -14,7 +14,7 @@ from ..search.facts import Facts
 from ..search.ladder_file import find_ladder, read_ladder
 from ..search.prediction import predict
 from ..search.trial import Candidate, Trial
-from ..server import leftovers
+from ..server import remove_leftovers
 from ..vllm.config import LaunchConfig
 from ..vllm.untrusted import forbidden
 from ..workload import Probe
@@ -48,8 +48,8 @@ def check_report(
     facts = replace(_facts(report, workload.probe, where), workload=workload)
     candidate = _candidate(report, facts)
     with locked(facts.devices, facts.model):
-        for leftover in leftovers():
-            audience.note(leftover.remove())
+        for leftover in remove_leftovers():
+            audience.note(leftover)
         audience.begin(1, candidate)
         limits = Limits(launch_seconds=LAUNCH_SECONDS)
         log = path.with_name("check.log")

@@ -8,12 +8,12 @@ from pathlib import Path
 from ..checkpoint import Checkpoint, read_checkpoint
 from ..credentials import is_credential
 from ..errors import BadUsage, NoEngine
-from ..machine.cards import imagine
+from ..machine.cards import hypothetical_devices
 from ..machine.device import Device, detect, host_free_bytes
 from ..memory import estimate
 from ..search.facts import Facts
 from ..search.ladder import Ladder
-from ..server import HYGIENE
+from ..server import TRIAL_ENV
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value, parse_arguments
 from ..vllm.engine import Engine, assumed
@@ -59,8 +59,8 @@ class Request:
     capability: tuple[int, int] | None = None
 
     @property
-    def imagined(self) -> bool:
-        """Whether this is about a GPU that is not here."""
+    def hypothetical(self) -> bool:
+        """Tell whether this is about a GPU that is not here."""
         return self.device is not None or self.capability is not None
 
 
@@ -89,7 +89,7 @@ def gather_facts(request: Request) -> Facts:
     if checkpoint.quantization is None:
         for sibling in checkpoint.siblings:
             checkpoints[sibling] = read_checkpoint(sibling)
-    usual = HOST_HEADROOM_BYTES if devices[0].on_host else HEADROOM_BYTES
+    usual = HOST_HEADROOM_BYTES if devices[0].uses_host_memory else HEADROOM_BYTES
     facts = Facts(
         model=request.model,
         checkpoints=checkpoints,
@@ -135,7 +135,7 @@ def _refuse_contradictions(request: Request, given: Mapping[str, Value]) -> None
     """Refuse options that contradict each other, whatever the model and the machine."""
     config = LaunchConfig(request.model, given)
     context, shortest, length = request.context, request.min_context, config.max_model_len
-    if request.imagined and request.gpus is not None:
+    if request.hypothetical and request.gpus is not None:
         raise BadUsage(
             "--gpus picks GPUs of this machine, --device names others",
             "for two of them write --device '2 x A100 80GB'",
@@ -191,7 +191,7 @@ def _calls_tools(facts: Facts) -> bool:
 
 def _environment() -> dict[str, str]:
     """Return the variables that vLLM would heed, without paths of this machine and secrets."""
-    found = {n: v for n, v in os.environ.items() if n.startswith("VLLM_") and n not in HYGIENE}
+    found = {n: v for n, v in os.environ.items() if n.startswith("VLLM_") and n not in TRIAL_ENV}
     return {
         name: value
         for name, value in found.items()
@@ -204,18 +204,18 @@ def _engine(request: Request) -> Engine:
     try:
         engine = locate(request.vllm_python, request.vllm_command)
     except NoEngine:
-        if request.imagined and request.vllm_python is None:
+        if request.hypothetical and request.vllm_python is None:
             return assumed()
         raise
-    return replace(engine, platform="cuda") if request.imagined else engine
+    return replace(engine, platform="cuda") if request.hypothetical else engine
 
 
 def _devices(request: Request, engine: Engine) -> tuple[Device, ...]:
     limit = request.memory_limit
-    if not request.imagined:
+    if not request.hypothetical:
         found = detect(engine.platform, request.gpus)
     else:
-        found = imagine(request.device, limit, request.capability)
+        found = hypothetical_devices(request.device, limit, request.capability)
         if request.device is None:
             limit = None  # it is the size of the card
     return tuple(replace(device, limit_bytes=limit) for device in found)

@@ -1,6 +1,5 @@
 """The folder of one run: what it was begun with, a line per trial, logs, and the report."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..files import cannot_write, make_folder, write_whole
-from ..owner import Owner
+from ..owner import owned, read_owned
 from ..report.report import Report, from_json, to_json, trial_from_line, trial_line
 from ..search.trial import Trial
 
@@ -58,15 +57,14 @@ class Run:
 
         Raises CannotWrite.
         """
-        head = {
-            **Owner.this().document(),
-            "key": self.key,
-            "began": self.began,
-            "host_free_bytes": self.host_free_bytes,
-            "measured": self.measured,
-            "autotune": __version__,
-        }
-        write_whole(self.folder / HEAD, json.dumps(head, indent=2))
+        head = owned(
+            key=self.key,
+            began=self.began,
+            host_free_bytes=self.host_free_bytes,
+            measured=self.measured,
+            autotune=__version__,
+        )
+        write_whole(self.folder / HEAD, head)
 
     def log(self, number: int) -> Path:
         """Return where a trial's server logs to."""
@@ -144,9 +142,8 @@ def unfinished(results: Path, key: str) -> Run | None:
 
 def _runs(parent: Path) -> Iterator[Run]:
     for path in parent.glob(f"*/{HEAD}"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            head = json.loads(path.read_text(encoding="utf-8"))
-            owner = Owner.read(head)
+        owner, head = read_owned(path)
+        with suppress(KeyError):
             ours = head["autotune"] == __version__
             if ours and not (owner and owner.is_alive) and not _finished(path.parent):
                 yield Run(

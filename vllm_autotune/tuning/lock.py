@@ -1,128 +1,112 @@
-"""One tuning per device at a time: a lock per device, and who holds it."""
+"""One tuning per device at a time: a lock per device, and a note that says who holds it."""
 
-import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ..errors import DeviceBusy
 from ..files import cannot_write, safe_name
 from ..machine.device import Device
-from ..owner import Owner
+from ..owner import Owner, owned, read_owned
 
+Say = Callable[[str], None]
 POLL_SECONDS = 0.5
 # Where every program of the machine looks, whatever its TMPDIR. Not /dev/shm first: what is there
 # of a user is removed when the user logs out (RemoveIPC of systemd), and a lock with it.
-PLACES = (Path("/tmp"), Path("/dev/shm"))  # noqa: S108  the folder of the locks is everyone's
-PLACE_VARIABLE = "AUTOTUNE_LOCK_DIR"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """How long to wait for another tuning, in seconds, and who is told for whom."""
-
-    seconds: float = 0.0
-    say: Callable[[str], None] = lambda _: None
+FOLDERS = (Path("/tmp"), Path("/dev/shm"))  # noqa: S108  the folder of the locks is everyone's
+FOLDER_VARIABLE = "AUTOTUNE_LOCK_DIR"
 
 
 @contextmanager
-def locked(devices: Iterable[Device], model: str, waiting: Waiting | None = None) -> Iterator[None]:
+def locked(
+    devices: Iterable[Device], model: str, wait: float = 0.0, say: Say = lambda _: None
+) -> Iterator[None]:
     """Hold every device for the length of the block.
 
-    The locks are the machine's, not the user's: whoever tunes on a GPU falsifies the others.
-    They are taken in one order, so that two tunings never wait for each other.
+    `wait` is how many seconds to wait for another tuning, `say` is told which one that is. The
+    locks are the machine's, not the user's: concurrent runs on a GPU distort each other's
+    measurements. They are taken in one order, so that two tunings never wait for each other.
 
-    Raises DeviceBusy when another tuning holds one and goes on holding it.
+    Raises DeviceBusy when another tuning holds a device and does not release it in time.
     """
-    folder = _folder()
-    deadline = time.monotonic() + (waiting.seconds if waiting else 0.0)
-    held: list[tuple[FileLock, Path]] = []
-    try:
+    folder, deadline = _folder(), time.monotonic() + wait
+    with ExitStack() as held:
         for device in sorted(devices, key=lambda d: d.uuid):
-            place = _Place(folder, device)
-            lock = place.acquire(deadline, waiting.say if waiting else None)
-            held.append((lock, place.sign(model)))
+            held.enter_context(DeviceLock(folder, device).held(model, deadline, say))
         yield
-    finally:
-        for lock, sign in held:
-            sign.unlink(missing_ok=True)
-            lock.release()
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """The files of one device: a lock, and beside it a sign that says whose it is."""
+class DeviceLock:
+    """The files of one device: a lock, and beside it a note by whoever holds the lock."""
 
     folder: Path
     device: Device
 
-    def acquire(self, deadline: float, say: Callable[[str], None] | None) -> FileLock:
-        lock = FileLock(self.folder / f"{self.name}.lock", timeout=0, mode=0o666)
-        told = ""
-        while True:
+    @contextmanager
+    def held(self, model: str, deadline: float, say: Say) -> Iterator[None]:
+        """Hold the lock for the length of the block; raise DeviceBusy at `deadline` (monotonic)."""
+        with self._acquired(deadline, say):
+            note = self._write_note(model)
             try:
-                lock.acquire()
-            except Timeout as error:
-                holder = self.holder()
-                what = f"{holder} is tuning on {self.device.name} ({self.device.uuid})"
-                if time.monotonic() >= deadline:
-                    raise DeviceBusy(
-                        what,
-                        "wait for it to end (--wait): two tunings on one device falsify each other",
-                    ) from error
-                if say and holder != told:
-                    say(f"waiting: {what}")
-                    told = holder
-                time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
-            else:
-                return lock
+                yield
+            finally:
+                note.unlink(missing_ok=True)
 
-    @property
-    def name(self) -> str:
-        return safe_name(self.device.uuid)
+    def _acquired(self, deadline: float, say: Say) -> AbstractContextManager[object]:
+        lock = FileLock(self.folder / f"{safe_name(self.device.uuid)}.lock", mode=0o666)
+        with suppress(Timeout):
+            return lock.acquire(timeout=0)
+        seconds = deadline - time.monotonic()
+        if seconds > 0:
+            say(f"waiting: {self._holder()}")
+            with suppress(Timeout):
+                return lock.acquire(timeout=seconds, poll_interval=POLL_SECONDS)
+        hint = "wait for it to end (--wait): concurrent runs distort each other's measurements"
+        raise DeviceBusy(self._holder(), hint)
 
-    def sign(self, model: str) -> Path:
-        """Say that we hold the lock, and take away what dead holders said."""
-        for path, owner, _ in self.signs():
+    def _write_note(self, model: str) -> Path:
+        """Note that we hold the lock, and remove the notes of dead holders."""
+        for path, owner, _ in self._notes():
             if owner.is_dead:
                 with suppress(OSError):  # another user's
                     path.unlink()
-        path = self.folder / f"{self.name}.{os.getpid()}.json"
+        path = self.folder / f"{safe_name(self.device.uuid)}.{os.getpid()}.json"
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        document = {**Owner.this().document(), "model": model, "since": since}
         with suppress(OSError):  # the lock is what counts
-            path.write_text(json.dumps(document), encoding="utf-8")
+            path.write_text(owned(model=model, since=since), encoding="utf-8")
         return path
 
-    def holder(self) -> str:
-        """Return in words who holds the lock."""
-        for _, owner, document in self.signs():
-            if not owner.is_dead:
-                model, since = document.get("model"), document.get("since")
-                return f"another autotune (pid {owner.pid}, {model}, since {since})"
-        return "another autotune"
+    def _holder(self) -> str:
+        """Return who is tuning on the device, as a sentence."""
+        details = (
+            f" (pid {owner.pid}, {note.get('model')}, since {note.get('since')})"
+            for _, owner, note in self._notes()
+            if not owner.is_dead
+        )
+        who = f"another autotune{next(details, '')}"
+        return f"{who} is tuning on {self.device.name} ({self.device.uuid})"
 
-    def signs(self) -> Iterator[tuple[Path, Owner, dict[str, object]]]:
-        for path in sorted(self.folder.glob(f"{self.name}.*.json")):
-            with suppress(OSError, ValueError):
-                document = json.loads(path.read_text(encoding="utf-8"))
-                owner = Owner.read(document)
-                if owner:
-                    yield path, owner, document
+    def _notes(self) -> Iterator[tuple[Path, Owner, dict[str, Any]]]:
+        for path in sorted(self.folder.glob(f"{safe_name(self.device.uuid)}.*.json")):
+            owner, document = read_owned(path)
+            if owner:
+                yield path, owner, document
 
 
 def _folder() -> Path:
-    given = os.environ.get(PLACE_VARIABLE)
-    usable = (place for place in PLACES if os.access(place, os.W_OK | os.X_OK))
-    place = Path(given) if given else next(usable, Path(tempfile.gettempdir()))
-    folder = place / "vllm-autotune.locks"
+    given = os.environ.get(FOLDER_VARIABLE)
+    usable = (folder for folder in FOLDERS if os.access(folder, os.W_OK | os.X_OK))
+    parent = Path(given) if given else next(usable, Path(tempfile.gettempdir()))
+    folder = parent / "vllm-autotune.locks"
     try:
         folder.mkdir(exist_ok=True)
         with suppress(PermissionError):  # another user made it, and did this

@@ -10,10 +10,10 @@ from ..errors import CannotWrite
 from ..report.report import CacheUse, Report, Versions, model_of
 from ..search.facts import Facts
 from ..search.step import Skip
-from ..server import leftovers
+from ..server import remove_leftovers
 from .cache import Cache, cache_key
 from .journal import Run, keep, unfinished
-from .lock import Waiting, locked
+from .lock import locked
 from .recall import here, still_valid
 from .walk import Audience, Options, Walk, refreshed
 
@@ -34,13 +34,13 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
         return answer
     cache.prepare()
     facts = cache.pooled(facts, audience.note)
-    with locked(facts.devices, facts.model, _waiting(options, audience)):
+    with locked(facts.devices, facts.model, _seconds_to_wait(options), audience.note):
         if options.wait:  # whoever held the device may have found the answer
             facts = refreshed(facts)
             if answer := recalled():
                 return answer
-        for leftover in leftovers():
-            audience.note(leftover.remove())
+        for leftover in remove_leftovers():
+            audience.note(leftover)
         walk = _begin(facts, options, audience, key)
         status, reason, hint = walk.go()
         report = Report(
@@ -99,11 +99,10 @@ def _kept(recalled: Report, options: Options, audience: Audience) -> Path | None
         return None
 
 
-def _waiting(options: Options, audience: Audience) -> Waiting:
-    seconds = options.wait
-    if options.until is not None:
-        seconds = min(seconds, max(0.0, options.until - time.monotonic()))
-    return Waiting(seconds=seconds, say=audience.note)
+def _seconds_to_wait(options: Options) -> float:
+    if options.until is None:
+        return options.wait
+    return min(options.wait, max(0.0, options.until - time.monotonic()))
 
 
 def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk:

@@ -210,7 +210,7 @@ def _refuse_busy(devices: Sequence[Device]) -> None:
     """
     for d in devices:
         taken = d.memory_bytes - device.free_bytes(d)
-        if not d.on_host and taken > max(BUSY_BYTES, BUSY_SHARE * d.memory_bytes):
+        if not d.uses_host_memory and taken > max(BUSY_BYTES, BUSY_SHARE * d.memory_bytes):
             raise DeviceBusy(
                 f"the GPU {d.name} ({d.uuid}) is busy: other processes hold "
                 f"{format_bytes(taken)} of {format_bytes(d.memory_bytes)}",

@@ -13,20 +13,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from ..files import text_of
 from .config import LaunchConfig
 
 # The newest version whose own numbers the arithmetic was compared with.
 ASSUMED = "0.32.0"
 
-# From here on bitsandbytes is in a plugin, not in vLLM (PR #43529).
-BITSANDBYTES_LEFT = (0, 28)
+# The newest version that the estimates were compared with.
+ASSUMED = "0.32.0"
+# The first version that needs a plugin for bitsandbytes (PR #43529).
+BITSANDBYTES_PLUGIN = (0, 28)
 
 
 @dataclass(frozen=True)
 class Engine:
     """A vLLM: `python` runs it, `package` is its folder, `command` starts a server.
 
-    One that is not `installed` has no files: it is believed to know every flag.
+    One that is not `installed` has no files: it is assumed to have every flag.
     """
 
     python: str
@@ -43,16 +46,16 @@ class Engine:
         return tuple(int(part) for part in re.findall(r"\d+", self.version.split("+")[0])[:3])
 
     @property
-    def fits_length(self) -> bool:
-        """Tell whether `--max-model-len auto` serves what fits, and says so in `/v1/models`.
+    def has_auto_length(self) -> bool:
+        """Tell whether `--max-model-len auto` takes what fits, and `/v1/models` reports it.
 
-        The value is known since 0.14, the API server has the result since 0.20.
+        vLLM accepts the value since 0.14, its API server has the result since 0.20.
         """
         return self.release >= (0, 20)
 
     @property
     def takes_model_as_argument(self) -> bool:
-        """Tell whether the model stands alone (`vllm serve M`) rather than after `--model`."""
+        """Tell whether the command is `vllm serve MODEL`, not one with `--model MODEL`."""
         return self.command[-1] == "serve"
 
     def argv(self, config: LaunchConfig) -> list[str]:
@@ -62,137 +65,114 @@ class Engine:
 
     @cached_property
     def flags(self) -> frozenset[str]:
-        """Return every long option the API server has, without dashes (`max-model-len`).
+        """Return every long option of the API server, without dashes (`max-model-len`).
 
         Source: string arguments of `add_argument` in engine/arg_utils.py and
         entrypoints/**/cli_args.py (all versions from 0.6.6 to 0.33).
         """
-        names: set[str] = set()
-        files = [self.package / "engine/arg_utils.py"]
-        files += sorted((self.package / "entrypoints").rglob("cli_args.py"))
-        for file in files:
-            with suppress(OSError, SyntaxError):
-                names.update(_options(ast.parse(file.read_text(encoding="utf-8"))))
-        return frozenset(names)
+        found = self.package.glob("entrypoints/**/cli_args.py")
+        files = [self.package / "engine/arg_utils.py", *found]
+        calls = (n for file in files for n in _nodes(file) if isinstance(n, ast.Call))
+        added = (call for call in calls if getattr(call.func, "attr", "") == "add_argument")
+        words = (word for call in added for word in _strings(call))
+        return frozenset(w[2:] for w in words if w.startswith("--") and " " not in w)
 
     @cached_property
     def quantizations(self) -> frozenset[str]:
-        """Return the names `--quantization` can really use, plugins included."""
+        """Return the quantization methods that work here, plugins included."""
         names = self._literals("model_executor/layers/quantization/__init__.py", "Quantization")
         site = self.package.parent
         # With vLLM's own as with the plugin, bitsandbytes needs the package of that name.
-        if (site / "vllm_bnb_plugin").is_dir():
-            names |= {"bitsandbytes"}
-        if not (site / "bitsandbytes").is_dir():
-            names -= {"bitsandbytes"}
-        return frozenset(names)
+        names |= {"bitsandbytes"} if (site / "vllm_bnb_plugin").is_dir() else set()
+        return frozenset(names if (site / "bitsandbytes").is_dir() else names - {"bitsandbytes"})
 
     def quantizes(self, method: str) -> bool:
-        """Tell whether this vLLM has a quantization; what could not be read is believed to be."""
+        """Tell whether this vLLM has a quantization method; assume so if that was unreadable."""
         if not self.quantizations:
-            return method != "bitsandbytes" or self.release < BITSANDBYTES_LEFT
+            return method != "bitsandbytes" or self.release < BITSANDBYTES_PLUGIN
         return method in self.quantizations
 
     def least_capability(self, method: str) -> tuple[int, int] | None:
-        """Return the compute capability that a quantization method asks for, None if unread.
+        """Return the compute capability that a quantization method needs, None if unreadable.
 
         Source: `get_min_capability` of the method's class, model_executor/layers/quantization/.
         """
-        folder = "model_executor/layers/quantization"
-        with suppress(SyntaxError):
-            index = ast.parse(self._text(f"{folder}/__init__.py"))
-            name = _class_of(index, method)
-            for node in ast.walk(index):
-                if isinstance(node, ast.ImportFrom) and name in [a.name for a in node.names]:
-                    module = (node.module or "").rpartition("quantization.")[2].replace(".", "/")
-                    number = _least_of(ast.parse(self._text(f"{folder}/{module}.py")), name)
-                    return divmod(number, 10) if number else None
+        found = _quantization_class(self.package / "model_executor/layers/quantization", method)
+        for part in found.body if found else ():
+            if getattr(part, "name", "") == "get_min_capability":
+                returned = [n.value for n in ast.walk(part) if isinstance(n, ast.Return)]
+                if returned and isinstance(returned[0], ast.Constant) and returned[0].value:
+                    return divmod(int(str(returned[0].value)), 10)
         return None
 
     @property
     def has_flashinfer(self) -> bool:
-        """Tell whether FlashInfer is beside vLLM: every build for CUDA brings it along."""
-        beside = (self.package.parent / "flashinfer").is_dir()
-        return beside or not self.installed or "+cpu" in self.version
+        """Tell whether FlashInfer is installed beside vLLM; every CUDA build depends on it."""
+        folder = self.package.parent / "flashinfer"
+        return folder.is_dir() or not self.installed or "+cpu" in self.version
 
     @cached_property
     def kv_cache_dtypes(self) -> frozenset[str]:
-        """Return the names `--kv-cache-dtype` accepts."""
         return frozenset(self._literals("config/cache.py", "CacheDType"))
 
     @cached_property
     def default_utilization(self) -> float:
         """Return the default of `--gpu-memory-utilization`: 0.9 until 0.19, 0.92 after."""
-        for file in ("config/cache.py", "config/__init__.py", "config.py", "engine/arg_utils.py"):
-            text = self._text(file)
-            match = re.search(r"gpu_memory_utilization: float = (?:Field\(default=)?([\d.]+)", text)
-            if match:
-                return float(match[1])
-        return 0.92 if self.release >= (0, 20) else 0.9
+        files = ("config/cache.py", "config/__init__.py", "config.py", "engine/arg_utils.py")
+        text = "\n".join(text_of(self.package / file) for file in files)
+        match = re.search(r"gpu_memory_utilization: float = (?:Field\(default=)?([\d.]+)", text)
+        return float(match[1]) if match else 0.92 if self.release >= (0, 20) else 0.9
 
     def knows(self, flag: str) -> bool:
-        """Tell whether this vLLM has the flag; what could not be read is believed to be there."""
+        """Tell whether this vLLM has the flag; assume so if its flags were unreadable."""
         return not self.flags or flag.partition(".")[0].removeprefix("no-") in self.flags
 
     def spelled_out(self, flag: str) -> str:
-        """Return the whole name of a flag that was shortened, as argparse finds it."""
+        """Return the full name of an abbreviated flag, as argparse finds it."""
         head, dot, rest = flag.partition(".")
         longer = [name for name in self.flags if name.startswith(head)]
         known = head in self.flags or len(longer) != 1
         return flag if known else longer[0] + dot + rest
 
-    def _text(self, file: str) -> str:
-        try:
-            return (self.package / file).read_text(encoding="utf-8")
-        except OSError:
-            return ""
-
     def _literals(self, file: str, name: str) -> set[str]:
         """Return the strings of the list or Literal assigned to a name beginning with `name`."""
-        with suppress(SyntaxError):
-            for node in ast.walk(ast.parse(self._text(file))):
-                if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-                    target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-                    spelled = getattr(target, "id", "").replace("_", "").lower()
-                    strings = set(_strings(node.value))
-                    if spelled.startswith(name.lower()) and strings:
-                        return strings
+        for node in _nodes(self.package / file):
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                spelled = getattr(target, "id", "").replace("_", "").lower()
+                strings = set(_strings(node.value))
+                if spelled.startswith(name.lower()) and strings:
+                    return strings
         return set()
 
 
 def assumed() -> Engine:
-    """Return what stands for vLLM where none is installed: enough to plan, not to launch."""
+    """Return an Engine to plan with where no vLLM is installed; it cannot be launched."""
     nowhere = Path(os.devnull)
     return Engine("", nowhere, ASSUMED, "cuda", None, ("vllm", "serve"), installed=False)
 
 
-def _class_of(index: ast.AST, method: str) -> str:
-    """Return the class that a dictionary of classes has for a method, empty if there is none."""
-    for node in ast.walk(index):
-        if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                named = isinstance(key, ast.Constant) and key.value == method
-                if named and isinstance(value, ast.Name):
-                    return value.id
-    return ""
-
-
-def _least_of(module: ast.AST, name: str) -> int | None:
-    """Return the number that a class's `get_min_capability` returns."""
-    for node in ast.walk(module):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            for method in node.body:
-                if getattr(method, "name", "") == "get_min_capability":
-                    returned = [n.value for n in ast.walk(method) if isinstance(n, ast.Return)]
-                    if returned and isinstance(returned[0], ast.Constant):
-                        return int(str(returned[0].value))
+def _quantization_class(folder: Path, method: str) -> ast.ClassDef | None:
+    """Return the class that the index of `folder` has for a method, None if unreadable."""
+    index = folder / "__init__.py"
+    names: dict[object, str] = {}
+    for table in (node for node in _nodes(index) if isinstance(node, ast.Dict)):
+        for key, value in zip(table.keys, table.values, strict=True):
+            if isinstance(key, ast.Constant) and isinstance(value, ast.Name):
+                names.setdefault(key.value, value.id)
+    name = names.get(method)
+    for node in _nodes(index):
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            module = (node.module or "").rpartition("quantization.")[2].replace(".", "/")
+            classes = (n for n in _nodes(folder / f"{module}.py") if isinstance(n, ast.ClassDef))
+            return next((found for found in classes if found.name == name), None)
     return None
 
 
-def _options(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
-            yield from (s[2:] for s in _strings(node) if s.startswith("--") and " " not in s)
+def _nodes(file: Path) -> Iterator[ast.AST]:
+    """Yield the syntax nodes of a Python file, none if it cannot be parsed."""
+    with suppress(SyntaxError):
+        yield from ast.walk(ast.parse(text_of(file)))
 
 
 def _strings(node: ast.AST) -> Iterator[str]:

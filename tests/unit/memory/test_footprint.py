@@ -145,7 +145,7 @@ def test_every_log_has_exactly_the_tokens_that_its_kv_cache_holds(
 
 
 def test_an_unknown_architecture_abstains(shapes: dict[str, Checkpoint]) -> None:
-    found = estimated(replace(shapes["qwen2.5-7b"], plan=None, architecture="FutureLM"))
+    found = estimated(replace(shapes["qwen2.5-7b"], layer_groups=None, architecture="FutureLM"))
     assert found.kv_bytes(1) == Interval.unknown()
     assert found.longest(gib(1)) == (0, 32768)
     weightless = estimated(shapes["jamba-mini"])

@@ -64,7 +64,7 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
 def _asks(facts: Facts) -> bool:
     """Tell whether vLLM may choose the length, which goes up to the model's own."""
     reaches = facts.context <= facts.checkpoint.default_context
-    return facts.engine.fits_length and reaches and not facts.workload.exact
+    return facts.engine.has_auto_length and reaches and not facts.workload.exact
 
 
 def _printed_limit(now: Situation, config: LaunchConfig) -> int | None:

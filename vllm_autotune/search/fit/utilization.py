@@ -22,7 +22,7 @@ def most_utilization(now: Situation, config: LaunchConfig) -> float:
     """Return the largest share of the devices that may be used, rounded down to 1/10000."""
     facts, beyond = now.facts, _beyond_share(now, config)
     shares = [
-        min(facts.budget(d), d.free_bytes - facts.headroom_bytes - beyond) / d.shared_out
+        min(facts.budget(d), d.free_bytes - facts.headroom_bytes - beyond) / d.utilization_base
         for d in facts.used(config)
     ]
     return math.floor(min(shares) * 10_000) / 10_000

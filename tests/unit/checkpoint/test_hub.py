@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.pace import LATEST
-from tests.unit.test_checkpoint import SMALL, WEIGHTS, make
+from tests.unit.checkpoint.small_model import SMALL, WEIGHTS, make
 from vllm_autotune.checkpoint import read_checkpoint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CODE = "from vllm_autotune.cli import main; main()"
 READ = "import sys; from vllm_autotune.checkpoint import *; print(read_checkpoint(*sys.argv[1:]))"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -182,7 +182,7 @@ def test_a_revision_that_is_not_there_is_refused(hub: Hub, tmp_path: Path) -> No
     words = ("--model", "org/Tiny", "--revision", "v9")
     code, _, err = plan(hub.address, tmp_path / "home", *words)
     assert code == 3
-    assert "org/Tiny at revision v9 is neither here nor on the Hugging Face Hub" in err
+    assert "org/Tiny at revision v9 is neither on this machine nor on the Hugging Face Hub" in err
 
 
 def test_what_the_hub_does_not_have_or_show_is_refused(hub: Hub, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_what_the_hub_does_not_have_or_show_is_refused(hub: Hub, tmp_path: Path)
     assert "hf auth login" in err
     code, _, err = plan(hub.address, tmp_path / "home", "--model", "org/Typo")
     assert code == 3
-    assert "org/Typo is neither here nor on the Hugging Face Hub" in err
+    assert "org/Typo is neither on this machine nor on the Hugging Face Hub" in err
 
 
 def test_a_model_without_safetensors_has_no_known_size(hub: Hub, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_model_without_safetensors_has_no_known_size(hub: Hub, tmp_path: Path)
 
 def test_without_a_way_to_the_hub_a_download_is_asked_for(hub: Hub, tmp_path: Path) -> None:
     make(tmp_path / "hub" / "org" / "Tiny")
-    said = "org/Tiny is neither a folder here nor in the Hugging Face cache"
+    said = "org/Tiny is neither a local folder nor in the Hugging Face cache"
     offline = plan(hub.address, tmp_path / "home", "--model", "org/Tiny", HF_HUB_OFFLINE="1")
     nobody = plan("http://127.0.0.1:9", tmp_path / "home", "--model", "org/Tiny")
     hub.refusals["org/Tiny"] = (500, "")

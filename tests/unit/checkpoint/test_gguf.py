@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.test_checkpoint import SMALL, make, refused_politely
+from tests.unit.checkpoint.small_model import SMALL, make, refusal_of
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.errors import BadModel
 
@@ -84,8 +84,8 @@ def test_a_file_alone_says_what_the_model_is(tmp_path: Path, version: int) -> No
         assert (found.load_format, found.quantization) == ("gguf", "gguf")
         assert found.weight_bytes == sum(BYTES)
         assert not found.tied_embeddings
-        assert found.plan
-        assert found.plan[0].count == 2
+        assert found.layer_groups
+        assert found.layer_groups[0].count == 2
 
 
 def test_the_config_beside_a_file_is_believed_before_it(tmp_path: Path) -> None:
@@ -113,20 +113,54 @@ def test_experts_of_a_llama_make_it_a_mixtral(tmp_path: Path) -> None:
     )
 
 
+# Bits per weight, as llama.cpp states them of its types.
+BITS = {
+    2: 4.5,
+    3: 5,
+    6: 5.5,
+    7: 6,
+    8: 8.5,
+    20: 4.5,
+    39: 4.25,
+    10: 2.625,
+    11: 3.4375,
+    12: 4.5,
+    13: 5.5,
+    14: 6.5625,
+    16: 2.0625,
+    17: 2.3125,
+    18: 3.0625,
+    19: 1.5625,
+    21: 3.4375,
+    22: 2.5625,
+    23: 4.25,
+    29: 1.75,
+    34: 1.6875,
+    35: 2.0625,
+}
+
+
+@pytest.mark.parametrize("kind", BITS)
+def test_a_tensor_takes_the_bits_of_its_type(tmp_path: Path, kind: int) -> None:
+    content = gguf(tensors={"token_embd.weight": ((256, 1000), kind)})
+    (tmp_path / "m.gguf").write_bytes(content + bytes(256_000))
+    assert read_checkpoint(str(tmp_path / "m.gguf")).weight_bytes == 256_000 * BITS[kind] / 8
+
+
 def test_layers_that_differ_are_not_guessed(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(gguf({**QWEN, "qwen2.attention.head_count_kv": [2, 4]}))
     found = read_checkpoint(str(tmp_path / "m.gguf"))
-    assert found.plan is None
+    assert found.layer_groups is None
     assert found.weight_bytes == sum(BYTES)
     (tmp_path / "m.gguf").write_bytes(gguf({**QWEN, "qwen2.attention.head_count_kv": [2, 2]}))
-    assert read_checkpoint(str(tmp_path / "m.gguf")).plan
+    assert read_checkpoint(str(tmp_path / "m.gguf")).layer_groups
 
 
 def test_an_architecture_that_is_not_known_has_its_bytes_all_the_same(tmp_path: Path) -> None:
     fields = {key.replace("qwen2", "novel"): value for key, value in QWEN.items()}
     (tmp_path / "m.gguf").write_bytes(gguf({**fields, "general.architecture": "novel"}))
     found = read_checkpoint(str(tmp_path / "m.gguf"))
-    assert (found.architecture, found.plan) == ("novel", None)
+    assert (found.architecture, found.layer_groups) == ("novel", None)
     assert found.weight_bytes == sum(BYTES)
 
 
@@ -155,16 +189,15 @@ def test_of_several_files_one_must_be_named(tmp_path: Path) -> None:
         (b"", "empty"),
         (b"PK\x03\x04" + bytes(100), "does not begin with GGUF"),
         (gguf(version=1), "version 1"),
-        (gguf()[:300], "not a whole GGUF file"),
+        (gguf()[:300], "as a GGUF file"),
         (gguf()[:-1000], "bytes of its tensors are missing"),
         (gguf(tensors={"a.weight": ((256,), 99)}), "type 99"),
+        (gguf({**QWEN, "qwen2.block_count": ["x"]}), "lacks num_hidden_layers"),
     ],
 )
 def test_half_a_file_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     (tmp_path / "m.gguf").write_bytes(content)
-    with pytest.raises(BadModel, match=why) as refused:
-        read_checkpoint(str(tmp_path / "m.gguf"))
-    assert "Download" in refused.value.hint
+    assert why in refusal_of(tmp_path / "m.gguf")
 
 
 WHOLE = gguf({**QWEN, "tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.scores": [0]})
@@ -178,4 +211,4 @@ def test_no_header_ever_ends_in_a_traceback(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.gguf"
     path.write_bytes(WHOLE[:at] + change + WHOLE[at + len(change) :])
-    assert refused_politely(path)
+    refusal_of(path)

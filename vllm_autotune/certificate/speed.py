@@ -1,12 +1,10 @@
-"""How fast it was, from when each piece of each answer came. Pure."""
+"""How fast a server was, from the times at which the pieces of its answers came. Pure."""
 
 from collections.abc import Sequence
 from statistics import median
 
 from ..outcome import Speed
-from ..probe import Reply
-
-SHORTEST = 1e-6
+from ..probe.reply import Reply
 
 
 def measured(replies: Sequence[Reply]) -> Speed | None:
@@ -14,7 +12,11 @@ def measured(replies: Sequence[Reply]) -> Speed | None:
     if not any(reply.prompt_tokens for reply in replies):
         return None
     waits = [reply.ttft_seconds for reply in replies]
-    gaps = [gap for reply in replies if (gap := _gap(reply)) is not None]
+    gaps = [
+        (reply.times[-1] - reply.times[0]) / (reply.output_tokens - 1)
+        for reply in replies
+        if reply.output_tokens > 1 and len(reply.times) > 1
+    ]
     began = min(reply.began for reply in replies)
     all_read = max(reply.times[0] for reply in replies)
     prompts = [reply.prompt_tokens for reply in replies]
@@ -24,16 +26,9 @@ def measured(replies: Sequence[Reply]) -> Speed | None:
         ttft_seconds=median(waits),
         worst_ttft_seconds=max(waits),
         inter_token_seconds=median(gaps) if gaps else None,
-        prefill_tokens_per_second=sum(prompts) / max(SHORTEST, all_read - began),
+        prefill_tokens_per_second=sum(prompts) / max(1e-6, all_read - began),
         decode_tokens_per_second=_decoded(replies, all_read),
     )
-
-
-def _gap(reply: Reply) -> float | None:
-    """Return the mean seconds from one token to the next."""
-    if reply.output_tokens < 2 or len(reply.times) < 2:
-        return None
-    return (reply.times[-1] - reply.times[0]) / (reply.output_tokens - 1)
 
 
 def _decoded(replies: Sequence[Reply], since: float) -> float | None:

@@ -1,0 +1,227 @@
+"""The certificate of models that generate."""
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from ..outcome import Check, Degraded
+from ..probe.failure import RequestRefused, raise_if
+from ..probe.prompt import Prompt, Question
+from ..probe.reply import Reply
+from . import judgement
+from .answers import BY_SCHEMA, TOOL_CALL, not_finite, prompt_logprobs_of
+from .image import about_image
+from .own_requests import OWN_REQUESTS, read_requests
+from .server_under_test import Send, ServerUnderTest
+from .traffic import SHORT_OUTPUT, Burst
+
+# Of so many short requests one by one, the fastest counts: other programs slow the others.
+ONE_BY_ONE = 3
+# What seems far slower is tried so many times: other programs may be slow for a moment.
+ATTEMPTS = 3
+# A soak looks at memory and the KV cache so many times.
+ROUNDS = 16
+# Tokens that any call of a small tool fits into.
+TOOL_CALL_TOKENS = 256
+# The shortest context in which any template leaves room for a chat.
+CHAT_TOKENS = 256
+QUESTION = Question(content="Say something.")
+
+
+@dataclass
+class GeneratingServer(ServerUnderTest):
+    """A server of a model that generates; `fastest` is its fastest request, sent alone."""
+
+    fastest: Check = field(init=False)
+
+    def items(self) -> Iterator[tuple[str, Send]]:
+        """Yield the items, those that are most likely to kill the server as early as possible."""
+        probe, shared = self.workload.probe, self.target.shared
+        thorough = probe.effort != "quick"
+        yield "one by one", self.one_by_one
+        yield (
+            "full context",
+            lambda name: self.send(name, self.traffic.full_context(), reported=True),
+        )
+        if not shared:
+            yield "long prompts at once", self.long_prompts
+        if adapter := self.target.adapter:
+            yield (
+                "adapter",
+                lambda name: self.send(name, self.traffic.full_context(), more={"model": adapter}),
+            )
+        if probe.logprobs:
+            yield "log probabilities of a full prompt", self.logprobs
+        if thorough and not shared:
+            yield "a batch and a bit", lambda name: self.send(name, self.traffic.batch_plus(+1))
+            yield "just under a batch", lambda name: self.send(name, self.traffic.batch_plus(-1))
+            yield "long and short mixed", lambda name: self.send(name, self.traffic.mixed_lengths())
+        yield "many short prompts", self.short_prompts
+        yield "client that leaves", self.client_that_leaves
+        yield "over-long prompt", self.over_long
+        if thorough:
+            yield "chat", lambda name: self.chat(name, QUESTION)
+        yield "streamed chat", lambda name: self.chat(name, QUESTION, stream=True)
+        if probe.image:
+            yield "image", lambda name: self.chat(name, about_image(self.rng))
+        if probe.schema:
+            yield "answer by a schema", lambda name: self.chat(name, BY_SCHEMA, TOOL_CALL_TOKENS)
+        if probe.tool:
+            yield "tool call", lambda name: self.chat(name, TOOL_CALL, TOOL_CALL_TOKENS)
+        if probe.file:
+            yield OWN_REQUESTS, self.own_requests
+        if probe.effort == "soak":
+            yield "soak", self.soak
+        yield "one by one again", self.one_by_one_again
+        if not shared:
+            yield "the same again and again", self.again
+        yield "ordinary request", self.ordinary
+
+    async def one_by_one(self, name: str) -> Check:
+        """Warm up, and learn how fast the server is when it has nothing else to do."""
+        began = time.monotonic()
+        replies = await self.endpoint.send(self.prompts(name, self.traffic.one_short()))
+        self.learn(replies, began)
+        self.fastest = await self.timed(name, replies)
+        return self.count(name, replies, began)
+
+    async def one_by_one_again(self, name: str) -> Check:
+        """Repeat the first item, to see whether it takes longer now."""
+        began = time.monotonic()
+        replies: list[Reply] = []
+        await self.expect_speed(lambda: self.timed(name, replies), self.slower)
+        return self.count(name, replies, began)
+
+    async def timed(self, name: str, replies: list[Reply]) -> Check:
+        """Send short requests one after the other, add their replies, and return the fastest."""
+        fastest = math.inf
+        for _ in range(ONE_BY_ONE):
+            began = time.monotonic()
+            replies += await self.endpoint.send(self.prompts(name, self.traffic.one_short()))
+            fastest = min(fastest, time.monotonic() - began)
+        return Check(name=name, requests=1, seconds=fastest)
+
+    async def long_prompts(self, name: str) -> Check:
+        """Fill the KV cache with unique prompts, at the wanted concurrency or more."""
+        burst = self.traffic.long_prompts()
+
+        def slower(check: Check) -> Degraded | None:
+            if not check.requests or not self.target.spilled:
+                return None
+            alone, *_, together = self.speeds.values()
+            return judgement.read_slower(alone, together)
+
+        return await self.expect_speed(lambda: self.send(name, burst, reported=True), slower)
+
+    async def short_prompts(self, name: str) -> Check:
+        """Send as many short requests as the server runs at once."""
+        burst = self.traffic.short_prompts()
+        return await self.expect_speed(lambda: self.send(name, burst, reported=True), self.slower)
+
+    async def expect_speed(
+        self, send: Callable[[], Awaitable[Check]], slower: Callable[[Check], Degraded | None]
+    ) -> Check:
+        """Return what was sent; what seems far slower than before is sent again."""
+        for _ in range(ATTEMPTS):
+            check = await send()
+            failed = slower(check)
+            if failed is None:
+                break
+        raise_if(failed)
+        return check
+
+    def slower(self, after: Check, before: Check | None = None) -> Degraded | None:
+        """Return the failure of a server that became far slower, if its memory may be spilled."""
+        return judgement.collapse(before or self.fastest, after) if self.target.spilled else None
+
+    async def logprobs(self, name: str) -> Check:
+        """Ask for the log probability of every token of a prompt, a late but classic death."""
+        tokens = self.traffic.full_context().tokens - 1
+        burst, fault = Burst(requests=((tokens, 1),)), prompt_logprobs_of(tokens)
+        return await self.send(name, burst, more={"prompt_logprobs": 1}, fault=fault, stream=False)
+
+    async def client_that_leaves(self, name: str) -> Check:
+        """Disconnect in the middle of a stream; the KV cache of the request must be freed."""
+        began = time.monotonic()
+        burst = self.traffic.abandoned()
+        self.abandoned_tokens = burst.tokens
+        replies = await self.endpoint.send(self.prompts(name, burst, leave_after=2))
+        replies += await self.endpoint.send(self.prompts(name, self.traffic.one_short()))
+        check = self.count(name, replies, began)
+        await self.expect_no_leak("after a client left in the middle of a stream")
+        return check
+
+    async def chat(
+        self, name: str, question: Question, tokens: int = SHORT_OUTPUT, *, stream: bool = False
+    ) -> Check:
+        """Ask through the chat template; a model without one is not asked."""
+        began = time.monotonic()
+        longest = self.target.max_model_len
+        prompt = Prompt.chat(name, question, max(1, min(tokens, longest // 4)), stream=stream)
+        try:
+            (reply,) = await self.endpoint.send([prompt])
+        except RequestRefused as refused:
+            if "chat template" in " ".join(refused.outcome.evidence):
+                note = "the model has no chat template"
+            elif longest < CHAT_TOKENS:
+                note = f"a chat may not fit into {longest} tokens"
+            else:
+                raise
+            return Check(name=name, requests=0, seconds=0.0, note=note)
+        return self.count(name, [reply], began, reply.note)
+
+    async def own_requests(self, name: str) -> Check:
+        began = time.monotonic()
+        replies = []
+        for prompt in read_requests(self.workload.probe.file or ""):
+            replies += await self.endpoint.send([prompt])
+        return self.count(name, replies, began)
+
+    async def soak(self, name: str) -> Check:
+        """Repeat the mixed lengths for minutes, and watch memory, KV cache and speed."""
+        began = time.monotonic()
+        seconds = 60 * self.workload.probe.soak_minutes
+        replies: list[Reply] = []
+        free = await self.free_bytes()
+        fastest, slow_laps = math.inf, 0
+        while (left := began + seconds - time.monotonic()) > 0:
+            self.say(f"{name}, {left / 60:.0f} min left")
+            round_end = min(time.monotonic() + seconds / ROUNDS, began + seconds)
+            while time.monotonic() < round_end:
+                burst = self.traffic.mixed_lengths()
+                prompts = self.prompts(name, burst)
+                lap = await self.endpoint.send(prompts, staggered=burst.staggered)
+                took = time.monotonic() - min(reply.began for reply in lap)
+                fastest = min(fastest, took)
+                best = Check(name=name, requests=len(lap), seconds=fastest)
+                slower = self.slower(replace(best, seconds=took), best)
+                slow_laps = slow_laps + 1 if slower else 0
+                if slow_laps >= ATTEMPTS:
+                    raise_if(slower)
+                replies += [replace(reply, times=reply.times[:1]) for reply in lap]
+            free += await self.free_bytes()
+            raise_if(judgement.memory_creep(free))
+            await self.expect_no_leak("between two rounds")
+        return self.count(name, replies, began)
+
+    async def again(self, name: str) -> Check:
+        """Repeat the same requests until the free memory stops falling."""
+        began = time.monotonic()
+        replies: list[Reply] = []
+        free = await self.free_bytes()
+        while True:
+            replies += await self.endpoint.send(self.prompts(name, self.traffic.short_round()))
+            free += await self.free_bytes()
+            raise_if(judgement.memory_creep(free))
+            if not judgement.falling(free):
+                return self.count(name, replies, began)
+
+    async def ordinary(self, name: str) -> Check:
+        """Send one more ordinary request, without a stream, and look at its logits."""
+        send = partial(self.send, name, self.traffic.one_short(), stream=False)
+        with suppress(RequestRefused):  # a server may be told to give no log probabilities away
+            return await send(more={"logprobs": 1}, fault=not_finite)
+        return await send()

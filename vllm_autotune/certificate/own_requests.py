@@ -1,0 +1,51 @@
+"""Requests of the user's own, one per line of a file."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from ..errors import BadUsage
+from ..probe.prompt import CHAT, COMPLETIONS, Prompt
+
+OWN_REQUESTS = "your requests"
+HINT = 'each line must be one JSON object: {"messages": [...]} or {"prompt": "..."}'
+
+
+def read_requests(path: str) -> list[Prompt]:
+    """Read a file with one request per line: a body with `messages`, or with `prompt`.
+
+    Raises BadUsage, naming the line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise BadUsage(f"--probe-file {path}: {error}", "check the path") from error
+    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise BadUsage(f"--probe-file {path} contains no requests", HINT)
+    return [_request(path, number, line) for number, line in lines]
+
+
+def fingerprint(path: str) -> str:
+    """Return a digest of a file of requests, after reading each line of it.
+
+    Raises BadUsage, naming the line.
+    """
+    read_requests(path)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def _request(file: str, number: int, line: str) -> Prompt:
+    where = f"--probe-file {file}, line {number}"
+    try:
+        body = json.loads(line)
+    except ValueError as error:
+        raise BadUsage(f"{where}: not JSON: {error}", HINT) from error
+    if not isinstance(body, dict) or ("messages" in body) == ("prompt" in body):
+        raise BadUsage(f"{where}: not a request", HINT)
+    return Prompt(
+        item=f"{OWN_REQUESTS}, line {number}",
+        body={key: value for key, value in body.items() if key != "model"},
+        path=CHAT if "messages" in body else COMPLETIONS,
+        stream=bool(body.get("stream")),
+    )
