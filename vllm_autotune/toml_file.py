@@ -57,7 +57,7 @@ class TomlFile:
             return adapter.validate_python(self.document)
         except ValidationError as found:
             errors = sorted(found.errors(), key=lambda error: self.line(*error["loc"]))
-            # A mistyped key is often a missing one, too: name the typo.
+            # A mistyped key may be missing as well: name the typo.
             first = min(errors, key=lambda error: error["type"] != UNKNOWN_KEY)
             raise self._refused(first, keys) from found
 
@@ -65,7 +65,7 @@ class TomlFile:
         return self.refusal(f"{self.path}, line {line}: {message}", hint or self.hint)
 
     def line(self, *way: str | int, value: object = None) -> int:
-        """Return the line of a key, or of a text it has; `way` leads to the key from the top."""
+        """Return the line of the key that `way` leads to from the top, or of a text in its value."""
         lines, line, key = [*enumerate(self.text.split("\n"), 1)], 1, ""
 
         def first(pattern: str) -> int:
@@ -81,12 +81,7 @@ class TomlFile:
         return first(rf"[^#]*[\"']{re.escape(value)}[\"']") if isinstance(value, str) else line
 
     def _refused(self, error: ErrorDetails, keys: Mapping[int, Iterable[str]]) -> Refusal:
-        kind, way, value, context = (
-            error["type"],
-            error["loc"],
-            error["input"],
-            error.get("ctx", {}),
-        )
+        kind, way, value = error["type"], error["loc"], error["input"]
         key = next(part for part in reversed(way) if isinstance(part, str))
         if kind == UNKNOWN_KEY:
             hint = did_you_mean(key, keys[len(way)])

@@ -13,14 +13,7 @@ from ..output import say
 from ..report.report import find_report, outcome_line, trial_line
 from ..tuning.check import check_report
 from ..tuning.check_url import check_url
-from .options import (
-    ENVIRONMENT,
-    ProbeOptions,
-    VllmOptions,
-    json_option,
-    options,
-    results_folder,
-)
+from .options import ENVIRONMENT, ProbeOptions, VllmOptions, json_option, options, results_folder
 from .request import probe_of
 
 

@@ -29,10 +29,9 @@ class LazyGroup(click.Group):
     Help, completion and suggestions see stand-ins, which know the short help alone.
     """
 
-    def load(self, name: str) -> click.Command:
+    def load(self, name: str) -> Any:
         """Import a command."""
-        command: click.Command = getattr(import_module(f".{COMMANDS[name][0]}", __package__), name)
-        return command
+        return getattr(import_module(f".{COMMANDS[name][0]}", __package__), name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         name, stand_in, rest = super().resolve_command(ctx, args)

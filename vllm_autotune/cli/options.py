@@ -56,8 +56,9 @@ def _declared(each: "Field[Any]") -> Callable[[Command], Command]:
 
 
 def legible(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    """Refuse a text that a report cannot repeat."""
-    for text in value if isinstance(value, tuple) else [value]:
+    """Refuse what a report cannot repeat; it does not repeat folders."""
+    texts = value if isinstance(value, tuple) else (value,)
+    for text in () if param.type is FOLDER else texts:
         try:
             str(text).encode()
         except UnicodeEncodeError as error:
@@ -105,8 +106,7 @@ class ModelOptions:
         type=TOKENS,
     )
     min_context: int | None = option(
-        "Shortest context you accept.  [--context, else 4096 or half the model's own]",
-        type=TOKENS,
+        "Shortest context you accept.  [--context, else 4096 or half the model's own]", type=TOKENS
     )
     concurrency: int = option(
         "Full-length sequences that must fit at once.", type=TOKENS, metavar="N", default=1

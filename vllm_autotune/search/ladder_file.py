@@ -54,7 +54,7 @@ def read_ladder(path: Path) -> Ladder:
 
     Raises BadLadder, naming the line and the key that was meant.
     """
-    hint = f"check the path of --ladder; {FOLDER / 'default.toml'} explains what such a file has"
+    hint = f"{FOLDER / 'default.toml'} explains what a ladder file has"
     file = TomlFile.read(path, BadLadder, hint)
     rungs = file.checked(DOCUMENT, KEYS).rung
     if not rungs:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,18 +87,19 @@ def test_a_letter_that_the_terminal_does_not_have_is_written_as_in_json(
     assert json.loads(document.out)["model"]["path"] == str(named)
 
 
-def test_a_name_that_is_no_text_is_refused(
+def test_a_name_that_is_no_text_is_refused_unless_it_is_a_folder_to_write_to(
     autotune: Autotune, model: Path, site: Path, tmp_path: Path
 ) -> None:
     """In processes of their own: such a name in a test's output would end the tests."""
-    named = ("--model", str(model.rename(model.parent / "model-\udcff")))
-    *models, words, path = forked(
+    named = ("--model", str(shutil.copytree(model, f"{model}-\udcff")))
+    *models, words, path, folder = forked(
         tmp_path,
         ("tune", *named),
         ("plan", "--device", "4090", *named),
         ("plan", "--json", *named),
         ("plan", "--model", "m", "--", "--tokenizer", "\udcff"),
         ("show", "/no/\udcff", "--json"),
+        ("--model", str(model), "--memory-limit", "1MiB", "--results-dir", f"{tmp_path}/\udcff"),
         PYTHONPATH=f"{ROOT}:{site}",
     )
     for ended in models:
@@ -105,6 +107,8 @@ def test_a_name_that_is_no_text_is_refused(
     words.refused(2, "is not UTF-8", hint=False)
     path.refused(2, "/no/")
     assert json.loads(path.out)["reason"].startswith(r"/no/\udcff cannot be read")
+    assert folder.code == 1, folder.err
+    assert r"\udcff" in folder.out
 
 
 def test_a_reader_that_leaves_changes_no_exit_code(model: Path, tmp_path: Path) -> None:
