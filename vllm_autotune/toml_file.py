@@ -65,7 +65,7 @@ class TomlFile:
         return self.refusal(f"{self.path}, line {line}: {message}", hint or self.hint)
 
     def line(self, *way: str | int, value: object = None) -> int:
-        """Return the line of the key that `way` leads to from the top, or of a text in its value."""
+        """Return the line of a key, or of a text in its value; `way` leads to it from the top."""
         lines, line, key = [*enumerate(self.text.split("\n"), 1)], 1, ""
 
         def first(pattern: str) -> int:
