@@ -71,7 +71,7 @@ check-dist/%:
 	@build/check/bin/python -m pip --quiet --disable-pip-version-check install dist/$*
 	@build/check/bin/autotune --version
 	@build/check/bin/python -I -c \
-		'import sys; from vllm_autotune.search.ladder import find_ladder; [print(find_ladder(n)) for n in sys.argv[1:]]' \
+		'import sys; from vllm_autotune.search.ladder_file import find_ladder; [print(find_ladder(n)) for n in sys.argv[1:]]' \
 		$(LADDERS)
 	@rm -rf build/check && echo "$*: installs and finds its ladders"
 

@@ -16,6 +16,9 @@
 A candidate that fails is not a refusal: it is an `Outcome`.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class Refusal(Exception):
     """Say why a run cannot go on, and what to do about it."""
@@ -70,3 +73,9 @@ class CannotWrite(Refusal):
 
 class BudgetSpent(Refusal):
     exit_code = 4
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a hint with the known word that is closest, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean `{close[0]}`?" if close else ""

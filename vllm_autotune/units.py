@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them."""
+"""Amounts of memory, and compute capabilities, as people write them."""
 
 import math
 import re
@@ -26,8 +26,8 @@ def parse_bytes(text: str) -> int:
     factor = units.get(match[2].lower()) if match else None
     if match is None or factor is None or int(float(match[1]) * factor) < 1:
         raise BadUsage(
-            f"`{text}` is no amount of memory",
-            "Write a number and a unit: 11GiB, 24G, 512MiB.",
+            f"`{text}` is not an amount of memory",
+            "write a number and a unit: 11GiB, 24G, 512MiB",
         )
     return int(float(match[1]) * factor)
 
@@ -42,3 +42,14 @@ def format_bytes(number: float) -> str:
     if size >= 2**20:
         return f"{number / 2**20:.0f} MiB"
     return f"{number / 2**10:.0f} KiB" if size >= 2**10 else f"{number:.0f} B"
+
+
+def parse_capability(text: object) -> tuple[int, int]:
+    """Read an NVIDIA GPU's compute capability: `8.9`.
+
+    Raises ValueError, which says what it must be.
+    """
+    match = re.fullmatch(r"([0-9]{1,2})\.([0-9])", text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError('a compute capability such as "8.9"')
+    return int(match[1]), int(match[2])

@@ -14,7 +14,7 @@ from tests.support.trial_bench import CONTEXT, Bench
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.machine.device import detect
 from vllm_autotune.search.facts import Facts
-from vllm_autotune.search.ladder import find_ladder, read_ladder
+from vllm_autotune.search.ladder_file import find_ladder, read_ladder
 from vllm_autotune.vllm.engine import Engine
 from vllm_autotune.workload import Workload
 

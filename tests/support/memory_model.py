@@ -30,7 +30,8 @@ from vllm_autotune.outcome import (
 )
 from vllm_autotune.search.build import inapplicable
 from vllm_autotune.search.facts import Facts
-from vllm_autotune.search.ladder import Ladder, Rung, find_ladder, read_ladder
+from vllm_autotune.search.ladder import Ladder, Rung
+from vllm_autotune.search.ladder_file import find_ladder, read_ladder
 from vllm_autotune.search.step import Step, next_step
 from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.vllm.config import AUTO, LaunchConfig, Value

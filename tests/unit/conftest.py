@@ -1,6 +1,7 @@
 """What several unit tests start from."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -56,3 +57,9 @@ def autotune(
         return Ended(ended.value.code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the small model, to be broken."""
+    return shutil.copytree(tiny_model, tmp_path / "model")

@@ -24,7 +24,7 @@ ONLY = {
     "huggingface_hub": ("checkpoint",),
 }
 NEVER = ("torch", "vllm")
-NOT_AT_START = ("torch", "vllm", "pandas", "huggingface_hub")
+NOT_AT_START = ("torch", "vllm", "pandas", "huggingface_hub", "pydantic", "rich", "asyncio")
 HELP = "import sys; sys.argv[1:] = ['--help']; from vllm_autotune.cli import main; main()"
 
 

@@ -1,37 +1,58 @@
-"""The command itself: what it means without a subcommand, and where its settings come from."""
+"""The group of all commands, which imports a command only where it runs."""
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from .. import __version__
-from .options import FOREVER
 
-if TYPE_CHECKING:
-    from .settings import Takes
+SETTINGS = Path("autotune.toml")
+# The module of each command, and its short help.
+COMMANDS = {
+    "cache": ("cache", "List, look up, pass on and remove the stored answers."),
+    "check": ("check", "Start a report's winner again here, and prove it again."),
+    "diagnose": ("show", "Say what went wrong in a vLLM log, and what cures it."),
+    "plan": ("tune", "Show the ladder and the estimates; launch nothing."),
+    "render": ("show", "Print a report's winner as something to deploy."),
+    "schema": ("show", "Print the JSON Schema of the report or the plan."),
+    "serve": ("tune", "Recall or tune, then run the winning server in the foreground."),
+    "show": ("show", "Show a report, or several as a table."),
+    "tune": ("tune", "Find (or recall) the first stable configuration."),
+}
 
 
-class TuneByDefault(click.Group):
-    """`autotune --model M` means `autotune tune --model M`."""
+class LazyGroup(click.Group):
+    """Commands that are imported where they run; where none is named, it is `tune`.
+
+    Help, completion and suggestions see stand-ins, which know the short help alone.
+    """
+
+    def load(self, name: str) -> Any:
+        """Import a command."""
+        return getattr(import_module(f".{COMMANDS[name][0]}", __package__), name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        return name, self.load(name) if name else stand_in, rest
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert `tune` where the first word is an option that is not the group's own."""
         if args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
             args = ["tune", *args]
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
-        """Complete the options of `tune` as well."""
         found = super().shell_complete(ctx, incomplete)
         if incomplete.startswith("-"):
-            tune = self.commands["tune"]
+            tune = self.load("tune")
             found += tune.shell_complete(click.Context(tune, parent=ctx), incomplete)
         return found
 
 
 @click.group(
-    cls=TuneByDefault,
+    cls=LazyGroup,
+    commands={name: click.Command(name, help=text) for name, (_, text) in COMMANDS.items()},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="autotune")
@@ -46,25 +67,8 @@ def cli(ctx: click.Context) -> None:
 
     Every option of tune and plan can also be set as AUTOTUNE_<OPTION>, or in autotune.toml.
     """
-    from .settings import read_settings  # noqa: PLC0415
+    if SETTINGS.exists():
+        from .settings import read_settings  # noqa: PLC0415  which brings pydantic
 
-    params = cli.commands["tune"].params
-    options = {flag.strip("-"): param for param in params for flag in param.opts}
-    found = read_settings(Path("autotune.toml"), {n: _takes(p) for n, p in options.items()})
-    if isinstance(found.get("wait"), bool):
-        found["wait"] = FOREVER if found["wait"] else None
-    values = {str(options[name].name): value for name, value in found.items()}
-    commands, cache = dict.fromkeys(cli.commands, values), cli.commands["cache"]
-    assert isinstance(cache, click.Group)
-    ctx.default_map = {**commands, "cache": dict.fromkeys(cache.commands, values)}
-
-
-def _takes(param: click.Parameter) -> "Takes":
-    """Return how many values an option takes."""
-    if param.nargs == -1:
-        return "words"
-    if param.multiple:
-        return "several"
-    if getattr(param, "is_flag", False):
-        return "nothing"
-    return "one or nothing" if param.name == "wait" else "one"
+        settings = read_settings(SETTINGS, cli.load("tune").params)
+        ctx.default_map = dict.fromkeys(COMMANDS, settings)

@@ -1,328 +1,197 @@
-"""Types and options that commands share."""
+"""Options that commands share, in groups: a command gets the options of a group as one object."""
 
-import re
+# ruff: noqa: RUF009  a field that declares an option has no default
+
+import functools
+import os
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
-from ..errors import BadUsage
 from ..output import shown
-from ..vllm.config import parse_number
+from ..units import parse_bytes, parse_capability
+from .parsed import Effort, Parsed, UserPath, parse_effort, parse_ports, parse_tokens
 
-SETTINGS = {"auto_envvar_prefix": "AUTOTUNE"}
-SECONDS = click.FloatRange(min=0, min_open=True)
+ENVIRONMENT = {"auto_envvar_prefix": "AUTOTUNE"}
 FOREVER = 1e9
-SOAK_MINUTES = 10
-EffortName = Literal["quick", "standard", "soak"]
+CACHE_HELP = "Where answers are stored.  [the user's cache folder]"
+
+SECONDS = click.FloatRange(min=0, min_open=True)
+SIZE = Parsed("size", parse_bytes)
+TOKENS = Parsed("tokens", parse_tokens)
+FOLDER = UserPath(path_type=Path, file_okay=False)
+
+Command = Callable[..., None]
 
 
-class Tokens(click.ParamType[int]):
-    """A positive whole number; `8k` is 8000 and `8K` is 8192, as vLLM reads them."""
-
-    name = "tokens"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Return the number."""
-        if isinstance(value, int):
-            return value
-        number = parse_number(str(value))
-        if number is None or number != int(number):
-            self.fail(
-                f"`{value}` is no whole number; write 8192, 8k (8000) or 8K (8192)", param, ctx
-            )
-        if number < 1:
-            self.fail(f"it must be at least 1, not {value}", param, ctx)
-        return int(number)
+def option(text: str, **attrs: Any) -> Any:
+    """Declare a field of a group as the option of its name, a flag where it is a bool."""
+    return field(metadata={"help": text, **attrs})
 
 
-class Bytes(click.ParamType[int]):
-    """An amount of memory: 11GiB, 24G, 512MiB."""
+def options(name: str, group: type[Any]) -> Callable[[Command], Command]:
+    """Add the options of a group to a command, which gets them as one object of this name."""
 
-    name = "size"
+    def decorate(command: Command) -> Command:
+        def grouped(**values: Any) -> None:
+            values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
+            command(**values)
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Return the bytes."""
-        from ..units import parse_bytes  # noqa: PLC0415
+        decorated: Command = functools.update_wrapper(grouped, command)
+        for each in reversed(fields(group)):
+            decorated = _declared(each)(decorated)
+        return decorated
 
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_bytes(str(value))
-        except BadUsage as refusal:
-            self.fail(f"{refusal.message}. {refusal.hint}", param, ctx)
-
-
-class Effort(click.ParamType[tuple[EffortName, float]]):
-    """How hard to try a server: quick, standard, soak or soak=MINUTES."""
-
-    name = "quick|standard|soak[=minutes]"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[EffortName, float]:
-        """Return the effort, and the minutes of a soak."""
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(?:quick|standard|soak(?:=(\d+(?:\.\d+)?))?)", str(value))
-        if match is None or (match[1] and not float(match[1])):
-            self.fail(f"`{value}` is none of quick, standard, soak, soak=30", param, ctx)
-        if str(value).startswith("soak"):
-            return "soak", float(match[1] or SOAK_MINUTES)
-        return ("quick" if value == "quick" else "standard"), 0.0
+    return decorate
 
 
-class Ports(click.ParamType[range]):
-    """A range of ports: 8100-8199."""
-
-    name = "first-last"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> range:
-        """Return the ports."""
-        if isinstance(value, range):
-            return value
-        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", str(value))
-        if match is None:
-            self.fail(f"`{value}` is no range of ports; write 8100-8199", param, ctx)
-        ports = range(int(match[1]), int(match[2] or match[1]) + 1)
-        if not ports or ports[0] < 1 or ports[-1] > 65535:
-            self.fail(f"`{value}` holds no ports between 1 and 65535", param, ctx)
-        return ports
-
-
-class Capability(click.ParamType[tuple[int, int]]):
-    """NVIDIA's compute capability: 8.9."""
-
-    name = "x.y"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        """Return both numbers."""
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"([0-9]{1,2})\.([0-9])", str(value))
-        if match is None:
-            self.fail(f"`{value}` is no compute capability; write 8.9", param, ctx)
-        return int(match[1]), int(match[2])
-
-
-class Place(click.Path):
-    """A path; `~` in front is the home folder where no shell has seen to it: in the settings."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the path."""
-        with suppress(RuntimeError):  # `~x`, and there is no user x
-            value = str(Path(value).expanduser()) if str(value).startswith("~") else value
-        return super().convert(value, param, ctx)
+def _declared(each: "Field[Any]") -> Callable[[Command], Command]:
+    if "help" not in each.metadata:  # which arguments do not have
+        return click.argument(each.name, callback=legible, **each.metadata)
+    usual = {"is_flag": each.type is bool or None, "show_default": True, "callback": legible}
+    return click.option(f"--{each.name.replace('_', '-')}", **{**usual, **each.metadata})
 
 
 def legible(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    """Refuse what a report cannot repeat."""
-    for text in [value] if isinstance(value, str) else value or ():
+    """Refuse what a report cannot repeat; it does not repeat folders."""
+    texts = value if isinstance(value, tuple) else (value,)
+    for text in () if param.type is FOLDER else texts:
         try:
-            text.encode()
+            str(text).encode()
         except UnicodeEncodeError as error:
-            raise click.BadParameter(
-                f"`{shown(text)}` is not UTF-8: rename it, or give a symbolic link to it",
-                ctx,
-                param,
-            ) from error
+            message = f"`{shown(text)}` is not UTF-8: rename it, or give a symbolic link to it"
+            raise click.BadParameter(message, ctx, param) from error
     return value
 
 
-def card_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that describe a GPU that is not here."""
-    options = [
-        click.option(
-            "--device",
-            metavar="NAME",
-            help="Plan for a GPU that is not here: 'RTX 4090', '2 x A100 80GB'.",
-        ),
-        click.option(
-            "--capability",
-            type=Capability(),
-            help="Plan for any NVIDIA GPU, of this compute capability and the size in "
-            "--memory-limit.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """How thoroughly a server is tested."""
+
+    probe: Effort | None = option(
+        "How thoroughly to test a server: quick, standard, soak or soak=MINUTES.  [standard]",
+        type=Parsed("effort", parse_effort),
+    )
+    probe_logprobs: bool = option("Ask for a full prompt's logprobs.")
+    probe_image: bool = option("Ask about an image.")
+    probe_schema: bool = option("Ask for an answer that fits a JSON Schema.")
+    probe_tool: bool = option("Ask for a tool call; vLLM then needs a --tool-call-parser.")
+    probe_file: Path | None = option(
+        "Send your own requests too: a JSON body per line, with messages or a prompt.",
+        type=UserPath(path_type=Path),
+    )
 
 
-def probe_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say how hard a server is tried."""
-    options = [
-        click.option(
-            "--probe",
-            type=Effort(),
-            metavar="EFFORT",
-            help="How hard to try a server: quick, standard, soak or soak=MINUTES.  [standard]",
-        ),
-        click.option("--probe-logprobs", is_flag=True, help="Ask for a full prompt's logprobs."),
-        click.option("--probe-image", is_flag=True, help="Ask about an image."),
-        click.option("--probe-schema", is_flag=True, help="Ask for an answer by a JSON Schema."),
-        click.option(
-            "--probe-tool",
-            is_flag=True,
-            help="Ask for a tool call; vLLM needs to be given a --tool-call-parser.",
-        ),
-        click.option(
-            "--probe-file",
-            type=Place(path_type=Path),
-            help="Send your own requests too: a JSON body per line, with messages or a prompt.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+@dataclass(frozen=True, kw_only=True)
+class VllmOptions:
+    """Which vLLM runs, on which GPUs."""
+
+    gpus: str | None = option("GPUs to use, by index or UUID: 0,1.  [all visible]")
+    vllm_python: str | None = option("Python of the environment that vLLM is installed in.")
+    vllm_command: str | None = option("Command that starts a server, instead of vLLM's own.")
 
 
-def vllm_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say which vLLM, and its own arguments."""
-    options = [
-        click.option(
-            "--vllm-python",
-            callback=legible,
-            help="Interpreter of the environment vLLM is in.",
-        ),
-        click.option(
-            "--vllm-command",
-            callback=legible,
-            help="Words that start a server, instead of the usual.",
-        ),
-        click.argument(
-            "fixed",
-            nargs=-1,
-            type=click.UNPROCESSED,
-            callback=legible,
-            metavar="[-- VLLM_ARGS]",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What to tune, and how."""
+
+    model: str = option("Folder of the model, or its name on the Hub.", required=True)
+    revision: str | None = option("Branch, tag or commit of a model from the Hub.")
+    context: int | None = option(
+        "Tokens of prompt and answer together that must fit.  [the model's own length, shortened "
+        "if need be]",
+        type=TOKENS,
+    )
+    min_context: int | None = option(
+        "Shortest context you accept.  [--context, else 4096 or half the model's own]", type=TOKENS
+    )
+    concurrency: int = option(
+        "Full-length sequences that must fit at once.", type=TOKENS, metavar="N", default=1
+    )
+    exact: bool = option("Test exactly the command that is deployed: vLLM chooses no length.")
+    memory_limit: int | None = option(
+        "Most memory that vLLM may reserve on each device; simulates a smaller card.", type=SIZE
+    )
+    headroom: int | None = option(
+        "Memory to keep free on each device.  [256MiB, on a CPU 1GiB]", type=SIZE
+    )
+    ladder: str = option(
+        "default, long-context, low-latency, or the path of a .toml file.",
+        type=UserPath(path_type=str, readable=False),
+        metavar="NAME",
+        default="default",
+    )
+    skip: tuple[str, ...] = option("Leave a rung out; repeatable.", multiple=True, metavar="RUNG")
 
 
-def request_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say what to tune on what."""
-    options = [
-        click.option(
-            "--model",
-            required=True,
-            callback=legible,
-            help="Folder of the model, or its name on the Hub.",
-        ),
-        click.option("--revision", help="Branch, tag or commit of a model from the Hub."),
-        click.option(
-            "--context",
-            type=Tokens(),
-            help="Tokens of prompt and answer together that must fit.  [the model's own length, "
-            "shortened if need be]",
-        ),
-        click.option(
-            "--min-context",
-            type=Tokens(),
-            help="Shortest context you accept.  [--context, else 4096 or half the model's own]",
-        ),
-        click.option(
-            "--concurrency",
-            type=Tokens(),
-            metavar="N",
-            default=1,
-            show_default=True,
-            help="Full-length sequences that must fit at once.",
-        ),
-        click.option(
-            "--exact",
-            is_flag=True,
-            help="Prove the very command that is deployed: leave no length to vLLM.",
-        ),
-        click.option("--gpus", help="GPUs to use, by index or UUID: 0,1.  [all visible]"),
-        click.option(
-            "--memory-limit",
-            type=Bytes(),
-            help="Let vLLM reserve at most this much of each device; rehearses a smaller card.",
-        ),
-        click.option(
-            "--headroom",
-            type=Bytes(),
-            help="Keep this much of each device free.  [256MiB, on a CPU 1GiB]",
-        ),
-        click.option(
-            "--ladder",
-            type=Place(path_type=str, readable=False),
-            metavar="NAME",
-            default="default",
-            show_default=True,
-            help="default, long-context, low-latency, or the path of a .toml file.",
-        ),
-        click.option("--skip", multiple=True, metavar="RUNG", help="Leave a rung out; repeatable."),
-    ]
-    command = vllm_options(probe_options(command))
-    for option in reversed(options):
-        command = option(command)
-    return command
+@dataclass(frozen=True, kw_only=True)
+class RequestOptions(ProbeOptions, VllmOptions, ModelOptions):
+    """What is asked of a tuning; the options come in the order of the bases, the last one first."""
+
+    fixed: tuple[str, ...] = field(
+        metadata={"nargs": -1, "type": click.UNPROCESSED, "metavar": "[-- VLLM_ARGS]"}
+    )
 
 
-def json_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Add --json; `main` has to know of it too."""
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(RequestOptions):
+    """A request that may be about a GPU that is not here."""
 
-    def note(ctx: click.Context, _: click.Parameter, asked: bool) -> bool:
-        if ctx.obj is not None:
-            ctx.obj["json"] = asked
-        return asked
-
-    return click.option(
-        "--json",
-        "as_json",
-        is_flag=True,
-        envvar="AUTOTUNE_JSON",
-        callback=note,
-        help="Print one JSON document.",
-    )(command)
+    device: str | None = option(
+        "Plan for a GPU that is not here: 'RTX 4090', '2 x A100 80GB'.", metavar="NAME"
+    )
+    capability: tuple[int, int] | None = option(
+        "Plan for an NVIDIA GPU of this compute capability and the size in --memory-limit.",
+        type=Parsed("x.y", parse_capability),
+    )
 
 
-results_option = click.option(
-    "--results-dir",
-    type=Place(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Where each run leaves its logs, journal and report.",
-)
-cache_option = click.option(
-    "--cache-dir",
-    type=Place(path_type=Path, file_okay=False),
-    help="Where answers are kept.  [the user's cache folder]",
+@dataclass(frozen=True, kw_only=True)
+class TuningOptions:
+    """How to tune, and what may be spent."""
+
+    results_dir: Path = option(
+        "Where each run writes its logs, journal and report.", type=FOLDER, default=Path("results")
+    )
+    cache_dir: Path | None = option(CACHE_HELP, type=FOLDER)
+    refresh: bool = option("Search again, whatever is cached.")
+    resume: bool = option("Continue the newest unfinished run.")
+    wait: float | None = option(
+        "Wait for another run on the same device.  [do not wait; without SECONDS: forever]",
+        type=SECONDS,
+        is_flag=False,
+        flag_value=FOREVER,
+        metavar="[SECONDS]",
+    )
+    allow_busy: bool = option("Use GPUs even if other processes use them.")
+    max_launches: int = option(
+        "Launches after which to stop.", type=TOKENS, metavar="N", default=12
+    )
+    time_budget: float | None = option("Seconds after which to stop.", type=SECONDS)
+    launch_timeout: float = option(
+        "Seconds a server may take to get ready.", type=SECONDS, default=1800
+    )
+    port_range: range | None = option(
+        "Ports to use for trials.  [any free one]", type=Parsed("first-last", parse_ports)
+    )
+
+
+cache_option = click.option("--cache-dir", type=FOLDER, help=CACHE_HELP)
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar="AUTOTUNE_JSON",
+    # `main` has to know of it too, where the command is refused
+    callback=lambda ctx, _, asked: ctx.ensure_object(dict).setdefault("json", asked),
+    help="Print one JSON document.",
 )
 
 
-def tuning_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say how to tune, and what may be spent."""
-    options = [
-        results_option,
-        cache_option,
-        click.option("--refresh", is_flag=True, help="Search again, whatever the cache knows."),
-        click.option("--resume", is_flag=True, help="Go on with the newest unfinished run."),
-        click.option(
-            "--wait",
-            type=SECONDS,
-            is_flag=False,
-            flag_value=FOREVER,
-            metavar="[SECONDS]",
-            help="Wait for another tuning on the same device.  [not at all; for ever]",
-        ),
-        click.option("--allow-busy", is_flag=True, help="Tune on GPUs that others use as well."),
-        click.option("--max-launches", type=Tokens(), metavar="N", default=12, show_default=True),
-        click.option("--time-budget", type=SECONDS, help="Seconds after which to stop."),
-        click.option(
-            "--launch-timeout",
-            type=SECONDS,
-            default=1800,
-            show_default=True,
-            help="Seconds a server may take to get ready.",
-        ),
-        click.option("--port-range", type=Ports(), help="Ports trials may use.  [any free one]"),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+def results_folder() -> Path:
+    """Return the folder that tunings leave their reports in, as the settings have it."""
+    set_there = click.get_current_context().lookup_default("results_dir")
+    return Path(os.environ.get("AUTOTUNE_RESULTS_DIR") or set_there or "results").expanduser()

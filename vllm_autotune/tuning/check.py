@@ -11,7 +11,7 @@ from ..launch.launch import Limits, run_trial
 from ..memory import Calibration
 from ..report.report import Report, read_report
 from ..search.facts import Facts
-from ..search.ladder import find_ladder, read_ladder
+from ..search.ladder_file import find_ladder, read_ladder
 from ..search.prediction import predict
 from ..search.trial import Candidate, Trial
 from ..server import remove_leftovers

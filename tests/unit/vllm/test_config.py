@@ -55,7 +55,7 @@ def test_vllms_arguments_are_read_as_vllm_reads_them(words: str, args: dict[str,
 
 
 def test_a_word_that_belongs_to_no_option_is_refused() -> None:
-    with pytest.raises(BadUsage, match="`half` unexpected argument"):
+    with pytest.raises(BadUsage, match="unexpected argument `half`"):
         parse_arguments(["half", "--dtype"])
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_autotune.errors import BadLadder
-from vllm_autotune.search.ladder import read_ladder
+from vllm_autotune.search.ladder_file import read_ladder
 from vllm_autotune.vllm.config import Value
 from vllm_autotune.vllm.untrusted import forbidden
 

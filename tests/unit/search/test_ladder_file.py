@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_autotune.errors import BadLadder
-from vllm_autotune.search.ladder import find_ladder, meant, read_ladder
+from vllm_autotune.errors import BadLadder, did_you_mean
+from vllm_autotune.search.ladder_file import find_ladder, read_ladder
 
 SHIPPED = ("default", "long-context", "low-latency")
 RUNG = '[[rung]]\nname = "a"\ngives_up = "b"\n'
@@ -61,23 +61,31 @@ def test_in_the_long_context_ladder_the_context_goes_last() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "words", "hint"),
     [
-        (RUNG + 'cure = ["load"]\n', 4, "unknown key `cure`", "`cures`"),
-        (RUNG + 'cures = ["lod"]\n', 4, "`lod` is no phase", "`load`"),
-        (RUNG + 'cures = "load"\n', 4, "`cures` must be a list", "load"),
+        (RUNG + 'cure = ["load"]\n', 4, "unknown key `cure`", "did you mean `cures`?"),
+        (RUNG + 'cures = ["lod"]\n', 4, "`cures` must be 'spawn'", "did you mean `load`?"),
+        (RUNG + 'cures = [\n"load",\n"x"]\n', 6, "or 'serving', not \"x\"", "default.toml"),
+        (RUNG + 'cures = "load"\n', 4, '`cures` must be a list, not "load"', "default.toml"),
         (RUNG + "\n" + RUNG.replace("name", "nam"), 6, "unknown key `nam`", "`name`"),
+        (RUNG + "# start = 1\nstart = 1\n", 5, "`start` must be true or false, not 1", ""),
+        (RUNG + RUNG.replace('"a"', '"start"') + "start = 1\n", 7, "`start`", ""),
+        (RUNG + "when = 'cuda'\n", 4, '`when` must be a table, not "cuda"', ""),
+        (RUNG + "[rung.when]\ndevice = 8\n", 5, "`device` must be text, not 8", ""),
         (RUNG + "when = { min_capabilty = '8.9' }\n", 4, "`min_capabilty`", "`min_capability`"),
-        (RUNG + "when = { min_capability = '8' }\n", 4, "`8` is no capability", "8.9"),
-        (RUNG + "when = { min_capability = 8.9 }\n", 4, "must be text", "8.9"),
-        (RUNG + "when = { min_gpus = true }\n", 4, "must be a whole number", "True"),
-        (RUNG + 'fit = "max-model-length"\n', 4, "cannot be fitted", "`max-model-len`"),
+        (RUNG + "when = { min_capability = '8' }\n", 4, 'such as "8.9", not "8"', ""),
+        (RUNG + "when = { min_capability = 8.9 }\n", 4, 'such as "8.9", not 8.9', ""),
+        (RUNG + "when = { min_gpus = true }\n", 4, "must be a whole number, not true", ""),
+        (RUNG + 'fit = "max-model-length"\n', 4, '"max-model-length"', "`max-model-len`"),
         (RUNG + 'env = { LD_PRELOAD = "x.so" }\n', 4, "may not set LD_PRELOAD", "VLLM_"),
-        (RUNG + "set = { max-num-seqs = 1979-05-27 }\n", 4, "`max-num-seqs` must be", "date"),
+        (RUNG + "[rung.set]\n'--chat_template' = 'x'\n", 5, "may not set chat-template", ""),
+        (RUNG + "args = { seed = 1 }\n", 4, "unknown key `args`", ""),
+        (RUNG + "set = { max-num-seqs = 1979-05-27 }\n", 4, "`max-num-seqs` must be text", ""),
+        (RUNG + "set = { seed = [1] }\n", 4, "`seed` must be text, a number, ", ""),
         (RUNG + 'set = { mode = { b = "c" } }\n', 4, "`mode`", ""),
-        ('[[rung]]\ngives_up = "b"\n', 1, "without `name`", "name"),
-        ('[[rung]]\nname = "b"\n', 1, "without `gives_up`", "gives_up"),
+        ('[[rung]]\ngives_up = "b"\n', 1, "`name` is missing", "add name ="),
+        (RUNG + '[[rung]]\nname = "b"\n' + RUNG, 4, "`gives_up` is missing", "add gives_up ="),
         ("rungs = []\n", 1, "unknown key `rungs`", "`rung`"),
         ("[rung]\nname = 'a'\n", 1, "`rung` must be a list", ""),
-        ("rung = [3]\n", 1, "rung", ""),
+        ("\nrung = [3]\n", 2, "`rung` must be a table, not 3", ""),
     ],
 )
 def test_a_mistake_is_named_with_its_line_and_what_was_meant(
@@ -91,7 +99,7 @@ def test_a_mistake_is_named_with_its_line_and_what_was_meant(
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "it has no rung"), ("x = \n", "not TOML"), (RUNG + RUNG, "two rungs are called `a`")],
+    [("", "has no rungs"), ("x = \n", "not TOML"), (RUNG + RUNG, "two rungs are called `a`")],
 )
 def test_a_file_that_is_no_ladder_is_refused(tmp_path: Path, text: str, words: str) -> None:
     assert words in mistake(tmp_path, text).message
@@ -128,5 +136,5 @@ def test_flags_are_spelled_in_any_of_vllms_ways(tmp_path: Path) -> None:
 
 
 def test_what_is_meant_is_the_closest_or_nothing() -> None:
-    assert meant("utilisation", ["utilization", "context"]) == "did you mean `utilization`?"
-    assert meant("xyz", ["utilization"]) == ""
+    assert did_you_mean("utilisation", ["utilization", "context"]) == "did you mean `utilization`?"
+    assert did_you_mean("xyz", ["utilization"]) == ""

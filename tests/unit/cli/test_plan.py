@@ -1,0 +1,57 @@
+"""`autotune plan`, where a vLLM is installed; tests/unit/test_plan.py is about its document."""
+
+import json
+from pathlib import Path
+
+from tests.support.command import Autotune, flags, planned, words_of
+from tests.support.memory_model import FLAGS
+
+
+def test_a_dry_run_is_a_plan(autotune: Autotune, model: Path) -> None:
+    what = ("--model", model, "--json", "--memory-limit", "24GiB", "--capability", "8.9")
+    plan, dry = (json.loads(autotune(*words, *what).out) for words in (["plan"], ["--dry-run"]))
+    assert plan.pop("host_free_bytes")
+    assert dry.pop("host_free_bytes")
+    assert plan == dry
+    assert [row["rung"] for row in plan["rungs"]][:2] == ["float16", "utilization"]
+
+
+def test_more_gpus_than_there_are(autotune: Autotune, model: Path) -> None:
+    words = ("plan", "--model", model, "--device", "2 x T4", "--", "-tp", "2", "-pp", "2")
+    autotune(*words).refused(2, "your arguments use 4 GPUs, found 2")
+
+
+def test_more_sequences_at_once_than_the_users_own_arguments_allow(
+    autotune: Autotune, model: Path
+) -> None:
+    words = ("plan", "--json", "--model", model, "--device", "T4", "--context", "16")
+    few = ("--concurrency", "17", "--", "--max-num-seqs", "16")
+    autotune(*words, *few).refused(2, "more than the 16 sequences")
+    assert "--max-num-seqs 2000" in flags(autotune(*words, "--concurrency", "2000"))
+
+
+def test_a_headroom_that_leaves_nothing_is_no_plan(autotune: Autotune, model: Path) -> None:
+    ended = autotune("plan", "--model", model, "--device", "T4", "--headroom", "20GiB")
+    assert ended.code == 1
+    assert "no memory is left" in ended.out
+
+
+def test_vllms_arguments_are_never_changed(autotune: Autotune, model: Path) -> None:
+    plan = planned(
+        autotune(
+            *("plan", "--model", model, "--json", "--memory-limit", "700MiB", "--"),
+            *("--max_num_seqs", "7", "--dtype=half", "--enforce-eager", "--max-model-len", "4k"),
+        )
+    )
+    for row in plan:
+        words = words_of(row)
+        if words:
+            assert "--dtype half --enforce-eager" in words
+            assert "--max-model-len 4k" in words
+            assert "--max-num-seqs 7" in words
+    reasons = {row["rung"]: row["expectation"] for row in plan}
+    assert reasons["shorter-context"] == "you set --max-model-len yourself"
+
+
+def test_the_stand_in_has_the_flags_the_ladder_sets() -> None:
+    assert {"max-model-len", "cpu-offload-gb", "enforce-eager"} <= set(FLAGS)

@@ -1,0 +1,83 @@
+"""The commands of the cache."""
+
+from pathlib import Path
+
+import click
+
+from ..errors import BadUsage
+from ..output import say
+from ..report.codec import dump
+from ..report.report import read_report
+from ..tuning.cache import AnswerCache, cache_key, default_cache
+from ..tuning.gather import gather_facts
+from .options import ENVIRONMENT, RequestOptions, cache_option, options
+from .request import request_of
+
+
+@click.group()
+@click.pass_context
+def cache(ctx: click.Context) -> None:
+    """List, look up, pass on and remove the stored answers."""
+    ctx.default_map = dict.fromkeys(cache.commands, ctx.default_map)
+
+
+@cache.command("list", context_settings=ENVIRONMENT)
+@cache_option
+def list_(cache_dir: Path | None) -> None:
+    """Print the key of every answer."""
+    for stored in _answers(cache_dir).keys():  # noqa: SIM118  no mapping
+        say(stored)
+
+
+@cache.command(context_settings=ENVIRONMENT)
+@options("request", RequestOptions)
+def key(request: RequestOptions) -> None:
+    """Print the key under which `autotune tune` with these options stores its answer."""
+    say(cache_key(gather_facts(request_of(request))))
+
+
+@cache.command(context_settings=ENVIRONMENT)
+@click.argument("key")
+@cache_option
+def export(key: str, cache_dir: Path | None) -> None:
+    """Print an answer's report, for the cache of another machine with the same GPUs."""
+    found = _answers(cache_dir).recall(key)
+    if found is None or isinstance(found, str):
+        raise BadUsage(
+            found or f"the cache has no answer for {key}", "`autotune cache list` shows its keys"
+        )
+    say(dump(found, indent=2))
+
+
+@cache.command("import", context_settings=ENVIRONMENT)
+@click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path))
+@cache_option
+def import_(reports: tuple[Path, ...], cache_dir: Path | None) -> None:
+    """Store the winners of reports; each is used where its key is the same, and only as data."""
+    for path in reports:
+        report = read_report(path)
+        if report.winner is None:
+            raise BadUsage(f"{path} has no winner: {report.reason}", "tune again here")
+        _answers(cache_dir).remember(report.cache.key, report)
+        say(report.cache.key)
+
+
+@cache.command(context_settings=ENVIRONMENT)
+@click.option("--days", type=click.FloatRange(min=0), default=90, show_default=True)
+@cache_option
+def prune(days: float, cache_dir: Path | None) -> None:
+    """Remove answers stored more than --days ago, and those that cannot be read."""
+    for removed in _answers(cache_dir).prune(days):
+        say(removed)
+
+
+@cache.command(context_settings=ENVIRONMENT)
+@cache_option
+def clear(cache_dir: Path | None) -> None:
+    """Remove every answer."""
+    count = _answers(cache_dir).clear()
+    say(f"{count} {'answer' if count == 1 else 'answers'} removed")
+
+
+def _answers(folder: Path | None) -> AnswerCache:
+    return AnswerCache(folder or default_cache())

@@ -1,0 +1,66 @@
+"""The command that proves a winner, or a running server, again."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from ..console import Screen, print_outcome
+from ..errors import BadUsage
+from ..interruption import interruptible
+from ..outcome import Environment, Outcome, Stable
+from ..output import say
+from ..report.codec import dump
+from ..report.report import find_report
+from ..tuning.check import check_report
+from ..tuning.check_url import check_url
+from .options import ENVIRONMENT, ProbeOptions, VllmOptions, json_option, options, results_folder
+from .request import probe_of
+
+
+@click.command(context_settings=ENVIRONMENT)
+@click.argument("report", type=click.Path(path_type=Path), required=False)
+@options("vllm", VllmOptions)
+@click.option("--own", is_flag=True, help="Trust the report: its arguments may load code.")
+@options("probe", ProbeOptions)
+@click.option("--url", help="Test the server that runs there; launch nothing.  [--probe quick]")
+@click.option("--served-model-name", help="With --url: the name to test.  [the first]")
+@click.option(
+    "--api-key",
+    envvar=["VLLM_API_KEY", "OPENAI_API_KEY"],
+    help="With --url: its key.  [VLLM_API_KEY, else OPENAI_API_KEY]",
+)
+@json_option
+def check(
+    report: Path | None,
+    vllm: VllmOptions,
+    probe: ProbeOptions,
+    own: bool,
+    url: str | None,
+    served_model_name: str | None,
+    api_key: str | None,
+    as_json: bool,
+) -> None:
+    """Start a report's winner again here, and prove it again.
+
+    A folder stands for its newest report. With --url a running server is tested instead, gently:
+    others may be using it. Exit code 0: stable, 1: not.
+    """
+    if url == "":
+        raise BadUsage("--url is empty", "write where the server listens: http://host:8000")
+    asked = probe_of(probe, usual="standard" if url is None else "quick")
+    outcome: Outcome
+    with Screen() as screen, interruptible():
+        if url is not None:
+            outcome = check_url(url, served_model_name, api_key, asked, screen.progress)
+            line = dump(outcome)
+        else:
+            path = find_report(report or results_folder())
+            trial = check_report(path, screen, asked, own=own, **vars(vllm))
+            outcome, line = trial.outcome, dump(trial)
+    if as_json:
+        say(line)
+    else:
+        print_outcome(outcome)
+    if not isinstance(outcome, Stable):
+        sys.exit(3 if isinstance(outcome, Environment) else 1)

@@ -1,0 +1,75 @@
+"""Types of options: a function that reads a text, and a path that may begin with `~`."""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from ..errors import BadUsage
+from ..vllm.config import parse_number
+
+EffortName = Literal["quick", "standard", "soak"]
+Effort = tuple[EffortName, float]
+
+EFFORTS: dict[str, Effort] = {
+    "quick": ("quick", 0.0),
+    "standard": ("standard", 0.0),
+    "soak": ("soak", 10.0),
+}
+
+
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # it is generic only since click 8.4
+    """What `parse` makes of a text; its ValueError says what the value must be."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self.parse = parse
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str):
+            return value  # a default
+        try:
+            return self.parse(value)
+        except BadUsage as refusal:
+            self.fail(f"{refusal.message}; {refusal.hint}", param, ctx)
+        except ValueError as error:
+            self.fail(f"must be {error}, not `{value}`", param, ctx)
+
+
+class UserPath(click.Path):
+    """A path; `~` is the home folder, which no shell has put there in the settings."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        with suppress(RuntimeError):  # `~x`, and there is no user x
+            value = str(Path(value).expanduser()) if str(value).startswith("~") else value
+        return super().convert(value, param, ctx)
+
+
+def parse_tokens(text: str) -> int:
+    """Read a positive whole number as vLLM does: `8k` is 8000 and `8K` is 8192."""
+    number = parse_number(text)
+    if number is None or number != int(number) or number < 1:
+        raise ValueError("a whole number of at least 1, such as 8192, 8k (8000) or 8K (8192)")
+    return int(number)
+
+
+def parse_effort(text: str) -> Effort:
+    """Read how thoroughly to test a server, with the minutes of a soak."""
+    match = re.fullmatch(r"soak=(\d+(?:\.\d+)?)", text)
+    if match and float(match[1]):
+        return "soak", float(match[1])
+    if text not in EFFORTS:
+        raise ValueError("quick, standard, soak or soak=MINUTES")
+    return EFFORTS[text]
+
+
+def parse_ports(text: str) -> range:
+    """Read a range of ports, or a single one: `8100-8199`."""
+    match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text)
+    ports = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+    if not ports or ports[0] < 1 or ports[-1] > 65535:
+        raise ValueError("a range of ports from 1 to 65535, such as 8100-8199")
+    return ports

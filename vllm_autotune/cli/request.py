@@ -1,0 +1,53 @@
+"""What the groups of options ask for: a request, a probe, and how to tune."""
+
+import time
+from dataclasses import fields
+
+from ..certificate import fingerprint
+from ..search.ladder_file import find_ladder, read_ladder
+from ..tuning.cache import default_cache
+from ..tuning.gather import Request
+from ..tuning.walk import Options
+from ..workload import STANDARD, Effort
+from .options import ProbeOptions, RequestOptions, TuningOptions
+from .parsed import EffortName
+
+
+def request_of(given: RequestOptions) -> Request:
+    """Return the request; options of the names of its fields are passed on as they are."""
+    same = {f.name: vars(given)[f.name] for f in fields(Request) if f.name in vars(given)}
+    ladder = read_ladder(find_ladder(given.ladder)).without(given.skip)
+    return Request(**{**same, "ladder": ladder, "probe": probe_of(given) or STANDARD})
+
+
+def probe_of(given: ProbeOptions, usual: EffortName = "standard") -> Effort | None:
+    """Return the probe, with the usual effort if none is given; None without any option."""
+    effort, minutes = given.probe or (usual, 0.0)
+    file = given.probe_file
+    probe = Effort(
+        effort=effort,
+        soak_minutes=minutes,
+        file=str(file.resolve()) if file else None,
+        digest=fingerprint(str(file)) if file else None,
+        logprobs=given.probe_logprobs,
+        image=given.probe_image,
+        schema=given.probe_schema,
+        tool=given.probe_tool,
+    )
+    return probe if given.probe or probe != Effort(effort=usual) else None
+
+
+def tuning_of(given: TuningOptions) -> Options:
+    """Return how to tune; the time budget begins to run."""
+    return Options(
+        results=given.results_dir,
+        cache=given.cache_dir or default_cache(),
+        refresh=given.refresh,
+        max_launches=given.max_launches,
+        launch_seconds=given.launch_timeout,
+        until=time.monotonic() + given.time_budget if given.time_budget else None,
+        ports=given.port_range,
+        wait=given.wait or 0.0,
+        resume=given.resume,
+        allow_busy=given.allow_busy,
+    )
