@@ -4,13 +4,13 @@ import os
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ..credentials import is_credential
 from ..errors import NoEngine
 from ..machine.device import visible_environment
 from ..report.report import Winner
 from ..search.facts import Facts
 from ..tuning.gather import arguments
 from ..vllm.config import LaunchConfig
+from ..vllm.credentials import is_credential
 from ..vllm.engine import Engine
 from ..vllm.flags import SERVING
 

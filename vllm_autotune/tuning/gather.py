@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checkpoint import Checkpoint, read_checkpoint
-from ..credentials import is_credential
 from ..errors import BadUsage, NoEngine
 from ..machine.cards import hypothetical_devices
 from ..machine.device import Device, detect, host_free_bytes
@@ -16,6 +15,7 @@ from ..search.ladder import Ladder
 from ..server import TRIAL_ENV
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value, parse_arguments
+from ..vllm.credentials import is_credential
 from ..vllm.engine import Engine, assumed
 from ..vllm.flags import EXTENDING, SERVING
 from ..vllm.installation import locate

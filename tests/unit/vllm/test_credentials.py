@@ -2,8 +2,8 @@
 
 import pytest
 
-from vllm_autotune.credentials import is_credential, secrets_of
 from vllm_autotune.vllm.config import Value
+from vllm_autotune.vllm.credentials import is_credential, secrets_of
 
 SECRET = "hf_abcdefghijkl"
 
