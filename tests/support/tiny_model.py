@@ -40,6 +40,7 @@ def make_tiny_model(
     heads: int = 4,
     kv_heads: int | None = None,
     head_dim: int = 64,
+    hidden_size: int | None = None,
     intermediate_size: int = 256,
     vocab_size: int = 2048,
     context: int = 8192,
@@ -48,14 +49,17 @@ def make_tiny_model(
 ) -> Path:
     """Write the model into `folder` and return it; the same arguments write the same bytes.
 
-    The hidden size is `heads * head_dim`: vLLM's Qwen2 knows no other. One token of KV cache
-    takes `2 * layers * kv_heads * head_dim` numbers (see `kv_bytes_per_token`).
+    vLLM's Qwen2 knows no hidden size but `heads * head_dim`: with another one the model is a Llama.
+    One token of KV cache takes `2 * layers * kv_heads * head_dim` numbers (see
+    `kv_bytes_per_token`).
     """
     kv_heads = kv_heads or heads
-    hidden_size = heads * head_dim
+    width, kv_width = heads * head_dim, kv_heads * head_dim
+    hidden_size = hidden_size or width
+    family = "Qwen2" if hidden_size == width else "Llama"
     config = {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
+        "architectures": [f"{family}ForCausalLM"],
+        "model_type": family.lower(),
         "hidden_size": hidden_size,
         "intermediate_size": intermediate_size,
         "num_hidden_layers": layers,
@@ -73,7 +77,9 @@ def make_tiny_model(
         "eos_token_id": vocab_size - 1,
         "use_sliding_window": False,
     }
-    shapes = dict(tensor_shapes(layers, hidden_size, kv_heads * head_dim, intermediate_size))
+    shapes = dict(tensor_shapes(layers, hidden_size, width, kv_width, intermediate_size))
+    if family == "Llama":
+        shapes = {name: shape for name, shape in shapes.items() if not name.endswith(".bias")}
     shapes["model.embed_tokens.weight"] = (vocab_size, hidden_size)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
@@ -93,15 +99,15 @@ def kv_bytes_per_token(layers: int, kv_heads: int, head_dim: int, bytes_per_numb
 
 
 def tensor_shapes(
-    layers: int, hidden: int, kv_width: int, intermediate: int
+    layers: int, hidden: int, width: int, kv_width: int, intermediate: int
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the name and shape of every tensor but the embedding."""
     for layer in range(layers):
         block = f"model.layers.{layer}"
-        for name, width in (("q", hidden), ("k", kv_width), ("v", kv_width)):
-            yield f"{block}.self_attn.{name}_proj.weight", (width, hidden)
-            yield f"{block}.self_attn.{name}_proj.bias", (width,)
-        yield f"{block}.self_attn.o_proj.weight", (hidden, hidden)
+        for name, rows in (("q", width), ("k", kv_width), ("v", kv_width)):
+            yield f"{block}.self_attn.{name}_proj.weight", (rows, hidden)
+            yield f"{block}.self_attn.{name}_proj.bias", (rows,)
+        yield f"{block}.self_attn.o_proj.weight", (hidden, width)
         yield f"{block}.mlp.gate_proj.weight", (intermediate, hidden)
         yield f"{block}.mlp.up_proj.weight", (intermediate, hidden)
         yield f"{block}.mlp.down_proj.weight", (hidden, intermediate)
@@ -248,6 +254,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--kv-heads", type=int)
     parser.add_argument("--head-dim", type=int, default=64)
+    parser.add_argument("--hidden-size", type=int)
     parser.add_argument("--intermediate-size", type=int, default=256)
     parser.add_argument("--vocab-size", type=int, default=2048)
     parser.add_argument("--context", type=int, default=8192)
