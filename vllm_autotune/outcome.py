@@ -121,7 +121,7 @@ class Environment(Failure):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Item:
     """One item of the certificate: `requests` sent, what came back, and how fast.
 
     `ttft_seconds` is the worst time to first token, `tokens_per_second` counts what all of
@@ -161,7 +161,7 @@ class Speed:
 class Certificate:
     """What the server survived, item by item, how fast it was, and the least memory left."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[Item, ...]
     seconds: float
     speeds: tuple[Speed, ...] = ()
     kv_usage_peak: float | None = None

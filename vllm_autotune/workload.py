@@ -5,7 +5,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
+class Effort:
     """How hard a server is tried before it is called stable.
 
     `soak_minutes` is how long a soak repeats the mixed load. `file` holds requests of the user's
@@ -23,7 +23,7 @@ class Probe:
     tool: bool = False
 
 
-STANDARD = Probe()
+STANDARD = Effort()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,4 +39,4 @@ class Workload:
     concurrency: int = 1
     output_tokens: int = 16
     exact: bool = False
-    probe: Probe = STANDARD
+    probe: Effort = STANDARD

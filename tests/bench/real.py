@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.tiny_model import make_tiny_model
+from tests.support.command import AUTOTUNE
+from tests.support.tiny_model import make_tiny_model
 from vllm_autotune.machine.device import detect
 from vllm_autotune.server import free_port
 
-AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
 EAGER = ("--", "--enforce-eager")
 START_SECONDS = 180
 

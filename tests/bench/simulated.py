@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from tests.unit.memory_model import (
+from tests.support.memory_model import (
     CARDS,
-    SHAPES,
     WORKLOADS,
     Machine,
     cards,
@@ -30,6 +29,7 @@ from tests.unit.memory_model import (
     install,
     measured,
 )
+from tests.support.paths import SHAPES
 from vllm_autotune.outcome import Stable
 from vllm_autotune.search.auto_length import NOISE_BYTES, deployed
 from vllm_autotune.search.build import inapplicable

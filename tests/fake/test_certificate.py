@@ -5,15 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.trial_bench import ARGS, CONTEXT, PATIENCE, SEQUENCES, Bench
 from vllm_autotune.certificate import certify
 from vllm_autotune.outcome import Certificate, Crashed, Degraded, FailedOutcome, Hung, Stable
 from vllm_autotune.probe import Patience
 from vllm_autotune.vllm.config import Value
-from vllm_autotune.workload import Probe, Workload
+from vllm_autotune.workload import Effort, Workload
 
-from .conftest import ARGS, CONTEXT, PATIENCE, SEQUENCES, Bench
-
-QUICK = Workload(probe=Probe(effort="quick"))
+QUICK = Workload(probe=Effort(effort="quick"))
 ITEMS = {
     "one by one": 4,
     "full context": 1,
@@ -274,7 +273,7 @@ def test_memory_that_falls_at_every_request_is_not_called_stable(bench: Bench) -
     assert "memory grew in each of 8 rounds" in outcome.reason
 
 
-SPECIAL = Probe(effort="quick", logprobs=True, image=True, schema=True, tool=True)
+SPECIAL = Effort(effort="quick", logprobs=True, image=True, schema=True, tool=True)
 
 
 def test_what_only_some_need_is_asked_where_it_is_wanted(bench: Bench) -> None:
@@ -320,7 +319,7 @@ def test_what_is_wanted_and_not_served_is_not_called_stable(
 
 @pytest.mark.slow
 def test_a_soak_repeats_the_load_for_as_long_as_it_was_told(bench: Bench) -> None:
-    soak = Workload(probe=Probe(effort="soak", soak_minutes=0.05))
+    soak = Workload(probe=Effort(effort="soak", soak_minutes=0.05))
     said: list[str] = []
     with bench.serving() as target:
         result = certify(target, soak, patience=PATIENCE, say=said.append)
@@ -335,7 +334,7 @@ def test_a_soak_repeats_the_load_for_as_long_as_it_was_told(bench: Bench) -> Non
 def test_a_soak_finds_what_falls_slowly(bench: Bench) -> None:
     """Too slow for the rounds of a standard probe: the memory falls by itself."""
     free = iter(range(2**40, 0, -(2**20)))
-    soak = Workload(probe=Probe(effort="soak", soak_minutes=0.05))
+    soak = Workload(probe=Effort(effort="soak", soak_minutes=0.05))
     with bench.serving() as target:
         result = certify(target, soak, patience=PATIENCE, free_bytes=lambda: next(free))
     assert isinstance(result, Degraded), result

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from .faults import FAULTS, PHASES, cells, strike
-from .test_tune import make_place
+from tests.support.faults import FAULTS, PHASES, cells, strike
+from tests.support.tuning import make_place
 
 SOME = (
     ("report", "SIGINT"),

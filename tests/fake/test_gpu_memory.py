@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.fake_nvml import Cards, pynvml
+from tests.support.fake_vllm import environment
+from tests.support.trial_bench import CONTEXT, Bench
 from vllm_autotune.errors import BadUsage, NoDevice
 from vllm_autotune.launch import device_memory
 from vllm_autotune.launch.launch import Progress
@@ -19,9 +22,6 @@ from vllm_autotune.tuning import walk
 from vllm_autotune.tuning.tune import tune
 from vllm_autotune.tuning.walk import Options
 from vllm_autotune.workload import Workload
-
-from .conftest import CONTEXT, Bench, environment
-from .nvml import Cards, pynvml
 
 SCRIPT = {"device": "cuda", "total_gib": 140.4, "weights_gib": 0.01, "kv_bytes_per_token": 4096}
 H200 = Device(

@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.unit.memory_model import FLAGS, install
-
-from .conftest import COMMAND
-from .nvml import LIBRARY, Cards
-
-ROOT = Path(__file__).parents[2]
+from tests.support.fake_nvml import LIBRARY, Cards
+from tests.support.fake_vllm import COMMAND
+from tests.support.memory_model import FLAGS, install
+from tests.support.paths import ROOT
 
 # A 7B on vLLM 0.26, as measured on an H200.
 MODEL = {
@@ -41,12 +39,6 @@ pathlib.Path(os.environ["FAKE_NVML"], file).write_text(str(int(size)))
 print("held", flush=True)
 sys.stdin.read()
 """
-DRIVER = """
-import sys, time
-from pathlib import Path
-import run
-sys.exit(run.main(sys.argv[1:]))
-"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ class Bench:
         cards = Cards.make(self.folder / "nvml", gpus)
         site = self.folder / "site"
         install(site, (*FLAGS, "load-format"))
-        places = (LIBRARY, site, ROOT / "tests" / "gpu", ROOT)
+        places = (LIBRARY, site, ROOT)
         environ = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, places)),
@@ -73,7 +65,7 @@ class Bench:
         out = self.folder / "out"
         words = [str(out), "--work", str(self.folder / "work"), "--deadline", "540", *cases]
         done = subprocess.run(
-            [sys.executable, "-W", "default::ResourceWarning", "-c", DRIVER, *words],
+            [sys.executable, "-W", "default::ResourceWarning", "-m", "tests.gpu.run", *words],
             env=environ,
             check=False,
             timeout=570,

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pace import LATEST, SOON
+from tests.support.pace import LATEST, SOON
+from tests.support.paths import ROOT
 from vllm_autotune.server.log import MAX_UNREAD, Log
 
 pytestmark = pytest.mark.usefixtures("nothing_open")
@@ -140,7 +141,7 @@ def test_a_disk_that_is_full_is_a_refusal_and_never_holds_the_server_up(tmp_path
     path = tmp_path / "log"
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(path)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=LATEST, check=True,
     )  # fmt: skip
     assert f"cannot write {path}: File too large | free some disk space" in done.stdout

@@ -7,20 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.trial_bench import CONTEXT, PATIENCE, Bench
 from vllm_autotune.errors import BadUsage, NoServer
 from vllm_autotune.outcome import Certificate, Degraded, Outcome, Stable
 from vllm_autotune.server import free_port
 from vllm_autotune.tuning.check_url import check_url
-from vllm_autotune.workload import Probe
-
-from .conftest import CONTEXT, PATIENCE, Bench
+from vllm_autotune.workload import Effort
 
 AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
 KEY = "sk-very-secret"
 
 
 def probed(
-    url: str, model: str | None = None, key: str | None = None, probe: Probe | None = None
+    url: str, model: str | None = None, key: str | None = None, probe: Effort | None = None
 ) -> Outcome:
     return check_url(url, model, key, probe, lambda _: None, PATIENCE)
 
@@ -120,11 +119,11 @@ def test_requests_of_the_users_own_are_sent_too(bench: Bench, tmp_path: Path) ->
     ]
     file.write_text("\n\n".join(map(json.dumps, own)))
     with bench.serving() as target:
-        proof = certificate(probed(target.url, probe=Probe(effort="quick", file=str(file))))
+        proof = certificate(probed(target.url, probe=Effort(effort="quick", file=str(file))))
         assert next(c.requests for c in proof.checks if c.name == "your requests") == 2
     with bench.serving(mode="error_500_long", long_tokens=2040) as target:
         own.append({"prompt": "word " * 2041, "max_tokens": 1})
         file.write_text("\n".join(map(json.dumps, own)))
-        outcome = probed(target.url, probe=Probe(effort="quick", file=str(file)))
+        outcome = probed(target.url, probe=Effort(effort="quick", file=str(file)))
     assert not isinstance(outcome, Stable)
     assert "`your requests, line 3` got HTTP 500" in outcome.reason

@@ -17,14 +17,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.pace import LATEST, SOON
+from tests.support.fake_vllm import COMMAND, environment
+from tests.support.pace import LATEST, SOON
+from tests.support.paths import ROOT
 from vllm_autotune.errors import CannotWrite, NoEngine, NoPort
 from vllm_autotune.probe import is_healthy
 from vllm_autotune.server import Server, free_port, remove_leftovers
 from vllm_autotune.server.leftovers import make_scratch
 from vllm_autotune.server.server import check_disk
-
-from .conftest import COMMAND, environment
 
 pytestmark = pytest.mark.usefixtures("nothing_open", "scratch")
 
@@ -321,7 +321,7 @@ def test_what_an_autotune_left_that_died_with_its_guardian_is_found_and_removed(
     """And what a living one has is not touched."""
     argv = [*COMMAND, "--model", "m", "--port", str(free_port()), "--enforce-eager"]
     variables = {**os.environ, **environment({"mode": "shared_memory stray_child"})}
-    variables |= {"TMPDIR": str(scratch), "PYTHONPATH": str(Path(__file__).parents[2])}
+    variables |= {"TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)}
     abandoned = subprocess.Popen(
         [sys.executable, "-c", ABANDONS, str(tmp_path / "log"), *argv], env=variables
     )

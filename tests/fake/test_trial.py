@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pace import LATEST, SOON
+from tests.support.pace import LATEST, SOON
+from tests.support.trial_bench import ARGS, CONTEXT, SEQUENCES, Bench
 from vllm_autotune.errors import BudgetSpent
 from vllm_autotune.launch.launch import Progress
 from vllm_autotune.machine import cgroup
@@ -23,8 +24,6 @@ from vllm_autotune.outcome import (
 )
 from vllm_autotune.probe import Patience
 from vllm_autotune.server import free_port
-
-from .conftest import ARGS, CONTEXT, SEQUENCES, Bench
 
 pytestmark = pytest.mark.usefixtures("nothing_open", "scratch")
 

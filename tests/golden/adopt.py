@@ -1,6 +1,6 @@
 """Turn logs that a GPU run left into golden logs.
 
-    python tests/golden/adopt.py OUT [CASE/TRIAL=NAME ...]
+    python -m tests.golden.adopt OUT [CASE/TRIAL=NAME ...]
 
 OUT is what `tests/gpu/run.py` wrote. Without words, lists its launches and what became of each,
 those first whose cause no log of that version shows yet. With words, writes
@@ -16,11 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1]))
-
-from vllm_autotune.diagnose import LogReader  # noqa: E402
-from vllm_autotune.outcome import Readings  # noqa: E402
+from tests.support.paths import GOLDEN
+from vllm_autotune.diagnose import LogReader
+from vllm_autotune.outcome import Readings
 
 GIB = 2**30
 DEVICE = "h200"
@@ -112,7 +110,7 @@ def main() -> int:
     asked = parser.parse_args()
     there = {launch.word: launch for launch in launches(asked.out)}
     if not asked.word:
-        new = {w: x.cause not in known(HERE / f"{x.version}-{DEVICE}") for w, x in there.items()}
+        new = {w: x.cause not in known(GOLDEN / f"{x.version}-{DEVICE}") for w, x in there.items()}
         for word in sorted(there, key=lambda word: not new[word]):
             cause, phase = there[word].cause
             print(f"{'new ' if new[word] else '    '}{word}: {cause} in {phase}")
@@ -127,7 +125,7 @@ def main() -> int:
         except ValueError as error:
             print(error, file=sys.stderr)
             return 1
-        target = HERE / f"{launch.version}-{DEVICE}" / f"{name}.log"
+        target = GOLDEN / f"{launch.version}-{DEVICE}" / f"{name}.log"
         target.parent.mkdir(exist_ok=True)
         target.write_text(launch.log.read_text())
         target.with_suffix(".json").write_text(json.dumps(verdict, indent=2) + "\n")

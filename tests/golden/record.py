@@ -1,6 +1,6 @@
 """Record what a real vLLM on a CPU prints when it starts, and when it fails.
 
-    python tests/golden/record.py PYTHON [CASE ...]
+    python -m tests.golden.record PYTHON [CASE ...]
 
 PYTHON is an interpreter with vLLM in it. Makes a tiny model with random weights, provokes every
 case and writes `tests/golden/<version>-cpu/<case>.log`, without paths and names of this machine.
@@ -13,7 +13,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,10 +22,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1]))
-
-from tests.golden.cases import CASES, CGROUP, Case, Server  # noqa: E402
+from tests.golden.cases import CASES, CGROUP, Case, Server
+from tests.support.paths import GOLDEN
 
 PATIENCE = 200.0  # seconds until the line to act on, or the end
 TO_END = 60.0  # seconds from the act to the end
@@ -203,7 +200,7 @@ def main() -> None:
     parser.add_argument("python")
     parser.add_argument("case", nargs="*", choices=[[], *CASES])
     asked = parser.parse_args()
-    folder = HERE / f"{version_of(asked.python)}-cpu"
+    folder = GOLDEN / f"{version_of(asked.python)}-cpu"
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as root:
         make_models(asked.python, Path(root))

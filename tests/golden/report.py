@@ -1,18 +1,14 @@
 """Say which signatures no real log shows, and which vLLM versions have logs at all.
 
-python tests/golden/report.py
+python -m tests.golden.report
 """
 
-import sys
 from collections import defaultdict
-from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1]))
-
-from vllm_autotune.diagnose import LogReader  # noqa: E402
-from vllm_autotune.diagnose.signature import NO_LINE, Signature  # noqa: E402
-from vllm_autotune.diagnose.signatures import SIGNATURES  # noqa: E402
+from tests.support.paths import GOLDEN
+from vllm_autotune.diagnose import LogReader
+from vllm_autotune.diagnose.signature import NO_LINE, Signature
+from vllm_autotune.diagnose.signatures import SIGNATURES
 
 
 def shown_in(signature: Signature, text: str) -> bool:
@@ -25,7 +21,7 @@ def shown_in(signature: Signature, text: str) -> bool:
 def seen() -> dict[Signature, set[str]]:
     """Return the folders (version and device) whose real logs show each signature."""
     found: dict[Signature, set[str]] = {signature: set() for signature in SIGNATURES}
-    for log in sorted(HERE.glob("*/*.log")):
+    for log in sorted(GOLDEN.glob("*/*.log")):
         text = log.read_text()
         for signature, folders in found.items():
             if shown_in(signature, text):
@@ -36,7 +32,7 @@ def seen() -> dict[Signature, set[str]]:
 def unknown() -> list[str]:
     """Return the failing logs whose cause no signature names."""
     names = []
-    for log in sorted(HERE.glob("*/*.log")):
+    for log in sorted(GOLDEN.glob("*/*.log")):
         reader = LogReader()
         reader.feed(log.read_text())
         verdict = reader.verdict()

@@ -1,6 +1,6 @@
 """Boot many model shapes on one GPU and record what vLLM takes for each.
 
-    python tests/gpu/boots.py OUT.json SECONDS
+    python -m tests.gpu.boots OUT.json SECONDS
 
 Each boot is a fork of one process that has imported vLLM, runs the engine inside itself with
 dummy weights, serves many short and a few long prompts, and adds a row to OUT.json: bytes as
@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-SHAPES = Path(__file__).parents[1] / "unit" / "shapes"
+from tests.support.paths import SHAPES
+
 BOOT_SECONDS = 100
 FEW = 4
 # Larger than one H200, or of an architecture that needs a processor's files.

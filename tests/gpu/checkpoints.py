@@ -1,6 +1,6 @@
 """Random checkpoints in the shape of a real Qwen2: bfloat16 as trained, or quantized as published.
 
-    python tests/gpu/checkpoints.py FOLDER SHAPE [METHOD]
+    python -m tests.gpu.checkpoints FOLDER SHAPE [METHOD]
 
 Standard library only, at the speed of the disk: a megabyte of noise is drawn once for every kind
 of tensor and repeated. What the layouts are: vLLM 0.26, model_executor/layers/quantization/
@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
+from tests.support.paths import SHAPES
+from tests.support.tiny_model import (
+    random_numbers,
+    tokenizer,
+    tokenizer_config,
+    write_json,
+)
 
-from tiny_model import random_numbers, tokenizer, tokenizer_config, write_json  # type: ignore  # noqa
-
-SHAPES = TESTS / "unit" / "shapes"
 GROUP = 128  # input channels that share a scale
 SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "I64": 8}
 DTYPES = {"bfloat16": "BF16", "float16": "F16"}

@@ -1,6 +1,6 @@
 """Write the table of results/examples/README.md from the reports beside it.
 
-    python tests/gpu/page.py [--adopt OUT]
+    python -m tests.gpu.page [--adopt OUT]
 
 With --adopt, first takes over what `run.py` left in OUT: reports, and rows of its table.
 """
@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "results" / "examples"
+from tests.support.paths import EXAMPLES, ROOT
+
 MARKS = ("<!-- table -->", "<!-- end of table -->")
 COLUMNS = (
     *("case", "asked", "card", "launches", "naive", "seconds", "winner", "context", "KV tokens"),

@@ -1,6 +1,6 @@
 """Run cases on the NVIDIA GPUs at hand, side by side, and leave what they showed.
 
-    python tests/gpu/run.py OUT [--work DIR] [--deadline SECONDS] [--upto GPUS] [CASE ...]
+    python -m tests.gpu.run OUT [--work DIR] [--deadline SECONDS] [--upto GPUS] [CASE ...]
 
 Each case is a tuning as a user would start it, then `autotune check` of its winner. OUT gets
 `table.json` (a row per case, written after each), `reports/<case>/report.json` and
@@ -22,14 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+from tests.gpu.cases import BY_NAME, CASES, Case
+from tests.gpu.checkpoints import make_checkpoint, make_shape, read_shape
+from tests.gpu.scrub import scrubbed, trimmed
+from tests.support.command import AUTOTUNE
 
-from cases import BY_NAME, CASES, Case  # type: ignore  # noqa: E402
-from checkpoints import make_checkpoint, make_shape, read_shape  # type: ignore  # noqa: E402
-from scrub import scrubbed, trimmed  # type: ignore  # noqa: E402
-
-AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
 GIB = 2**30
 POLL_SECONDS = 0.2
 # How long the driver may take to give memory back, and how much of it stays in caches.
@@ -166,11 +163,11 @@ def model_of(case: Case, work: Path) -> Path:
         if (folder / "tokenizer_config.json").exists() and not case.weights:
             return folder  # a server may be reading it
         if not case.weights:
-            return make_shape(folder, config)  # type: ignore[no-any-return]
+            return make_shape(folder, config)
         if case.sibling:
             make_checkpoint(folder.with_name(f"{name}-{case.sibling}"), config, case.sibling)
         hollow = case.weights == "hollow"
-        return make_checkpoint(folder, config, "bf16", hollow=hollow)  # type: ignore[no-any-return]
+        return make_checkpoint(folder, config, "bf16", hollow=hollow)
 
 
 @contextmanager

@@ -1,16 +1,11 @@
-"""The cases that fit ten minutes on one GPU. All of them: `python tests/gpu/run.py OUT`."""
+"""The cases that fit ten minutes on one GPU. All of them: `python -m tests.gpu.run OUT`."""
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cases import BY_NAME, QUICK, Case  # type: ignore
-from run import Gpus, Place, run_case  # type: ignore
-
+from tests.gpu.cases import BY_NAME, QUICK, Case
+from tests.gpu.run import Gpus, Place, run_case
 from vllm_autotune.errors import Refusal
 from vllm_autotune.machine.device import detect
 

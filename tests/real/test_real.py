@@ -15,15 +15,15 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import words_of
-from tests.pace import LATEST, SOON
+from tests.support.command import AUTOTUNE
+from tests.support.pace import LATEST, SOON
+from tests.support.processes import words_of
+from tests.support.tiny_model import make_tiny_model
 from vllm_autotune.probe import is_healthy, served_length
 from vllm_autotune.server import Server, free_port
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(2400)]
 
-ROOT = Path(__file__).parents[2]
-AUTOTUNE = (sys.executable, "-c", "from vllm_autotune.cli import main; main()")
 # 308 MiB of weights and 128 KiB of KV cache per token, 512 MiB for all 4096. On the CPU a vLLM
 # worker takes 0.9 to 1.2 GiB with the weights, by the machine's state, and 500 to 3000 tokens fit
 # for two at once; on an H200 it takes 0.7 GiB.
@@ -88,10 +88,23 @@ class Place:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that is large enough to be short of memory."""
     folder = tmp_path_factory.mktemp("model") / "tiny-qwen2"
-    script = [sys.executable, str(ROOT / "tests" / "tiny_model.py"), str(folder)]
-    script += ["--layers", "32", "--heads", "16", "--context", "4096"]
-    subprocess.run(script, check=True, stdout=subprocess.DEVNULL)
-    return folder
+    return make_tiny_model(folder, layers=32, heads=16, context=4096)
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> str:
+    """An interpreter that has a real vLLM: AUTOTUNE_TEST_VLLM_PYTHON, else our own.
+
+    A missing vLLM is a failure, so that no CI passes without it;
+    AUTOTUNE_TEST_VLLM_PYTHON=none skips these tests on purpose.
+    """
+    python = os.environ.get("AUTOTUNE_TEST_VLLM_PYTHON") or sys.executable
+    if python == "none":
+        pytest.skip("AUTOTUNE_TEST_VLLM_PYTHON=none")
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    if subprocess.run([python, "-c", code], check=False).returncode:
+        pytest.fail(f"{python} has no vLLM (set AUTOTUNE_TEST_VLLM_PYTHON, or to `none` to skip)")
+    return python
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from tests.unit.memory_model import SHAPES
+from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.machine.device import Device
 from vllm_autotune.memory import Footprint, Setup, estimate

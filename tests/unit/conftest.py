@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import Autotune, Ended
+from tests.support.command import Autotune, Ended
+from tests.support.memory_model import cards, engine, gather, install
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.cli import main
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.workload import Workload
-
-from .memory_model import cards, engine, gather, install
 
 
 @pytest.fixture

@@ -1,18 +1,17 @@
 """Rules about the package itself: who imports what, how fast it starts, which version it is."""
 
 import ast
-import os
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import vllm_autotune
+from tests.support.command import computing_seconds
+from tests.support.paths import ROOT
 
 PACKAGE = Path(vllm_autotune.__file__).parent
-ROOT = Path(__file__).parents[2]
 
 # What may import each outside world: a room, or a module. Layers are import-linter's.
 ONLY = {
@@ -72,16 +71,6 @@ def test_help_is_quick() -> None:
     runs = [(computing_seconds(HELP), computing_seconds("import click")) for _ in range(3)]
     fastest, pace = (min(seconds) for seconds in zip(*runs, strict=True))
     assert fastest < 6 * pace, runs
-
-
-def computing_seconds(code: str, *words: str) -> float:
-    """Run some Python in a process of its own, and return what it took of the processor."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, *words]
-    subprocess.run(command, env=environment, capture_output=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_changelog_is_about_this_version() -> None:

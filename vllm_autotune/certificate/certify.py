@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .. import interruption
-from ..outcome import Certificate, Check, FailedOutcome
+from ..outcome import Certificate, FailedOutcome, Item
 from ..probe import Patience, Target
 from ..probe.endpoint import Endpoint
 from ..probe.failure import ProbeFailed, raise_if
@@ -54,7 +54,7 @@ def certify(
 
 async def _certificate(server: GeneratingServer | PoolingServer) -> Certificate:
     began = time.monotonic()
-    checks: list[Check] = []
+    checks: list[Item] = []
     watch, shared = server.endpoint.watch, server.target.shared
     for name, send in server.items():
         server.say(name)
@@ -67,7 +67,7 @@ async def _certificate(server: GeneratingServer | PoolingServer) -> Certificate:
     await server.verify_health()
     if watch.prompt_tokens is None and not shared:
         note = "prompt tokens not compared: the server publishes no counters"
-        checks.append(Check(name="counters", requests=0, seconds=0.0, note=note))
+        checks.append(Item(name="counters", requests=0, seconds=0.0, note=note))
     return Certificate(
         checks=tuple(checks),
         seconds=time.monotonic() - began,

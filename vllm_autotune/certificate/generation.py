@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ..outcome import Check, Degraded
+from ..outcome import Degraded, Item
 from ..probe.failure import RequestRefused, raise_if
 from ..probe.prompt import Prompt, Question
 from ..probe.reply import Reply
@@ -35,7 +35,7 @@ QUESTION = Question(content="Say something.")
 class GeneratingServer(ServerUnderTest):
     """A server of a model that generates; `fastest` is its fastest request, sent alone."""
 
-    fastest: Check = field(init=False)
+    fastest: Item = field(init=False)
 
     def items(self) -> Iterator[tuple[str, Send]]:
         """Yield the items, those that are most likely to kill the server as early as possible."""
@@ -80,7 +80,7 @@ class GeneratingServer(ServerUnderTest):
             yield "the same again and again", self.again
         yield "ordinary request", self.ordinary
 
-    async def one_by_one(self, name: str) -> Check:
+    async def one_by_one(self, name: str) -> Item:
         """Warm up, and learn how fast the server is when it has nothing else to do."""
         began = time.monotonic()
         replies = await self.endpoint.send(self.prompts(name, self.traffic.one_short()))
@@ -88,27 +88,27 @@ class GeneratingServer(ServerUnderTest):
         self.fastest = await self.timed(name, replies)
         return self.count(name, replies, began)
 
-    async def one_by_one_again(self, name: str) -> Check:
+    async def one_by_one_again(self, name: str) -> Item:
         """Repeat the first item, to see whether it takes longer now."""
         began = time.monotonic()
         replies: list[Reply] = []
         await self.expect_speed(lambda: self.timed(name, replies), self.slower)
         return self.count(name, replies, began)
 
-    async def timed(self, name: str, replies: list[Reply]) -> Check:
+    async def timed(self, name: str, replies: list[Reply]) -> Item:
         """Send short requests one after the other, add their replies, and return the fastest."""
         fastest = math.inf
         for _ in range(ONE_BY_ONE):
             began = time.monotonic()
             replies += await self.endpoint.send(self.prompts(name, self.traffic.one_short()))
             fastest = min(fastest, time.monotonic() - began)
-        return Check(name=name, requests=1, seconds=fastest)
+        return Item(name=name, requests=1, seconds=fastest)
 
-    async def long_prompts(self, name: str) -> Check:
+    async def long_prompts(self, name: str) -> Item:
         """Fill the KV cache with unique prompts, at the wanted concurrency or more."""
         burst = self.traffic.long_prompts()
 
-        def slower(check: Check) -> Degraded | None:
+        def slower(check: Item) -> Degraded | None:
             if not check.requests or not self.target.spilled:
                 return None
             alone, *_, together = self.speeds.values()
@@ -116,14 +116,14 @@ class GeneratingServer(ServerUnderTest):
 
         return await self.expect_speed(lambda: self.send(name, burst, reported=True), slower)
 
-    async def short_prompts(self, name: str) -> Check:
+    async def short_prompts(self, name: str) -> Item:
         """Send as many short requests as the server runs at once."""
         burst = self.traffic.short_prompts()
         return await self.expect_speed(lambda: self.send(name, burst, reported=True), self.slower)
 
     async def expect_speed(
-        self, send: Callable[[], Awaitable[Check]], slower: Callable[[Check], Degraded | None]
-    ) -> Check:
+        self, send: Callable[[], Awaitable[Item]], slower: Callable[[Item], Degraded | None]
+    ) -> Item:
         """Return what was sent; what seems far slower than before is sent again."""
         for _ in range(ATTEMPTS):
             check = await send()
@@ -133,17 +133,17 @@ class GeneratingServer(ServerUnderTest):
         raise_if(failed)
         return check
 
-    def slower(self, after: Check, before: Check | None = None) -> Degraded | None:
+    def slower(self, after: Item, before: Item | None = None) -> Degraded | None:
         """Return the failure of a server that became far slower, if its memory may be spilled."""
         return judgement.collapse(before or self.fastest, after) if self.target.spilled else None
 
-    async def logprobs(self, name: str) -> Check:
+    async def logprobs(self, name: str) -> Item:
         """Ask for the log probability of every token of a prompt, a late but classic death."""
         tokens = self.traffic.full_context().tokens - 1
         burst, fault = Burst(requests=((tokens, 1),)), prompt_logprobs_of(tokens)
         return await self.send(name, burst, more={"prompt_logprobs": 1}, fault=fault, stream=False)
 
-    async def client_that_leaves(self, name: str) -> Check:
+    async def client_that_leaves(self, name: str) -> Item:
         """Disconnect in the middle of a stream; the KV cache of the request must be freed."""
         began = time.monotonic()
         burst = self.traffic.abandoned()
@@ -156,7 +156,7 @@ class GeneratingServer(ServerUnderTest):
 
     async def chat(
         self, name: str, question: Question, tokens: int = SHORT_OUTPUT, *, stream: bool = False
-    ) -> Check:
+    ) -> Item:
         """Ask through the chat template; a model without one is not asked."""
         began = time.monotonic()
         longest = self.target.max_model_len
@@ -170,17 +170,17 @@ class GeneratingServer(ServerUnderTest):
                 note = f"a chat may not fit into {longest} tokens"
             else:
                 raise
-            return Check(name=name, requests=0, seconds=0.0, note=note)
+            return Item(name=name, requests=0, seconds=0.0, note=note)
         return self.count(name, [reply], began, reply.note)
 
-    async def own_requests(self, name: str) -> Check:
+    async def own_requests(self, name: str) -> Item:
         began = time.monotonic()
         replies = []
         for prompt in read_requests(self.workload.probe.file or ""):
             replies += await self.endpoint.send([prompt])
         return self.count(name, replies, began)
 
-    async def soak(self, name: str) -> Check:
+    async def soak(self, name: str) -> Item:
         """Repeat the mixed lengths for minutes, and watch memory, KV cache and speed."""
         began = time.monotonic()
         seconds = 60 * self.workload.probe.soak_minutes
@@ -196,7 +196,7 @@ class GeneratingServer(ServerUnderTest):
                 lap = await self.endpoint.send(prompts, staggered=burst.staggered)
                 took = time.monotonic() - min(reply.began for reply in lap)
                 fastest = min(fastest, took)
-                best = Check(name=name, requests=len(lap), seconds=fastest)
+                best = Item(name=name, requests=len(lap), seconds=fastest)
                 slower = self.slower(replace(best, seconds=took), best)
                 slow_laps = slow_laps + 1 if slower else 0
                 if slow_laps >= ATTEMPTS:
@@ -207,7 +207,7 @@ class GeneratingServer(ServerUnderTest):
             await self.expect_no_leak("between two rounds")
         return self.count(name, replies, began)
 
-    async def again(self, name: str) -> Check:
+    async def again(self, name: str) -> Item:
         """Repeat the same requests until the free memory stops falling."""
         began = time.monotonic()
         replies: list[Reply] = []
@@ -219,7 +219,7 @@ class GeneratingServer(ServerUnderTest):
             if not judgement.falling(free):
                 return self.count(name, replies, began)
 
-    async def ordinary(self, name: str) -> Check:
+    async def ordinary(self, name: str) -> Item:
         """Send one more ordinary request, without a stream, and look at its logits."""
         send = partial(self.send, name, self.traffic.one_short(), stream=False)
         with suppress(RequestRefused):  # a server may be told to give no log probabilities away

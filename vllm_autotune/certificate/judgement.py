@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import takewhile
 
-from ..outcome import Check, Degraded, Speed
+from ..outcome import Degraded, Item, Speed
 from ..probe.failure import degraded
 
 # Preemptions per request of an item beyond which a server does little else. A KV cache for 5,440
@@ -61,7 +61,7 @@ def memory_creep(lows: Sequence[int]) -> Degraded | None:
     return degraded("memory_creep", reason)
 
 
-def collapse(before: Check, after: Check) -> Degraded | None:
+def collapse(before: Item, after: Item) -> Degraded | None:
     """Return the failure of a server that became far slower for requests of the same lengths."""
     each, was = after.seconds / after.requests, before.seconds / before.requests
     if after.seconds < TELLING_SECONDS or each < COLLAPSE * was:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..outcome import Check
+from ..outcome import Item
 from ..probe import POOLING
 from ..probe.failure import RequestRefused
 from ..probe.prompt import Prompt
@@ -27,7 +27,7 @@ class PoolingServer(ServerUnderTest):
         yield "over-long prompt", self.over_long
         yield "ordinary request", lambda name: self.send(name, self.traffic.one_short())
 
-    async def first(self, name: str) -> Check:
+    async def first(self, name: str) -> Item:
         """Find the path that this model is asked through."""
         *others, last = POOLING
         for path in others:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..outcome import Check, Speed
+from ..outcome import Item, Speed
 from ..probe import Target, is_healthy, served_length
 from ..probe.endpoint import Endpoint
 from ..probe.failure import ProbeFailed, crashed, degraded, raise_if
@@ -24,7 +24,7 @@ from .speed import measured
 from .traffic import Burst, Traffic
 
 # Sends what belongs to an item of this name.
-Send = Callable[[str], Awaitable[Check]]
+Send = Callable[[str], Awaitable[Item]]
 
 # This fraction of the context is tried where it is unknown how much of the KV cache is in use.
 CAREFUL = 8
@@ -70,12 +70,10 @@ class ServerUnderTest:
             return longest if watch.busy == 0 else longest // CAREFUL
         return max(2, int((FULL - watch.kv_usage) * self.target.kv_tokens))
 
-    async def send(
-        self, name: str, burst: Burst, *, reported: bool = False, **fields: Any
-    ) -> Check:
+    async def send(self, name: str, burst: Burst, *, reported: bool = False, **fields: Any) -> Item:
         """Complete unique prompts of a burst's lengths; `fields` are those of a Prompt."""
         if not burst.requests:
-            return Check(name=name, requests=0, seconds=0.0, note=burst.note)
+            return Item(name=name, requests=0, seconds=0.0, note=burst.note)
         began = time.monotonic()
         prompts = self.prompts(name, burst, **fields)
         replies = await self.endpoint.send(prompts, staggered=burst.staggered)
@@ -105,15 +103,13 @@ class ServerUnderTest:
             self.endpoint.throughput.learn(reading, speed.inter_token_seconds)
         return speed
 
-    def count(
-        self, name: str, replies: list[Reply], began: float, note: str | None = None
-    ) -> Check:
+    def count(self, name: str, replies: list[Reply], began: float, note: str | None = None) -> Item:
         """Return an item with the tokens of its replies."""
         seconds = time.monotonic() - began
         read = sum(reply.prompt_tokens for reply in replies)
         written = sum(reply.output_tokens for reply in replies)
         self.prompt_tokens_read += read
-        return Check(
+        return Item(
             name=name,
             requests=len(replies),
             prompt_tokens=read,
@@ -124,13 +120,13 @@ class ServerUnderTest:
             note=note,
         )
 
-    async def over_long(self, name: str) -> Check:
+    async def over_long(self, name: str) -> Item:
         """Send one token more than fits: the server must refuse it, and take no harm."""
         began = time.monotonic()
         burst = Burst(requests=((self.target.max_model_len + 1, 1),))
         (prompt,) = self.prompts(name, burst, stream=False)
         await self.endpoint.expect_refusal(prompt)
-        return Check(name=name, requests=1, seconds=time.monotonic() - began)
+        return Item(name=name, requests=1, seconds=time.monotonic() - began)
 
     async def free_bytes(self) -> list[int]:
         """Return the free memory now, nothing where it cannot be told."""

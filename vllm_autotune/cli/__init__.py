@@ -44,9 +44,12 @@ def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
     from ..report.report import Refused  # noqa: PLC0415
 
     if as_json:
+        from ..report.codec import dump  # noqa: PLC0415
+        from ..report.report import Refused  # noqa: PLC0415
+
         refused = Refused(reason=shown(refusal.message), hint=shown(refusal.hint))
-        with suppress(OSError):  # stdout may be what cannot be written
-            say(refused.to_json())
+        with suppress(OSError):  # it may be what cannot be written to that is refused
+            say(dump(refused, indent=2))
     Screen().refuse(refusal)
     Output(sys.stdout, needed=False).flush()  # else Python fails on it, and changes the exit code
     sys.exit(refusal.exit_code)

@@ -6,8 +6,9 @@ import click
 
 from ..errors import BadUsage
 from ..output import say
-from ..report.report import read_report, to_json
-from ..tuning.cache import Cache, cache_key, default_cache
+from ..report.codec import dump
+from ..report.report import read_report
+from ..tuning.cache import AnswerCache, cache_key, default_cache
 from ..tuning.gather import gather_facts
 from .options import ENVIRONMENT, RequestOptions, cache_option, options
 from .request import request_of
@@ -45,7 +46,7 @@ def export(key: str, cache_dir: Path | None) -> None:
         raise BadUsage(
             found or f"the cache has no answer for {key}", "`autotune cache list` shows its keys"
         )
-    say(to_json(found))
+    say(dump(found, indent=2))
 
 
 @cache.command("import", context_settings=ENVIRONMENT)
@@ -78,5 +79,5 @@ def clear(cache_dir: Path | None) -> None:
     say(f"{count} {'answer' if count == 1 else 'answers'} removed")
 
 
-def _answers(folder: Path | None) -> Cache:
-    return Cache(folder or default_cache())
+def _answers(folder: Path | None) -> AnswerCache:
+    return AnswerCache(folder or default_cache())

@@ -10,7 +10,8 @@ from ..errors import BadUsage
 from ..interruption import interruptible
 from ..outcome import Environment, Outcome, Stable
 from ..output import say
-from ..report.report import find_report, outcome_line, trial_line
+from ..report.codec import dump
+from ..report.report import find_report
 from ..tuning.check import check_report
 from ..tuning.check_url import check_url
 from .options import ENVIRONMENT, ProbeOptions, VllmOptions, json_option, options, results_folder
@@ -52,11 +53,11 @@ def check(
     with Screen() as screen, interruptible():
         if url is not None:
             outcome = check_url(url, served_model_name, api_key, asked, screen.progress)
-            line = outcome_line(outcome)
+            line = dump(outcome)
         else:
             path = find_report(report or results_folder())
             trial = check_report(path, screen, asked, own=own, **vars(vllm))
-            outcome, line = trial.outcome, trial_line(trial)
+            outcome, line = trial.outcome, dump(trial)
     if as_json:
         say(line)
     else:

@@ -8,7 +8,7 @@ from ..search.ladder_file import find_ladder, read_ladder
 from ..tuning.cache import default_cache
 from ..tuning.gather import Request
 from ..tuning.walk import Options
-from ..workload import STANDARD, Probe
+from ..workload import STANDARD, Effort
 from .options import ProbeOptions, RequestOptions, TuningOptions
 from .parsed import EffortName
 
@@ -20,11 +20,11 @@ def request_of(given: RequestOptions) -> Request:
     return Request(**{**same, "ladder": ladder, "probe": probe_of(given) or STANDARD})
 
 
-def probe_of(given: ProbeOptions, usual: EffortName = "standard") -> Probe | None:
+def probe_of(given: ProbeOptions, usual: EffortName = "standard") -> Effort | None:
     """Return the probe, with the usual effort if none is given; None without any option."""
     effort, minutes = given.probe or (usual, 0.0)
     file = given.probe_file
-    probe = Probe(
+    probe = Effort(
         effort=effort,
         soak_minutes=minutes,
         file=str(file.resolve()) if file else None,
@@ -34,7 +34,7 @@ def probe_of(given: ProbeOptions, usual: EffortName = "standard") -> Probe | Non
         schema=given.probe_schema,
         tool=given.probe_tool,
     )
-    return probe if given.probe or probe != Probe(effort=usual) else None
+    return probe if given.probe or probe != Effort(effort=usual) else None
 
 
 def tuning_of(given: TuningOptions) -> Options:

@@ -11,8 +11,10 @@ from ..deploy import FORMATS
 from ..diagnose import read_log
 from ..errors import BadReport
 from ..output import say
-from ..report import plan, report
-from ..report.report import read_report, to_json
+from ..report import codec
+from ..report.codec import dump
+from ..report.plan import Plan
+from ..report.report import Refused, Report, read_report
 from .options import json_option, results_folder
 
 
@@ -40,7 +42,7 @@ def show(paths: tuple[Path, ...], as_json: bool) -> None:
         message = f"none of the {len(files)} files is an autotune report"
         raise BadReport(message, "give a report.json, or its folder")
     if as_json:
-        documents = [json.loads(to_json(report)) for report in reports]
+        documents = [json.loads(dump(report)) for report in reports]
         say(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
     elif len(reports) == 1:
         print_report(reports[0], str(files[0]))
@@ -66,8 +68,8 @@ def schema(document: str) -> None:
 
     The report's schema also describes what is printed instead of either where it is refused.
     """
-    described = plan if document == "plan" else report
-    say(json.dumps(described.schema(), indent=2))
+    described = Plan if document == "plan" else Report | Refused
+    say(json.dumps(codec.schema(described), indent=2))
 
 
 @click.command()

@@ -7,14 +7,15 @@ import click
 
 from ..console import Screen, print_report
 from ..console.plan import print_plan
-from ..deploy.serve import become_server, serving_words
+from ..deploy.serve import serving_flags, start_server
 from ..errors import BadUsage
 from ..interruption import interruptible
 from ..output import say
-from ..report import plan as plans
-from ..report.report import EXIT_CODES, Report, to_json
+from ..report.codec import dump
+from ..report.plan import make_plan
+from ..report.report import EXIT_CODES, Report
 from ..search.facts import Facts
-from ..tuning.cache import Cache, default_cache
+from ..tuning.cache import AnswerCache, default_cache
 from ..tuning.gather import describe, gather_facts
 from ..tuning.tune import tune as run_tuning
 from .options import (
@@ -48,7 +49,7 @@ def tune(request: PlanOptions, tuning: TuningOptions, dry_run: bool, as_json: bo
         )
     report, path, _, code = _tuned(request, tuning)
     if as_json:
-        say(to_json(report))
+        say(dump(report, indent=2))
     else:
         print_report(report, path)
     sys.exit(code)
@@ -66,7 +67,7 @@ def serve(request: RequestOptions, tuning: TuningOptions) -> None:
     if report.winner is None:
         print_report(report, path)
         sys.exit(code)
-    become_server(report.winner, facts, serving_words(request.fixed, facts.engine))
+    start_server(report.winner, facts, serving_flags(request.fixed, facts.engine))
 
 
 @click.command(context_settings=ENVIRONMENT, epilog=FIXED_HELP)
@@ -96,11 +97,11 @@ def _tuned(request: RequestOptions, tuning: TuningOptions) -> tuple[Report, str 
 
 
 def _plan(request: PlanOptions, as_json: bool, cache_dir: Path | None) -> None:
-    cache = Cache(cache_dir or default_cache())
-    facts = cache.pooled(gather_facts(request_of(request)), lambda note: click.echo(note, err=True))
-    made = plans.make_plan(facts)
+    cache, asked = AnswerCache(cache_dir or default_cache()), request_of(request)
+    facts = cache.with_boots(gather_facts(asked), lambda note: click.echo(note, err=True))
+    made = make_plan(facts)
     if as_json:
-        say(plans.to_json(made))
+        say(dump(made, indent=2))
     else:
         print_plan(made, describe(facts))
     if made.first is None:

@@ -3,14 +3,5 @@
 from .outcomes import print_diagnosis, print_outcome
 from .reports import print_report, print_reports
 from .screen import Screen
-from .wording import clean, sentence
 
-__all__ = [
-    "Screen",
-    "clean",
-    "print_diagnosis",
-    "print_outcome",
-    "print_report",
-    "print_reports",
-    "sentence",
-]
+__all__ = ["Screen", "print_diagnosis", "print_outcome", "print_report", "print_reports"]

@@ -1,6 +1,6 @@
-"""What became of one server, or of one log."""
+"""What became of one server, or of one log, on stdout."""
 
-from rich.markup import escape
+from rich.text import Text
 
 from ..diagnose import Diagnosis
 from ..outcome import Outcome, Stable
@@ -9,29 +9,24 @@ from .wording import PHASE_NAMES, clean, sentence, speed_rows
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """Print what became of a server, and how fast it was, on stdout."""
     console = stdout()
-    console.print(escape(clean(sentence(outcome))))
+    console.print(Text(clean(sentence(outcome))))
     if isinstance(outcome, Stable):
-        table = pairs_table()
-        for name, value in speed_rows(outcome.certificate):
-            table.add_row(name, escape(value))
-        console.print(table)
+        console.print(pairs_table(speed_rows(outcome.certificate)))
 
 
 def print_diagnosis(name: str, found: Diagnosis) -> None:
-    """Print what a log says went wrong, on stdout."""
     console, outcome = stdout(), found.outcome
-    console.print(f"[bold]{escape(clean(name))}[/]")
+    console.print(Text(clean(name), style="bold"))
     if outcome is None:
-        console.print(f"  {escape(clean(_without_failure(found)))}")
+        console.print(Text(f"  {clean(_without_failure(found))}"))
         return
-    console.print(f"  {escape(clean(sentence(outcome)))}")
+    console.print(Text(f"  {clean(sentence(outcome))}"))
     console.print(f"  cause: {outcome.cause}, phase: {outcome.phase}")
     for line in outcome.evidence:
-        console.print(f"  [dim]> {escape(clean(line))}[/]")
+        console.print(Text(f"  > {clean(line)}", style="dim"))
     for cure in found.cures:
-        console.print(f"  cure: {escape(clean(cure))}")
+        console.print(Text(f"  cure: {clean(cure)}"))
 
 
 def _without_failure(found: Diagnosis) -> str:

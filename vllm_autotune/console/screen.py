@@ -1,11 +1,10 @@
-"""A tuning, followed on stderr: one live line on a terminal, a line per phase elsewhere."""
+"""What a tuning does, on stderr."""
 
 import sys
 from typing import IO, Self, cast
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.spinner import Spinner
 from rich.text import Text
 
@@ -14,7 +13,7 @@ from ..launch.launch import Progress
 from ..output import Output
 from ..search.trial import Candidate, Trial
 from ..units import format_bytes
-from .wording import PHASE_NAMES, clean, sentence
+from .wording import PHASE_NAMES, clean, rung_names, sentence
 
 COLOURS = {"stable": "green", "environment": "yellow"}
 
@@ -23,7 +22,7 @@ class Screen:
     """Follows a tuning on stderr: one live line on a terminal, a line per phase elsewhere."""
 
     def __init__(self) -> None:
-        # rich puts something else in the place of sys.stderr while a line is live
+        # rich replaces sys.stderr while a line is live
         output = cast("IO[str]", Output(sys.stderr, needed=False))
         self.console = Console(file=output, highlight=False, soft_wrap=True)
         self.live: Live | None = None
@@ -33,17 +32,17 @@ class Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._settle()
+        self._stop_line()
 
     def note(self, text: str) -> None:
-        """Print a remark."""
-        self.console.print(escape(clean(text)), style="yellow")
+        self.console.print(Text(clean(text)), style="yellow")
 
     def begin(self, number: int, candidate: Candidate) -> None:
-        """Print what a launch tries."""
-        rungs = ", ".join(applied.name for applied in candidate.rungs) or "as it is"
-        flags = " ".join(candidate.config.flags())
-        self.console.print(f"[bold]launch {number}[/]  {escape(rungs)}  [dim]{escape(flags)}[/]")
+        rungs = rung_names(applied.name for applied in candidate.rungs)
+        flags = clean(" ".join(candidate.config.flags()))
+        self.console.print(
+            Text.assemble((f"launch {number}", "bold"), f"  {rungs}  ", (flags, "dim"))
+        )
         self.shown = ""
 
     def progress(self, progress: Progress) -> None:
@@ -64,20 +63,17 @@ class Screen:
         self.live.update(Spinner("dots", line))
 
     def end(self, trial: Trial) -> None:
-        """Print what became of a launch."""
-        self._settle()
+        self._stop_line()
         style = COLOURS.get(trial.outcome.kind, "red")
-        text = escape(clean(sentence(trial.outcome)))
-        self.console.print(f"          [{style}]{text}[/]")
+        self.console.print(Text(f"          {clean(sentence(trial.outcome))}", style=style))
 
     def refuse(self, refusal: Refusal) -> None:
-        """Print why a run cannot go on."""
-        self._settle()
-        self.console.print(f"[bold red]autotune:[/] {escape(clean(refusal.message))}")
+        self._stop_line()
+        self.console.print(Text.assemble(("autotune:", "bold red"), f" {clean(refusal.message)}"))
         if refusal.hint:
-            self.console.print(f"\nhint: {escape(clean(refusal.hint))}")
+            self.console.print(Text(f"\nhint: {clean(refusal.hint)}"))
 
-    def _settle(self) -> None:
+    def _stop_line(self) -> None:
         if self.live is not None:
             self.live.stop()
             self.live = None

@@ -1,4 +1,4 @@
-"""A report's winner as something to deploy. Imports nothing heavy: `--help` lists the formats."""
+"""A report's winner as something to deploy. Loads nothing heavy: `--help` lists the formats."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -9,8 +9,10 @@ from .local import command_line, env, shell, systemd, vllm_config
 if TYPE_CHECKING:
     from ..report.report import Report
 
-__all__ = ["FORMATS", "command_line", "render"]
+__all__ = ["FORMATS", "command_line", "shell"]
 
+# Each writes the winner, on the devices it was proven on. It raises BadReport where there is no
+# winner, or none that the format can express.
 FORMATS: Mapping[str, Callable[["Report"], str]] = {
     "shell": shell,
     "env": env,
@@ -20,11 +22,3 @@ FORMATS: Mapping[str, Callable[["Report"], str]] = {
     "compose": compose,
     "k8s": k8s,
 }
-
-
-def render(report: "Report", form: str = "shell") -> str:
-    """Return the winner in one of FORMATS, on the devices it was proven on.
-
-    Raises BadReport when the report has no winner, or none that the format can say.
-    """
-    return FORMATS[form](report)

@@ -1,35 +1,35 @@
-"""Become the server of a winner."""
+"""Replace this process by the server of a winner."""
 
 import os
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ..credentials import is_credential
 from ..errors import NoEngine
 from ..machine.device import visible_environment
 from ..report.report import Winner
 from ..search.facts import Facts
 from ..tuning.gather import arguments
 from ..vllm.config import LaunchConfig
+from ..vllm.credentials import is_credential
 from ..vllm.engine import Engine
 from ..vllm.flags import SERVING
 
 
-def serving_words(fixed: Sequence[str], engine: Engine) -> list[str]:
+def serving_flags(fixed: Sequence[str], engine: Engine) -> list[str]:
     """Return the user's arguments that a report leaves out: host, port, keys and the like."""
     args = arguments(fixed, engine)
     kept = {n: v for n, v in args.items() if n in SERVING or is_credential(n, v)}
     return LaunchConfig("", kept).flags()
 
 
-def become_server(winner: Winner, facts: Facts, words: Sequence[str]) -> NoReturn:
-    """Replace this process by the winner's server.
+def start_server(winner: Winner, facts: Facts, flags: Sequence[str]) -> NoReturn:
+    """Start the winner's server in the place of this process.
 
     Raises NoEngine when it cannot be started.
     """
     devices = facts.used(LaunchConfig(winner.model, winner.args))
     env = {**os.environ, **visible_environment(list(devices)), **winner.env}
-    argv = [*winner.argv, *words]
+    argv = [*winner.argv, *flags]
     try:
         os.execvpe(argv[0], argv, env)
     except OSError as error:

@@ -10,46 +10,42 @@ from ..machine.device import Device, visible_environment
 if TYPE_CHECKING:
     from ..report.report import Report, Winner
 
-# How long a server may take to stop: requests that run are let end, then memory is freed.
+# How long a server may take to stop: running requests may finish, then memory is freed.
 STOP_SECONDS = 60
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-FLAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\+?")
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+FLAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\+?")
 
 
 def winner_of(report: "Report") -> "Winner":
     """Return the winner.
 
-    Raises BadReport when there is none, or when a name in it would be read as something else.
+    Raises BadReport where there is none, or where a name in it would be read as more than a name.
     """
     winner = report.winner
     if winner is None:
-        raise BadReport(
-            f"the report has no winner: {report.reason}", "there is nothing to deploy from it"
-        )
-    for names, allowed in ((winner.env, VARIABLE), (winner.args, FLAG)):
-        for name in names:
-            if not allowed.fullmatch(name):
-                raise BadReport(
-                    f"{json.dumps(name)} is no name of a variable or an argument",
-                    "the report was changed: make it again with autotune tune",
-                )
+        reason = f"the report has no winner: {report.reason}"
+        raise BadReport(reason, "there is nothing to deploy from it")
+    for names, allowed in ((winner.env, VARIABLE_NAME), (winner.args, FLAG_NAME)):
+        if wrong := [name for name in names if not allowed.fullmatch(name)]:
+            reason = f"{json.dumps(wrong[0])} is not a valid name for a variable or an argument"
+            raise BadReport(reason, "the report was edited: create it again with autotune tune")
     return winner
 
 
-def used(report: "Report") -> tuple[Device, ...]:
+def devices_of(report: "Report") -> tuple[Device, ...]:
     """Return the devices the winner was proven on."""
     return report.devices[: winner_of(report).valid_for.count]
 
 
 def environment(report: "Report") -> dict[str, str]:
-    """Return the winner's variables, and those that show its devices where it needs them."""
-    devices = used(report)
+    """Return the winner's variables, and those that select its devices where that is needed."""
+    devices = devices_of(report)
     first = [device.index for device in devices] == list(range(len(devices)))
-    usual = first and not devices[0].mig  # what a server takes by itself
-    return {**({} if usual else visible_environment(devices)), **winner_of(report).env}
+    default = first and not devices[0].mig  # what vLLM takes without being told
+    return {**({} if default else visible_environment(devices)), **winner_of(report).env}
 
 
-def name_of(report: "Report") -> str:
+def server_name(report: "Report") -> str:
     """Return a name for the server: a DNS label, as Kubernetes asks for (RFC 1035)."""
     model = winner_of(report).model
     cached = re.search(r"/models--([^/]+)/snapshots/", model)
@@ -57,8 +53,8 @@ def name_of(report: "Report") -> str:
     return f"vllm-{re.sub(r'[^a-z0-9]+', '-', last.lower())[:40]}".rstrip("-")
 
 
-def written(content: Any, indent: int | None = None) -> str:
-    r"""Return JSON that is YAML, too.
+def to_yaml(content: Any, indent: int | None = None) -> str:
+    r"""Write YAML that is JSON, too.
 
     YAML reads no surrogate pairs, and takes U+0085 and the like for the end of a line (YAML 1.1,
     5.4): what is printable stays as it is, the rest of the first 64 Ki becomes `\uXXXX`.

@@ -1,10 +1,7 @@
-"""What a walk expects before its first launch: one versioned document, and its JSON Schema."""
+"""The plan: what a walk expects before its first launch, as one versioned document."""
 
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal
-
-from pydantic import TypeAdapter
+from typing import Literal
 
 from ..machine.device import Device
 from ..search.facts import Facts
@@ -21,11 +18,11 @@ Fits = Literal["yes", "no", "perhaps", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
+class PlannedCandidate:
     """A configuration and what is expected of it, in bytes per device.
 
-    `model` is what vLLM is given, `fits` is `no` only where that is certain. What it reserves
-    may be `over_limit`: more than is free, or than may be used.
+    `model` is what vLLM is given, `fits` is `no` only where that is certain. `over_limit` says
+    that vLLM would reserve more than is free, or than may be used.
     """
 
     model: str
@@ -39,25 +36,25 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One rung, and the proposal that it and all rungs above it make together.
+class PlannedRung:
+    """One rung, and the candidate that it and all rungs above it make together.
 
-    Without a proposal the rung is not taken; `expectation` says why, or what to expect.
+    A skipped rung has no `proposal`; `expectation` says why, or what to expect.
     """
 
     rung: str
     gives_up: str
     expectation: str
-    proposal: Proposal | None
+    proposal: PlannedCandidate | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class First:
-    """What would be launched first: less of the ladder than a row has, where less may do."""
+class FirstLaunch:
+    """What would be launched first, with only the rungs that it needs."""
 
     rungs: tuple[str, ...]
     gives_up: tuple[str, ...]
-    proposal: Proposal
+    proposal: PlannedCandidate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,24 +77,22 @@ class Plan:
     budget_bytes: int
     headroom_bytes: int
     host_free_bytes: int
-    as_it_is: Proposal
-    rungs: tuple[Row, ...]
-    first: First | None
+    as_it_is: PlannedCandidate
+    rungs: tuple[PlannedRung, ...]
+    first: FirstLaunch | None
     reason: str
 
 
 def make_plan(facts: Facts) -> Plan:
-    """Return what a walk over these facts expects; nothing is launched."""
-    step = next_step(facts, ())
+    """Work out what a walk over these facts expects; nothing is launched."""
+    step, base = next_step(facts, ()), facts.base()
     first = None
-    if step.candidate is not None:
-        applied = step.candidate.rungs
-        first = First(
-            rungs=tuple(rung.name for rung in applied),
-            gives_up=tuple(rung.gives_up for rung in applied if rung.gives_up),
-            proposal=_proposal(facts, step.candidate.config, step.candidate.predicted),
+    if (candidate := step.candidate) is not None:
+        first = FirstLaunch(
+            rungs=tuple(rung.name for rung in candidate.rungs),
+            gives_up=tuple(rung.gives_up for rung in candidate.rungs if rung.gives_up),
+            proposal=_planned(facts, candidate.config, candidate.predicted),
         )
-    base = facts.base()
     return Plan(
         model=model_of(facts),
         devices=facts.devices,
@@ -109,53 +104,31 @@ def make_plan(facts: Facts) -> Plan:
         budget_bytes=min(facts.budget(device) for device in facts.devices),
         headroom_bytes=facts.headroom_bytes,
         host_free_bytes=facts.host_free_bytes,
-        as_it_is=_proposal(facts, base, predict(facts, calibrate(facts), base)),
+        as_it_is=_planned(facts, base, predict(facts, calibrate(facts), base)),
         rungs=tuple(
-            Row(
+            PlannedRung(
                 rung=rung.name,
                 gives_up=rung.gives_up,
-                expectation=why,
-                proposal=_proposal(facts, found.config, found.predicted) if found else None,
+                expectation=expectation,
+                proposal=_planned(facts, found.config, found.predicted) if found else None,
             )
-            for rung, found, why in prospects(facts)
+            for rung, found, expectation in prospects(facts)
         ),
         first=first,
         reason=step.reason,
     )
 
 
-def _proposal(facts: Facts, config: LaunchConfig, predicted: Prediction) -> Proposal:
-    most = min(facts.limit(config), *(device.free_bytes for device in facts.used(config)))
-    return Proposal(
+def _planned(facts: Facts, config: LaunchConfig, predicted: Prediction) -> PlannedCandidate:
+    devices = facts.used(config)
+    return PlannedCandidate(
         model=config.model,
         flags=tuple(config.flags()),
         env=dict(config.env),
         max_model_len=facts.length(config),
-        devices=len(facts.used(config)),
+        devices=len(devices),
         predicted=predicted,
         fits=predicted.fits,
-        over_limit=predicted.reserved_bytes > most,
+        over_limit=predicted.reserved_bytes
+        > min(facts.limit(config), *(device.free_bytes for device in devices)),
     )
-
-
-@cache
-def _adapter() -> TypeAdapter[Plan]:
-    return TypeAdapter(Plan)
-
-
-def to_json(plan: Plan) -> str:
-    """Return the document, indented; what is unknown or unbounded is null."""
-    return _adapter().dump_json(plan, indent=2).decode()
-
-
-def from_json(text: str) -> Plan:
-    """Read a plan.
-
-    Raises ValueError for what is none.
-    """
-    return _adapter().validate_json(text)
-
-
-def schema() -> dict[str, Any]:
-    """Return the plan's JSON Schema."""
-    return _adapter().json_schema(mode="serialization")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
@@ -10,17 +10,6 @@ from ..errors import BadLadder, did_you_mean
 from ..outcome import Phase
 from ..units import parse_capability
 from ..vllm.config import Value
-
-Fit = Literal[
-    "gpu-memory-utilization",
-    "max-model-len",
-    "max-num-seqs",
-    "max-num-batched-tokens",
-    "checkpoint",
-    "cpu-offload-gb",
-    "tensor-parallel-size",
-    "pipeline-parallel-size",
-]
 
 
 def _value(value: Any) -> Value:
@@ -62,8 +51,8 @@ class When:
 class Rung:
     """One strategy: the phases of running out of memory it can cure, its price, what it sets.
 
-    `fit` names a value that is solved from numbers instead of set. A rung with `start` belongs
-    to the first candidate already.
+    `fit` names a value that is solved from numbers (the table in `fit`) instead of set. A rung
+    with `start` belongs to the first candidate already.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -75,7 +64,7 @@ class Rung:
     when: When = When()
     args: Annotated[Args, Field(alias="set")] = field(default_factory=dict)
     env: Env = field(default_factory=dict)
-    fit: Fit | None = None
+    fit: str | None = None
 
     def flags(self) -> set[str]:
         """Return the vLLM flags the rung touches."""

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, TypeAdapter
 from ..errors import BadLadder, did_you_mean
 from ..toml_file import TomlFile
 from ..vllm.untrusted import FORBIDDEN_HINT, forbidden
+from .fit import FITS
 from .ladder import Ladder, Rung, When
 
 PACKAGE = Path(__file__).parents[1]
@@ -63,6 +64,11 @@ def read_ladder(path: Path) -> Ladder:
     for number, rung in enumerate(rungs):
         if rung.name in names[:number]:
             raise BadLadder(f"{path}: two rungs are called `{rung.name}`", "rename one of them")
+        if rung.fit not in (None, *FITS):
+            line = file.line("rung", number, "fit", value=rung.fit)
+            known = ", ".join(f"'{name}'" for name in FITS)
+            message = f'`fit` must be one of {known}, not "{rung.fit}"'
+            raise file.mistake(line, message, did_you_mean(str(rung.fit), FITS))
         refused = forbidden(rung.args, rung.env)
         if refused is not None:
             name, why = refused

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..credentials import HIDDEN
 from ..errors import CannotWrite
+from ..vllm.credentials import HIDDEN
 
 # How much of a log is kept on disk: of its beginning, and of its end.
 HEAD = 16 * 2**20

@@ -14,8 +14,8 @@ from typing import Self
 
 import psutil
 
-from ..credentials import secrets_of
 from ..errors import CannotWrite, NoEngine, NoPort
+from ..vllm.credentials import secrets_of
 from .leftovers import make_scratch, start_guardian
 from .log import HEAD, TAIL, Log
 from .processes import MARKER, end_all, processes_of

@@ -1,4 +1,4 @@
-"""The cache: answers by key, and what launches measured."""
+"""The cache of this user: answers by key, and what earlier launches measured."""
 
 import hashlib
 import json
@@ -7,32 +7,29 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
-
-from pydantic import TypeAdapter, ValidationError
 
 from .. import __version__
 from ..errors import BadReport, CannotWrite
 from ..files import make_folder, safe_name, write_whole
 from ..memory import Boot
-from ..report.report import Report, from_json, to_json
+from ..report.codec import dump, load
+from ..report.report import Report, parse_report
 from ..search.facts import Facts
 
 CACHE_TAG = "CACHEDIR.TAG"
 # https://bford.info/cachedir/
 CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Answers of vllm-autotune.\n"
 
-# `<gpu>-<GiB>g-x<count>/<model>@<revision>/<digest>`
 KEY = re.compile(r"\w[\w.-]*/\w[\w.@-]*/[0-9a-f]{16}", re.ASCII)
 
-# Measurements of one kind of device and vLLM; the oldest are forgotten first.
-POOL = "measured"
-POOLED = 200
+BOOTS_FOLDER = "measured"
+# Of one kind of device and vLLM; the oldest are forgotten first.
+MOST_BOOTS = 200
+Boots = tuple[Boot, ...]
 
 
 def default_cache() -> Path:
-    """Return the cache folder of this user."""
     from platformdirs import user_cache_path  # noqa: PLC0415
 
     return user_cache_path("autotune", appauthor=False)
@@ -64,16 +61,25 @@ def cache_key(facts: Facts) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Cache:
-    """Answers by key: an index that may be deleted at any time."""
+class AnswerCache:
+    """Answers by key, and what launches measured: an index that may be deleted at any time.
+
+    What writes raises CannotWrite, and so does what deletes in a folder that may be no cache.
+    """
 
     folder: Path
 
+    def prepare(self) -> None:
+        """Make the folder, private to the user."""
+        make_folder(self.folder)
+        if not (self.folder / CACHE_TAG).exists():
+            write_whole(self.folder / CACHE_TAG, CACHE_TAG_TEXT)
+
     def recall(self, key: str) -> Report | str | None:
-        """Return the answer for a key, None if there is none, or why it cannot be used."""
-        path = self.folder / f"{key}.json"
+        """Return the answer for a key, None if there is none, or the reason it cannot be used."""
+        path = self._answer(key)
         try:
-            return from_json(path.read_text(encoding="utf-8"))
+            return parse_report(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -82,70 +88,31 @@ class Cache:
     def remember(self, key: str, report: Report) -> None:
         """Keep an answer.
 
-        Raises CannotWrite, and BadReport for a key that is none of ours.
+        Raises BadReport for what is not a key.
         """
         if not KEY.fullmatch(key):
-            raise BadReport(f"`{key}` is not the key of an answer", "autotune cache list")
+            raise BadReport(f"`{key}` is not the key of an answer", "see autotune cache list")
         self.prepare()
-        write_whole(self.folder / f"{key}.json", to_json(report))
+        write_whole(self._answer(key), dump(report, indent=2))
 
-    def pooled(self, facts: Facts, note: Callable[[str], None]) -> Facts:
+    def with_boots(self, facts: Facts, note: Callable[[str], None]) -> Facts:
         """Return the facts with what earlier walks measured on such devices."""
-        measured = self._measured(facts)
-        if isinstance(measured, str):
-            note(measured)
-            return facts
-        return replace(facts, boots=measured)
+        return replace(facts, boots=self._boots(facts, note))
 
-    def _measured(self, facts: Facts) -> tuple[Boot, ...] | str:
-        path = self._pool(facts)
-        try:
-            return _measurements().validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return ()
-        except ValidationError as error:
-            return f"the measurements in {path} are ignored: {error.errors()[0]['msg']}"
-        except OSError as error:
-            return f"the measurements in {path} are ignored: {error}"
-
-    def measure(self, facts: Facts, measurement: Boot) -> None:
-        """Keep what a launch measured.
-
-        Raises CannotWrite.
-        """
-        before = self._measured(facts)
-        kept = () if isinstance(before, str) else before[-POOLED + 1 :]
-        text = _measurements().dump_json((*kept, measurement), indent=1).decode()
-        write_whole(self._pool(facts), text)
-
-    def _pool(self, facts: Facts) -> Path:
-        # Ratios to an estimate hold for the autotune that made it.
-        versions = safe_name(f"vllm-{facts.engine.version}-autotune-{__version__}")
-        return self.folder / POOL / f"{facts.devices[0].slug}-{versions}.json"
-
-    def prepare(self) -> None:
-        """Make the folder, private to the user.
-
-        Raises CannotWrite.
-        """
-        make_folder(self.folder)
-        if not (self.folder / CACHE_TAG).exists():
-            write_whole(self.folder / CACHE_TAG, CACHE_TAG_TEXT)
+    def add_boot(self, facts: Facts, boot: Boot) -> None:
+        kept = self._boots(facts, lambda _: None)[-MOST_BOOTS + 1 :]
+        write_whole(self._boots_file(facts), dump((*kept, boot), Boots, indent=1))
 
     def keys(self) -> list[str]:
-        """Return the keys of all answers."""
         files = self.folder.glob("*/*/*.json")
         return sorted(str(f.relative_to(self.folder).with_suffix("")) for f in files)
 
     def prune(self, days: float) -> list[str]:
-        """Forget the answers kept longer ago, and those that cannot be read; return their keys.
-
-        Raises CannotWrite for a folder that is no cache of ours.
-        """
+        """Forget the answers kept longer ago, and those that cannot be read; return their keys."""
         keys, now, forgotten = self.keys(), time.time(), []
-        self._refuse_strange(keys)
+        self._require_tag(keys)
         for key in keys:
-            path = self.folder / f"{key}.json"
+            path = self._answer(key)
             with suppress(OSError):
                 if now - path.stat().st_mtime > days * 86400 or isinstance(self.recall(key), str):
                     path.unlink()
@@ -153,26 +120,33 @@ class Cache:
         return forgotten
 
     def clear(self) -> int:
-        """Forget every answer and measurement; return how many answers there were.
+        """Forget every answer and all that was measured; return how many answers there were."""
+        answers = [self._answer(key) for key in self.keys()]
+        files = [*answers, *(self.folder / BOOTS_FOLDER).glob("*.json")]
+        self._require_tag(files)
+        for file in files:
+            file.unlink(missing_ok=True)
+        return len(answers)
 
-        Raises CannotWrite for a folder that is no cache of ours.
-        """
-        keys, pools = self.keys(), list((self.folder / POOL).glob("*.json"))
-        self._refuse_strange([*keys, *pools])
-        for key in keys:
-            (self.folder / f"{key}.json").unlink(missing_ok=True)
-        for pool in pools:
-            pool.unlink(missing_ok=True)
-        return len(keys)
+    def _answer(self, key: str) -> Path:
+        return self.folder / f"{key}.json"
 
-    def _refuse_strange(self, found: Sequence[object]) -> None:
-        if found and not (self.folder / CACHE_TAG).exists():
-            raise CannotWrite(
-                f"{self.folder} has no {CACHE_TAG}, so it may not be a cache",
-                "remove the folder by hand if it is one",
-            )
+    def _boots_file(self, facts: Facts) -> Path:
+        # Ratios to an estimate hold for the autotune that made it.
+        versions = safe_name(f"vllm-{facts.engine.version}-autotune-{__version__}")
+        return self.folder / BOOTS_FOLDER / f"{facts.devices[0].slug}-{versions}.json"
 
+    def _boots(self, facts: Facts, note: Callable[[str], None]) -> Boots:
+        path = self._boots_file(facts)
+        try:
+            return load(Boots, path.read_bytes())
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            note(f"the measurements in {path} are ignored: {error}")
+        return ()
 
-@cache
-def _measurements() -> TypeAdapter[tuple[Boot, ...]]:
-    return TypeAdapter(tuple[Boot, ...])
+    def _require_tag(self, files: Sequence[object]) -> None:
+        if files and not (self.folder / CACHE_TAG).exists():
+            reason = f"{self.folder} has no {CACHE_TAG}, so it may not be a cache"
+            raise CannotWrite(reason, "delete the folder yourself if it is one")

@@ -17,7 +17,7 @@ from ..search.trial import Candidate, Trial
 from ..server import remove_leftovers
 from ..vllm.config import LaunchConfig
 from ..vllm.untrusted import forbidden
-from ..workload import Probe
+from ..workload import Effort
 from .gather import Request, gather_facts
 from .lock import locked
 from .recall import model_here
@@ -27,7 +27,7 @@ LAUNCH_SECONDS = 1800.0
 
 
 def check_report(
-    path: Path, audience: Audience, probe: Probe | None = None, *, own: bool = False, **where: Any
+    path: Path, audience: Audience, probe: Effort | None = None, *, own: bool = False, **where: Any
 ) -> Trial:
     """Launch a report's winner and return what became of it; its log is written by the report.
 
@@ -68,7 +68,7 @@ def _refuse_code(report: Report) -> None:
         raise BadReport(reason, "if it is your own report, add --own")
 
 
-def _facts(report: Report, probe: Probe, where: Mapping[str, Any]) -> Facts:
+def _facts(report: Report, probe: Effort, where: Mapping[str, Any]) -> Facts:
     request = Request(
         model=report.model.path,
         revision=report.model.revision,

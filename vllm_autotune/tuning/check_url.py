@@ -18,7 +18,7 @@ from ..probe import (
     model_cards,
     served_paths,
 )
-from ..workload import Probe, Workload
+from ..workload import Effort, Workload
 
 # Its vocabulary is not known; every tokenizer has more tokens than this.
 VOCABULARY = 1000
@@ -30,7 +30,7 @@ def check_url(
     url: str,
     model: str | None,
     api_key: str | None,
-    probe: Probe | None,
+    probe: Effort | None,
     show: Callable[[Progress], None],
     patience: Patience | None = None,
 ) -> Stable | FailedOutcome:
@@ -51,7 +51,7 @@ def check_url(
     target = _target(url if "://" in url else f"http://{url}", model, api_key)
     result = certify(
         target,
-        Workload(probe=probe or Probe(effort="quick")),
+        Workload(probe=probe or Effort(effort="quick")),
         patience=patience,
         say=lambda item: show(
             Progress(

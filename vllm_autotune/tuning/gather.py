@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checkpoint import Checkpoint, read_checkpoint
-from ..credentials import is_credential
 from ..errors import BadUsage, NoEngine
 from ..machine.cards import hypothetical_devices
 from ..machine.device import Device, detect, host_free_bytes
@@ -16,11 +15,12 @@ from ..search.ladder import Ladder
 from ..server import TRIAL_ENV
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value, parse_arguments
+from ..vllm.credentials import is_credential
 from ..vllm.engine import Engine, assumed
 from ..vllm.flags import EXTENDING, SERVING
 from ..vllm.installation import locate
 from ..vllm.untrusted import forbidden
-from ..workload import STANDARD, Probe, Workload
+from ..workload import STANDARD, Effort, Workload
 
 # The shortest context worth serving when the user names none.
 MIN_CONTEXT = 4096
@@ -48,7 +48,7 @@ class Request:
     min_context: int | None = None
     concurrency: int = 1
     exact: bool = False
-    probe: Probe = STANDARD
+    probe: Effort = STANDARD
     gpus: str | None = None
     memory_limit: int | None = None
     headroom: int | None = None

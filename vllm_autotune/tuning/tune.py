@@ -11,8 +11,8 @@ from ..report.report import CacheUse, Report, Versions, model_of
 from ..search.facts import Facts
 from ..search.step import Skip
 from ..server import remove_leftovers
-from .cache import Cache, cache_key
-from .journal import Run, keep, unfinished
+from .cache import AnswerCache, cache_key
+from .journal import Run, find_unfinished, write_recalled
 from .lock import locked
 from .recall import here, still_valid
 from .walk import Audience, Options, Walk, refreshed
@@ -24,7 +24,7 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
     An interruption ends the walk with a report as well; the trial it hit is not in it.
     """
     began = time.monotonic()
-    cache, key = Cache(options.cache), cache_key(facts)
+    cache, key = AnswerCache(options.cache), cache_key(facts)
 
     def recalled() -> tuple[Report, Path | None] | None:
         report = None if options.refresh else _recall(cache, key, facts, audience, began)
@@ -33,7 +33,7 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
     if answer := recalled():
         return answer
     cache.prepare()
-    facts = cache.pooled(facts, audience.note)
+    facts = cache.with_boots(facts, audience.note)
     with locked(facts.devices, facts.model, _seconds_to_wait(options), audience.note):
         if options.wait:  # whoever held the device may have found the answer
             facts = refreshed(facts)
@@ -66,7 +66,7 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
             cache=CacheUse(key=key, hit=False),
             created_at=walk.run.began,
         )
-        path = walk.run.finish(report)
+        path = walk.run.write_report(report)
         if status == "stable":
             try:
                 cache.remember(key, report)
@@ -76,7 +76,7 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
 
 
 def _recall(
-    cache: Cache, key: str, facts: Facts, audience: Audience, began: float
+    cache: AnswerCache, key: str, facts: Facts, audience: Audience, began: float
 ) -> Report | None:
     found = cache.recall(key)
     if isinstance(found, Report):
@@ -93,7 +93,7 @@ def _recall(
 def _kept(recalled: Report, options: Options, audience: Audience) -> Path | None:
     """Have a recalled answer among the results, for whoever reads them next."""
     try:
-        return keep(options.results, recalled)
+        return write_recalled(options.results, recalled)
     except CannotWrite as refusal:
         audience.note(refusal.message)
         return None
@@ -107,17 +107,17 @@ def _seconds_to_wait(options: Options) -> float:
 
 def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk:
     """Continue an unfinished run if that is wanted and possible, else begin one."""
-    left = unfinished(options.results, key)
+    left = find_unfinished(options.results, key)
     if left is not None and options.resume:
         known = replace(facts, boots=facts.boots[: left.measured])
         walk = Walk(known, options, audience, left)
-        trials, torn = left.trials()
+        trials, torn = left.read_trials()
         if torn:
             audience.note(torn)
         if walk.replay(trials):
             count = f"{len(trials)} launch{'es' if len(trials) != 1 else ''}"
             audience.note(f"continuing {left.folder}: {count} saved")
-            left.claim()
+            left.write_head()
             return walk
         audience.note(f"{left.folder}: conditions changed, the saved launches no longer apply")
     elif left is not None:
@@ -125,5 +125,5 @@ def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk
     elif options.resume:
         audience.note("found no unfinished run of this tuning, starting a new one")
     began = datetime.now(UTC).isoformat(timespec="seconds")
-    run = Run.begin(options.results, key, began, facts.host_free_bytes, len(facts.boots))
+    run = Run.create(options.results, key, began, facts.host_free_bytes, len(facts.boots))
     return Walk(facts, options, audience, run)

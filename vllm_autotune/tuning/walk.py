@@ -18,7 +18,7 @@ from ..search.prediction import accuracy, measured
 from ..search.step import Step, next_step
 from ..search.trial import Candidate, Trial
 from ..units import format_bytes
-from .cache import Cache
+from .cache import AnswerCache
 from .journal import Run
 from .winner import winner_of
 
@@ -142,11 +142,11 @@ class Walk:
             until=self.options.until,
             ports=self.options.ports,
         )
-        log = self.run.log(number)
+        log = self.run.log_file(number)
         trial = run_trial(self.facts, candidate, number, log, limits, self.audience.progress)
         trial = replace(trial, accuracy=accuracy(self.facts, trial))
         self.launches += 1
-        self.run.append(trial)
+        self.run.add_trial(trial)
         self._take(trial)
         self._remember_boot(trial)
         self.audience.end(trial)
@@ -164,7 +164,7 @@ class Walk:
         if boot is None:
             return
         try:
-            Cache(self.options.cache).measure(self.facts, boot)
+            AnswerCache(self.options.cache).add_boot(self.facts, boot)
         except CannotWrite as refusal:
             self.audience.note(refusal.message)
 
@@ -176,7 +176,7 @@ class Walk:
         if isinstance(last, OutOfMemory) or last is None:
             hint = "accept less (--min-context, --concurrency), or give it more GPUs or memory"
             return "exhausted", step.reason, hint
-        hint = "; ".join(cures(last)) or f"read {self.run.log(len(self.trials))}"
+        hint = "; ".join(cures(last)) or f"read {self.run.log_file(len(self.trials))}"
         if isinstance(last, Environment):
             return "environment", last.reason, f"{hint}; then continue with --resume"
         if last.cause == "never_ready":

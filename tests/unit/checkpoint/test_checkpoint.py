@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.checkpoint.small_model import (
+from tests.support.small_model import (
     QUANTIZED,
     SMALL,
     WEIGHTS,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.checkpoint.small_model import SMALL, make, refusal_of
+from tests.support.small_model import SMALL, make, refusal_of
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.errors import BadModel
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.pace import LATEST
-from tests.unit.checkpoint.small_model import SMALL, WEIGHTS, make
+from tests.support.pace import LATEST
+from tests.support.paths import ROOT
+from tests.support.small_model import SMALL, WEIGHTS, make
 from vllm_autotune.checkpoint import read_checkpoint
 
-ROOT = Path(__file__).parents[3]
 CODE = "from vllm_autotune.cli import main; main()"
 READ = "import sys; from vllm_autotune.checkpoint import *; print(read_checkpoint(*sys.argv[1:]))"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

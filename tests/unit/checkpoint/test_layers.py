@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.unit.checkpoint.small_model import SMALL, make, of_shape
+from tests.support.small_model import SMALL, make, of_shape
 from vllm_autotune.checkpoint import read_checkpoint
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.checkpoint.small_model import QUANTIZED, SMALL, make
+from tests.support.small_model import QUANTIZED, SMALL, make
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.checkpoint.local import neighbours
 from vllm_autotune.errors import BadModel

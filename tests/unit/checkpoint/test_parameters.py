@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.checkpoint.small_model import of_shape
+from tests.support.small_model import of_shape
 
 
 def test_packed_shapes_come_to_the_size_of_their_published_files(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.checkpoint.small_model import (
+from tests.support.small_model import (
     JSON,
     SMALL,
     WEIGHTS,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import ROOT, Autotune
+from tests.support.command import Autotune
+from tests.support.paths import ROOT
 
 
 def test_a_corrupt_cache_entry_is_ignored_and_said(

@@ -2,7 +2,7 @@
 
 import socket
 
-from tests.support.command_line import Autotune
+from tests.support.command import Autotune
 
 
 def test_a_server_that_is_not_there_is_no_server(autotune: Autotune) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from click.shell_completion import ShellComplete
 
-from tests.support.command_line import CODE, ROOT, Autotune, child, forked
+from tests.support.command import CODE, Autotune, child, forked
+from tests.support.paths import ROOT
 from vllm_autotune.cli.group import COMMANDS, cli
 from vllm_autotune.interruption import Interrupted
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.command_line import Autotune, flags
+from tests.support.command import Autotune, flags
 from vllm_autotune.cli.options import ModelOptions, PlanOptions, VllmOptions
 from vllm_autotune.cli.parsed import parse_effort, parse_ports, parse_tokens
 from vllm_autotune.tuning.gather import Request

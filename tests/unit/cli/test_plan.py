@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from tests.support.command_line import Autotune, flags, planned, words_of
-from tests.unit.memory_model import FLAGS
+from tests.support.command import Autotune, flags, planned, words_of
+from tests.support.memory_model import FLAGS
 
 
 def test_a_dry_run_is_a_plan(autotune: Autotune, model: Path) -> None:

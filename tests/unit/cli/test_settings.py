@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import ROOT, Autotune, flags, planned
+from tests.support.command import Autotune, flags, planned
+from tests.support.paths import ROOT
 from vllm_autotune.cli.group import cli
 from vllm_autotune.cli.settings import read_settings
 

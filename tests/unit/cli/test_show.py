@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import ROOT, Autotune
+from tests.support.command import Autotune
+from tests.support.paths import ROOT
 
 
 def test_a_broken_report_does_not_hide_the_others(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import Autotune, child
-from tests.unit.memory_model import install
+from tests.support.command import Autotune, child
+from tests.support.memory_model import install
 
 CONFIG = {
     "architectures": ["Qwen2ForCausalLM"],

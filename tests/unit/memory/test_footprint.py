@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.memory import device, estimated, gib
-from tests.unit.memory_model import SHAPES
+from tests.support.paths import GOLDEN, SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.memory import Interval
 from vllm_autotune.units import GIB
@@ -87,9 +87,6 @@ def test_what_a_real_boot_took_lies_within_the_estimate(
     if found.weights.known and not boot["quantization"]:
         assert boot["weights"] in found.weights
         assert found.weights.middle == pytest.approx(boot["weights"], rel=0.01, abs=80 * 2**20)
-
-
-GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 LOADED = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.memory import device, estimated, gib
-from tests.unit.memory_model import SHAPES
+from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.memory import Interval
 from vllm_autotune.vllm.config import Value

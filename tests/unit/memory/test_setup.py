@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.memory import device, estimated, on_card, setup
-from tests.unit.memory_model import SHAPES
+from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint
 from vllm_autotune.machine.device import Device
 from vllm_autotune.memory import batch_defaults, block_size

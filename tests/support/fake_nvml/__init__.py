@@ -1,0 +1,32 @@
+"""The stand-in for NVIDIA's library, as a test holds it: cards to take memory of."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import pynvml as pynvml
+
+LIBRARY = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Cards:
+    """The H200s that a folder stands for."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path, count: int = 1) -> "Cards":
+        """Return cards that nobody uses."""
+        folder.mkdir()
+        (folder / "count").write_text(str(count))
+        return cls(folder)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return what makes a process see them, given the library on its path."""
+        return {"FAKE_NVML": str(self.folder)}
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes of the first card, in the place of any held before."""
+        (self.folder / f"0-{os.getpid()}").write_text(str(size))

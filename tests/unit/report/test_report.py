@@ -1,0 +1,74 @@
+"""The report: its schema, what is refused as one, and where it is found."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.support.reports import STABLE, make_report, trial
+from vllm_autotune.errors import BadReport
+from vllm_autotune.report.codec import dump, schema
+from vllm_autotune.report.report import EXIT_CODES, Refused, Report, parse_report, read_report
+
+validator = jsonschema.Draft202012Validator(schema(Report | Refused))
+
+
+def test_the_schema_is_a_json_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema(Report | Refused))
+    statuses = schema(Report | Refused)["$defs"]["Report"]["properties"]["status"]["enum"]
+    assert statuses == list(EXIT_CODES)
+
+
+def test_what_is_printed_in_a_reports_place_has_a_schema_too() -> None:
+    document = json.loads(dump(Refused(reason="no GPU", hint="get one")))
+    validator.validate(document)
+    assert document["trials"] == []
+    with pytest.raises(ValueError, match="field `status`"):
+        parse_report(json.dumps(document))
+
+
+def test_the_schema_refuses_what_is_no_report() -> None:
+    document = json.loads(dump(make_report()))
+    everything: tuple[object, ...] = ({**document, "status": "fine"}, {**document, "trials": 3}, [])
+    for broken in everything:
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate(broken)
+
+
+NOT_REPORTS = ("", "[]", "null", "{}", "3", '{"schema_version": null}', "{", "[" * 10**5)
+
+
+@pytest.mark.parametrize("text", NOT_REPORTS, ids=range(len(NOT_REPORTS)))
+def test_what_is_no_report_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not an autotune report|schema version"):
+        parse_report(text)
+
+
+def test_a_report_that_is_broken_says_where() -> None:
+    document: dict[str, Any] = json.loads(dump(make_report(trial(STABLE))))
+    document["winner"]["memory"]["reserved"] = "much"
+    with pytest.raises(ValueError, match=r"field `winner\.memory\.reserved`: .*integer"):
+        parse_report(json.dumps(document))
+    with pytest.raises(ValueError, match="schema version 2, but this autotune reads 1"):
+        parse_report(json.dumps({**document, "schema_version": 2}))
+
+
+def test_a_folder_stands_for_its_newest_report(tmp_path: Path) -> None:
+    for number, name in enumerate(("b", "a")):
+        path = tmp_path / name / "report.json"
+        path.parent.mkdir()
+        path.write_text(dump(replace(make_report(), reason=name)))
+        os.utime(path, (number, number))
+    assert read_report(tmp_path).reason == "a"
+    assert read_report(tmp_path / "b" / "report.json").reason == "b"
+
+
+def test_a_report_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_bytes(b"\xff\xfe")
+    for path in (tmp_path, tmp_path / "missing.json", tmp_path / "broken.json"):
+        with pytest.raises(BadReport, match=str(path)):
+            read_report(path)
