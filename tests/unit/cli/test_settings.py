@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.command import Autotune, flags, planned
 from tests.support.paths import ROOT
+from vllm_autotune.cli.group import cli
+from vllm_autotune.cli.settings import read_settings
 
 
 def test_a_settings_file_comes_after_the_environment(
@@ -102,3 +104,27 @@ def test_a_mistake_in_the_settings_file_is_named(
 ) -> None:
     Path("autotune.toml").write_text(text)
     autotune("plan", "--model", model).refused(2, *words, hint=False)
+
+
+def test_settings_become_the_words_of_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "autotune.toml"
+    file.write_text(
+        "model = 3\ncontext = 8192\nskip = 'a'\ngpus = [0, 1]\nwait = true\nexact = false\n"
+        "revision = 2024-05-01\nfixed = ['--seed', 7]\njson = true\n"
+    )
+    params = cli.load("tune").params
+    assert read_settings(file, params) == {
+        "model": "3",
+        "context": "8192",
+        "skip": ["a"],
+        "gpus": "0,1",
+        "wait": "1000000000.0",
+        "exact": False,
+        "revision": "2024-05-01",
+        "fixed": ["--seed", "7"],
+        "as_json": True,
+    }
+    file.write_text("wait = false\n")
+    assert read_settings(file, params) == {}
+    file.write_text("wait = 1\n")
+    assert read_settings(file, params) == {"wait": "1"}
