@@ -89,12 +89,12 @@ def test_only_mla_where_it_has_several_backends_may_have_larger_blocks(
 
 
 def test_a_sliding_window_bounds_what_a_sequence_keeps(shapes: dict[str, Checkpoint]) -> None:
-    mistral = estimated(shapes["mistral-7b-v0.1"], {"max-num-batched-tokens": 2048})
+    mistral = estimated(shapes["mistral-7b-v0.1"], {"max-num-batched-tokens": 2049})
     short, long = mistral.kv_bytes(1024), mistral.kv_bytes(32768)
     assert long == mistral.kv_bytes(20000)
     assert short.high < long.low
     layer = 2 * 8 * 128 * 2
-    assert long.low == 32 * layer * 16 * (math.ceil((4095 + 2048) / 16) + 1)
+    assert long.low == 32 * layer * 16 * (math.ceil((4095 + 2049) / 16) + 1)
 
 
 def test_without_the_hybrid_manager_windows_keep_everything(

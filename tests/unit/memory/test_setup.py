@@ -72,6 +72,8 @@ def test_the_model_runner_is_the_one_that_vllm_chose(
         ((0, 20, 2), {}, True),
         ((0, 26), {}, False),
         ((0, 26), {"VLLM_USE_V2_MODEL_RUNNER": "0"}, True),
+        ((0, 29), {}, False),
+        ((0, 30), {}, True),
         ((0, 33), {}, True),
         ((0, 33), {"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "0"}, False),
     ],
