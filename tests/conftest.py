@@ -10,10 +10,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from tests.support.pace import SOON
 from tests.support.processes import described, mark_children, ours_but
 from tests.support.tiny_model import make_tiny_model
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
