@@ -7,17 +7,9 @@ from typing import Literal, Self
 from ..checkpoint import DTYPE_BYTES, Checkpoint
 from ..machine.device import Device
 from ..units import GIB
+from ..vllm import versions
 from ..vllm.config import LaunchConfig
-from ..vllm.versions import (
-    CHARGES_GRAPHS,
-    ESTIMATES_GRAPHS,
-    LARGE_BATCH,
-    RUNNER_V2_ALL,
-    RUNNER_V2_CHARGES_GRAPHS,
-    RUNNER_V2_DENSE,
-    RUNNER_V2_OTHERS,
-    Release,
-)
+from ..vllm.versions import Release
 
 # Mixtures of experts that Model Runner V2 serves in 0.26 (config/vllm.py).
 V2_EXPERTS = frozenset({"DeepseekV2ForCausalLM", "GraniteMoeForCausalLM", "Qwen2MoeForCausalLM"})
@@ -35,7 +27,7 @@ def batch_defaults(device: Device, config: LaunchConfig, vllm: Release) -> tuple
     if device.kind == "cpu":
         workers = config.tensor_parallel * config.pipeline_parallel
         return 2048 * workers, 128 * workers
-    if device.memory_bytes >= 160 * GIB and vllm >= LARGE_BATCH:
+    if device.memory_bytes >= 160 * GIB and vllm >= versions.LARGE_BATCH:
         return 16384, 1024
     if device.memory_bytes >= 70 * GIB and "a100" not in device.name.lower():
         return 8192, 1024
@@ -120,14 +112,14 @@ class Setup:
         asked = self.config.env.get("VLLM_USE_V2_MODEL_RUNNER")
         if asked in ("0", "1"):
             return "v2" if asked == "1" else "v1"
-        if self.vllm < RUNNER_V2_DENSE:
+        if self.vllm < versions.RUNNER_V2_DENSE:
             return "v1"
         checkpoint = self.checkpoint
         stateful = any(layers.kind == "state" for layers in checkpoint.layer_groups or ())
         dense = not checkpoint.experts or checkpoint.architecture in V2_EXPERTS
-        if (dense and not stateful) or self.vllm >= RUNNER_V2_ALL:
+        if (dense and not stateful) or self.vllm >= versions.RUNNER_V2_ALL:
             return "v2"
-        return "v1" if self.vllm < RUNNER_V2_OTHERS else None
+        return "v1" if self.vllm < versions.RUNNER_V2_OTHERS else None
 
     @property
     def graphs_charged(self) -> bool | None:
@@ -136,8 +128,8 @@ class Setup:
         None where that depends on a model runner that is not known.
         """
         asked = self.config.env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
-        if self.vllm < CHARGES_GRAPHS or asked == "0":
-            return asked == "1" and self.vllm >= ESTIMATES_GRAPHS
-        if RUNNER_V2_DENSE <= self.vllm < RUNNER_V2_CHARGES_GRAPHS:
-            return {"v1": True, "v2": False, None: None}[self.model_runner]
+        if self.vllm < versions.CHARGES_GRAPHS or asked == "0":
+            return asked == "1" and self.vllm >= versions.ESTIMATES_GRAPHS
+        if versions.RUNNER_V2_DENSE <= self.vllm < versions.RUNNER_V2_CHARGES_GRAPHS:
+            return None if self.model_runner is None else self.model_runner == "v1"
         return True

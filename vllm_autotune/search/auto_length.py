@@ -40,8 +40,8 @@ def servable_length(
     for end in (cache.position.low, cache.position.high):
         certain = replace(cache, position=Interval.exactly(end))
         room = fits * certain.bytes(served) - spare_bytes
-        found.append(certain.longest(room, wanted, block, served).low)
-    return int(min(found))
+        found.append(certain.longest(room, wanted, block, served)[0])
+    return min(found)
 
 
 def deployed(facts: Facts, candidate: Candidate, readings: Readings) -> Candidate:

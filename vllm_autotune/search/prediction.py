@@ -41,7 +41,7 @@ def measured(facts: Facts, trial: Trial) -> Boot | None:
     if isinstance(trial.outcome, Environment):
         return None  # something else was on the device
     boot = _boot(facts, trial)
-    return None if boot.is_empty else boot
+    return None if (boot.weights, boot.overhead, boot.graphs) == (None, None, None) else boot
 
 
 def accuracy(facts: Facts, trial: Trial) -> Accuracy | None:

@@ -3,6 +3,7 @@
 from ...memory import Interval
 from ...outcome import Hung, OutOfMemory
 from ...vllm.config import AUTO, LaunchConfig
+from ...vllm.versions import FITS_LENGTH
 from ..auto_length import NOISE_BYTES, deployed
 from ..facts import Facts
 from ..prediction import predict
@@ -43,7 +44,8 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
             room = Interval.exactly(room.middle - NOISE_BYTES[facts.devices[0].kind])
         elif now.history and not asks:  # another refusal would cost more than it tells
             room = Interval.exactly(room.low + RETRY_SHARE * (room.high - room.low))
-        sure, perhaps = footprint.longest(room, workload.concurrency, block)
+        most = facts.checkpoints[config.model].context
+        sure, perhaps = footprint.cache.longest(room, workload.concurrency, block, most)
         length = sure if room.low == room.high else perhaps
         asks = asks and not prediction.measured
     if stuck:
@@ -64,7 +66,7 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
 def _asks(facts: Facts) -> bool:
     """Tell whether vLLM may choose the length, which goes up to the model's own."""
     reaches = facts.context <= facts.checkpoint.default_context
-    return facts.engine.has_auto_length and reaches and not facts.workload.exact
+    return facts.engine.release >= FITS_LENGTH and reaches and not facts.workload.exact
 
 
 def _printed_limit(now: Situation, config: LaunchConfig) -> int | None:
