@@ -59,7 +59,6 @@ class Facts:
         return config
 
     def setup(self, config: LaunchConfig) -> Setup:
-        """Return the setup that memory is estimated for."""
         return Setup.of(
             self.checkpoints[config.model],
             config,
@@ -95,7 +94,6 @@ class Facts:
         return min(self.budget(d) for d in self.used(config))
 
     def used(self, config: LaunchConfig) -> tuple[Device, ...]:
-        """Return the devices a configuration runs on."""
         return self.devices[: max(1, config.world_size)]
 
     def reserved(self, config: LaunchConfig) -> int:

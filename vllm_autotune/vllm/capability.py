@@ -140,10 +140,7 @@ def attention_backends(
 
 
 def least_for_method(method: str, release: Release, own: Capability | None) -> Capability | None:
-    """Return the least capability a quantization method runs on, None if it is not known.
-
-    `own` is what the installed vLLM's file says.
-    """
+    """Return the least capability a method runs on, None if unknown; `own` is vLLM's own answer."""
     if method in SEVERAL:
         return None
     asked = (own or _since(MINIMUM, method, release), _since(KERNELS, method, release))

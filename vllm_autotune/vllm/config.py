@@ -110,7 +110,6 @@ class LaunchConfig:
         return default if value is None else value
 
     def text(self, name: str) -> str | None:
-        """Return the flag's value as written, None where it is absent."""
         value = self.args.get(name)
         return None if value is None or isinstance(value, bool | tuple) else str(value)
 

@@ -5,7 +5,6 @@ from ...outcome import Hung, OutOfMemory
 from ...vllm.config import AUTO, LaunchConfig
 from ...vllm.versions import FITS_LENGTH
 from ..auto_length import NOISE_BYTES, deployed
-from ..facts import Facts
 from ..prediction import predict
 from ..trial import Trial
 from .situation import Situation
@@ -31,9 +30,12 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     hung = [t for t in now.failures("serving") if isinstance(t.outcome, Hung)]
     stuck = [t for t in hung if _differs_in_length(t, config)]
     prediction = predict(facts, now.calibration, config)
-    asks = _asks(facts) and not stuck
+    # Asked for the length, vLLM goes up to the model's own.
+    reaches = wanted <= facts.checkpoint.default_context and not workload.exact
+    asks = facts.engine.release >= FITS_LENGTH and reaches and not stuck
     if prediction.fits == "unknown":
-        limit = _printed_limit(now, config)
+        alike = (t.outcome for t in reversed(now.history) if _differs_in_length(t, config))
+        limit = next((o.limit for o in alike if isinstance(o, OutOfMemory)), None)
         length = int(limit * 0.98) if limit else wanted
         asks = asks and not limit
     elif prediction.kv_available.low >= prediction.kv_needed.high and not stuck:
@@ -61,20 +63,6 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
             "you asked for"
         )
     return config.replace({"max-model-len": AUTO if asks else length})
-
-
-def _asks(facts: Facts) -> bool:
-    """Tell whether vLLM may choose the length, which goes up to the model's own."""
-    reaches = facts.context <= facts.checkpoint.default_context
-    return facts.engine.release >= FITS_LENGTH and reaches and not facts.workload.exact
-
-
-def _printed_limit(now: Situation, config: LaunchConfig) -> int | None:
-    """Return the longest length vLLM printed for a configuration that differs only in it."""
-    for trial in reversed(now.history):
-        if isinstance(trial.outcome, OutOfMemory) and _differs_in_length(trial, config):
-            return trial.outcome.limit
-    return None
 
 
 def _differs_in_length(trial: Trial, config: LaunchConfig) -> bool:
