@@ -60,7 +60,7 @@ def setup(
     env: dict[str, str] | None = None,
 ) -> Setup:
     config = LaunchConfig(checkpoint.path, args or {}, env or {})
-    return Setup.of(checkpoint, config, on or device(), vllm)
+    return Setup(checkpoint, config, on or device(), vllm)
 
 
 def estimated(

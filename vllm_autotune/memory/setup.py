@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, Self
+from typing import Literal
 
 from ..checkpoint import DTYPE_BYTES, Checkpoint
 from ..machine.device import Device
@@ -41,11 +41,10 @@ def refuses_float16(checkpoint: Checkpoint) -> bool:
     return outer and checkpoint.model_type in NO_FLOAT16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Setup:
     """A configuration of a checkpoint on devices like `device`, for one release of vLLM.
 
-    One step of the engine computes at most so many `tokens`, for at most so many `sequences`.
     `prompt_logprobs` is whether the log probabilities of whole prompts will be asked for.
     """
 
@@ -53,32 +52,19 @@ class Setup:
     config: LaunchConfig
     device: Device
     vllm: Release
-    tokens: int
-    sequences: int
     prompt_logprobs: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        checkpoint: Checkpoint,
-        config: LaunchConfig,
-        device: Device,
-        vllm: Release,
-        *,
-        prompt_logprobs: bool = False,
-    ) -> Self:
-        """Make a setup, with vLLM's defaults for what the configuration leaves out."""
-        tokens, sequences = batch_defaults(device, config, vllm)
-        tokens = config.integer("max-num-batched-tokens", tokens)
-        return cls(
-            checkpoint=checkpoint,
-            config=config,
-            device=device,
-            vllm=vllm,
-            tokens=tokens,
-            sequences=min(config.integer("max-num-seqs", sequences), tokens),
-            prompt_logprobs=prompt_logprobs,
-        )
+    @property
+    def tokens(self) -> int:
+        """How many tokens one step of the engine computes at most."""
+        default, _ = batch_defaults(self.device, self.config, self.vllm)
+        return self.config.integer("max-num-batched-tokens", default)
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences one step of the engine computes at most."""
+        _, default = batch_defaults(self.device, self.config, self.vllm)
+        return min(self.config.integer("max-num-seqs", default), self.tokens)
 
     @property
     def on_cpu(self) -> bool:

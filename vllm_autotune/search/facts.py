@@ -59,13 +59,9 @@ class Facts:
         return config
 
     def setup(self, config: LaunchConfig) -> Setup:
-        return Setup.of(
-            self.checkpoints[config.model],
-            config,
-            self.used(config)[0],
-            self.engine.release,
-            prompt_logprobs=self.workload.probe.logprobs,
-        )
+        checkpoint, device = self.checkpoints[config.model], self.used(config)[0]
+        logprobs = self.workload.probe.logprobs
+        return Setup(checkpoint, config, device, self.engine.release, logprobs)
 
     def batch_defaults(self, config: LaunchConfig) -> tuple[int, int]:
         """Return batched tokens and sequences as this vLLM would choose them."""

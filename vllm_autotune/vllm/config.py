@@ -128,10 +128,6 @@ class LaunchConfig:
         return self._whole("max-num-seqs")
 
     @property
-    def max_num_batched_tokens(self) -> int | None:
-        return self._whole("max-num-batched-tokens")
-
-    @property
     def tensor_parallel(self) -> int:
         return self.integer("tensor-parallel-size", 1)
 

@@ -67,15 +67,10 @@ def _installed(python: str | None) -> tuple[str, Path, str | None]:
             python = str(Path(python).expanduser()) if python.startswith("~") else python
         if shutil.which(python) is None:
             raise NoEngine(f"{named}: no such interpreter", INSTALL_HINT)
+    argv = [python, "-c", LOCATE_CODE]
+    nothing = subprocess.DEVNULL
     try:
-        answer = subprocess.run(
-            [python, "-c", LOCATE_CODE],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        ).stdout
+        answer = subprocess.check_output(argv, stdin=nothing, stderr=nothing, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         raise NoEngine(f"{named}: not a Python interpreter", INSTALL_HINT) from error
     origin, _, torch = answer.rstrip().partition("\n")

@@ -124,7 +124,7 @@ def seven(shapes: dict[str, Checkpoint]) -> Checkpoint:
 def launch(seven: Checkpoint, model: str, args: dict[str, Value] | None = None) -> Setup:
     """Return a launch of weights with this digest."""
     checkpoint = replace(seven, digest=model)
-    return Setup.of(checkpoint, LaunchConfig("m", args or {}), device(), (0, 26))
+    return Setup(checkpoint, LaunchConfig("m", args or {}), device(), (0, 26))
 
 
 def narrowed(boots: tuple[Boot, ...], asked: Setup) -> Footprint:
