@@ -7,7 +7,8 @@ from pathlib import Path
 from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.machine.device import Device
-from vllm_autotune.memory import Footprint, Setup, estimate
+from vllm_autotune.memory import Footprint, Interval, Setup, estimate
+from vllm_autotune.memory.kv import KVCache
 from vllm_autotune.units import GIB
 from vllm_autotune.vllm.config import LaunchConfig, Value
 
@@ -59,7 +60,7 @@ def setup(
     env: dict[str, str] | None = None,
 ) -> Setup:
     config = LaunchConfig(checkpoint.path, args or {}, env or {})
-    return Setup.of(checkpoint, config, on or device(), vllm)
+    return Setup(checkpoint, config, on or device(), vllm)
 
 
 def estimated(
@@ -79,3 +80,12 @@ def gib(value: float) -> float:
 
 def on_card(capability: tuple[int, int], memory_gib: float = 80) -> Device:
     return replace(device(memory_gib, "a card"), capability=capability)
+
+
+def token_bytes(cache: KVCache) -> Interval:
+    """Return the bytes of one more token in a long sequence."""
+    groups = [group for group in cache.groups or () if group.kind in {"full", "mla"}]
+    return Interval(
+        sum(group.layers.low * group.token.low / group.ranks.high for group in groups),
+        sum(group.layers.high * group.token.high / group.ranks.low for group in groups),
+    )

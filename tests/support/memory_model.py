@@ -173,17 +173,10 @@ def measured(checkpoints: Mapping[str, Checkpoint]) -> Measured:
     steps, beyond = [], []
     for boot in json.loads((SHAPES / "booted" / "0.26.0-h200.json").read_text()):
         checkpoint = checkpoints[boot["shape"]]
-        tokens, seqs = boot["tokens"], boot["sequences"]
+        args = {"max-num-batched-tokens": boot["tokens"], "max-num-seqs": boot["sequences"]}
         env = {"VLLM_USE_V2_MODEL_RUNNER": "1" if boot["runner"] == "v2" else "0"}
         device = cards("NVIDIA H200", 139.8, (9, 0), 1)[0]
-        setup = Setup(
-            checkpoint=checkpoint,
-            config=LaunchConfig("m", {}, env),
-            device=device,
-            vllm=(0, 26),
-            tokens=tokens,
-            sequences=seqs,
-        )
+        setup = Setup(checkpoint, LaunchConfig("m", args, env), device, (0, 26))
         steps.append(boot["activations"] / step_bytes(setup).low)
         by_formula = beyond_share_bytes(setup, boot["activations"], boot["graphs"])
         beyond.append((boot["used"] - boot["requested"]) / by_formula)

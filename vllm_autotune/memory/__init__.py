@@ -5,19 +5,8 @@ The high end of an interval proves that something fits, the low end that it cann
 
 from .boot import Boot
 from .calibration import Calibration
-from .footprint import Footprint, block_size, estimate
+from .footprint import Footprint, estimate
 from .interval import Interval
-from .kv import KVCache
 from .setup import Setup, batch_defaults
 
-__all__ = [
-    "Boot",
-    "Calibration",
-    "Footprint",
-    "Interval",
-    "KVCache",
-    "Setup",
-    "batch_defaults",
-    "block_size",
-    "estimate",
-]
+__all__ = ["Boot", "Calibration", "Footprint", "Interval", "Setup", "batch_defaults", "estimate"]

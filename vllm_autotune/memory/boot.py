@@ -84,22 +84,15 @@ class Boot:
         """What was launched, whatever the model is called now."""
         return LaunchConfig("", self.args, self.env)
 
-    @property
-    def is_empty(self) -> bool:
-        return self.weights is None and self.overhead is None and self.graphs is None
-
     def same_devices(self, setup: Setup) -> bool:
-        """Tell whether it ran on as many devices."""
         own, other = self.config, setup.config
-        split = other.tensor_parallel * other.pipeline_parallel
-        return own.tensor_parallel * own.pipeline_parallel == split
+        devices = other.tensor_parallel * other.pipeline_parallel
+        return own.tensor_parallel * own.pipeline_parallel == devices
 
     def same_weights(self, setup: Setup) -> bool:
-        """Tell whether a setup loads the same weights in the same way."""
         return self.model == setup.checkpoint.digest and self._same(setup, CHANGES_WEIGHTS)
 
     def same_step(self, setup: Setup) -> bool:
-        """Tell whether a step of a setup is of the same kind and size."""
         args = setup.config.args
         return self.same_kind(setup) and all(self.args.get(n) == args.get(n) for n in STEP_SIZE)
 
@@ -113,9 +106,8 @@ class Boot:
 
     def _same(self, setup: Setup, flags: tuple[str, ...]) -> bool:
         args, env = setup.config.args, setup.config.env
-        return all(str(self.args.get(f)) == str(args.get(f)) for f in flags) and all(
-            self.env.get(name) == env.get(name) for name in VARIABLES
-        )
+        same = all(str(self.args.get(flag)) == str(args.get(flag)) for flag in flags)
+        return same and all(self.env.get(name) == env.get(name) for name in VARIABLES)
 
 
 def cache_as_seen(cache: KVCache, readings: Readings, length: int, *, exactly: bool) -> KVCache:

@@ -31,7 +31,6 @@ class Calibration:
     varies: float = 0.01
 
     def footprint(self, setup: Setup) -> Footprint:
-        """Return the footprint of a setup, measured where a boot measured it."""
         return self.apply(estimate(setup), setup)
 
     def apply(self, cold: Footprint, setup: Setup) -> Footprint:
@@ -41,25 +40,19 @@ class Calibration:
         """
         footprint = self._narrowed(cold, setup)
         newest = self.boots[::-1]
-        for boot in newest:
-            if boot.same_cache(setup):
-                cache = replace(footprint.cache, position=boot.position)
-                footprint = replace(footprint, cache=cache)
-                break
-        for boot in newest:
-            if boot.graphs is not None and boot.same_step(setup):
-                spread = 0.1 * boot.graphs + ROUNDING
-                footprint = replace(footprint, graphs=_around([boot.graphs], spread))
-                break
+        position = next((b.position for b in newest if b.same_cache(setup)), None)
+        if position is not None:
+            footprint = replace(footprint, cache=replace(footprint.cache, position=position))
+        stepped = (b.graphs for b in newest if b.graphs is not None and b.same_step(setup))
+        if (graphs := next(stepped, None)) is not None:
+            footprint = replace(footprint, graphs=_around([graphs], 0.1 * graphs + ROUNDING))
         for boot in newest:
             if boot.overhead is not None and boot.same_weights(setup) and boot.same_step(setup):
-                weights = Interval.exactly(boot.weights or 0.0)
-                footprint = replace(footprint, weights=weights)
+                footprint = replace(footprint, weights=Interval.exactly(boot.weights or 0.0))
                 return _with_beside(footprint, Interval.exactly(boot.overhead))
-        for boot in newest:
-            if boot.weights is not None and boot.same_weights(setup):
-                footprint = replace(footprint, weights=_around([boot.weights], ROUNDING))
-                break
+        loaded = (b.weights for b in newest if b.weights is not None and b.same_weights(setup))
+        if (weights := next(loaded, None)) is not None:
+            footprint = replace(footprint, weights=_around([weights], ROUNDING))
         return self._scaled(footprint, cold, setup)
 
     def _scaled(self, footprint: Footprint, cold: Footprint, setup: Setup) -> Footprint:

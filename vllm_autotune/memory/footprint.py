@@ -1,15 +1,10 @@
-"""How many bytes a launch needs on each device: intervals, wide where little is known.
-
-The high end of an interval proves that something fits, the low end that it cannot.
-"""
+"""The bytes that a launch needs on each device, part by part."""
 
 import math
 from dataclasses import dataclass
 
 from ..checkpoint.layers import LayerGroup
-from ..machine.device import Device
 from ..units import GIB
-from ..vllm.config import LaunchConfig
 from ..vllm.versions import HYBRID_KV_CACHE, NULL_BLOCK
 from .draft_model import has_draft
 from .interval import Interval
@@ -34,7 +29,6 @@ class Footprint:
     graphs: Interval
     non_torch: Interval
     cache: KVCache
-    context: int
     graphs_charged: bool | None = None
     kv_fixed: int | None = None
     beyond_share: float = 0.0
@@ -61,17 +55,6 @@ class Footprint:
         """Return the KV cache that this many sequences of this length need."""
         return self.cache.bytes(length, sequences)
 
-    def longest(
-        self, available: Interval | float, sequences: int = 1, block: int = 16
-    ) -> tuple[int, int]:
-        """Return the tokens per sequence that surely fit in this KV cache, and that perhaps do.
-
-        Whole blocks, and never more than the model's context.
-        """
-        budget = available if isinstance(available, Interval) else Interval.exactly(available)
-        found = self.cache.longest(budget, sequences, block, self.context)
-        return int(found.low), int(found.high)
-
 
 def estimate(setup: Setup) -> Footprint:
     """Estimate what a launch needs on each of its devices."""
@@ -82,7 +65,6 @@ def estimate(setup: Setup) -> Footprint:
         graphs=graphs,
         non_torch=non_torch_bytes(setup),
         cache=_cache(setup),
-        context=setup.checkpoint.context,
         graphs_charged=setup.graphs_charged,
         beyond_share=beyond_share_bytes(setup, activations.middle, graphs.middle),
         kv_fixed=_kv_fixed(setup),
@@ -108,23 +90,20 @@ def _cache(setup: Setup) -> KVCache:
     )
 
 
-def block_size(device: Device, config: LaunchConfig) -> int:
-    """Return the tokens of a KV cache block, by default 16 on a GPU and 128 on a CPU."""
-    return config.integer("block-size", 128 if device.kind == "cpu" else 16)
-
-
 def _block(setup: Setup) -> Interval:
     """Return the tokens of a block, which the attention backend has a say in.
 
-    All take 16 but some for MLA: up to 128 on Hopper (9.x) and the B200 (10.x), and for sparse MLA
-    anywhere (`get_supported_kernel_block_sizes`, v1/attention/backends/mla, 0.26 and 0.32).
+    By default 16 on a GPU and 128 on a CPU. All take 16 but some for MLA: up to 128 on Hopper (9.x)
+    and the B200 (10.x), and for sparse MLA anywhere (`get_supported_kernel_block_sizes`,
+    v1/attention/backends/mla, 0.26 and 0.32).
     """
-    size, capability = block_size(setup.device, setup.config), setup.device.capability
+    size = setup.config.integer("block-size", 128 if setup.on_cpu else 16)
     latent = [layers for layers in setup.checkpoint.layer_groups or () if layers.kind == "mla"]
     if not latent:
         return Interval.exactly(size)
     if setup.on_cpu:
         return Interval.exactly(16)
+    capability = setup.device.capability
     several = capability is None or capability[0] in (9, 10)
     sparse = any(layers.extra_bytes for layers in latent)
     return Interval(size, max(size, 128) if several or sparse else size)
@@ -133,7 +112,7 @@ def _block(setup: Setup) -> Interval:
 def _all_tokens(setup: Setup) -> Interval:
     args = setup.config.args
     if args.get("disable-hybrid-kv-cache-manager") is True:
-        return Interval(1, 1)
+        return Interval.exactly(1)
     chunked = any(layers.kind == "chunked" for layers in setup.checkpoint.layer_groups or ())
     connector = "kv-transfer-config" in args or "kv-offloading-size" in args
     return Interval(0, chunked or connector or setup.vllm < HYBRID_KV_CACHE)
@@ -142,10 +121,9 @@ def _all_tokens(setup: Setup) -> Interval:
 def _group(layers: LayerGroup, setup: Setup) -> CacheGroup:
     config, checkpoint, size = setup.config, setup.checkpoint, setup.float_bytes
     tp, pp = config.tensor_parallel, config.pipeline_parallel
-    alone = len(checkpoint.layer_groups or ()) == 1
     most = math.ceil(layers.count / pp)
-    dtype = config.kv_cache_dtype
-    token = Interval(0, 0)
+    least = most if len(checkpoint.layer_groups or ()) == 1 else max(1, layers.count // pp)
+    token, dtype = Interval(0, 0), config.kv_cache_dtype
     if layers.kind != "state":
         token = token_bytes(layers, tp=tp, size=size, dtype=dtype, stored=checkpoint.kv_quantized)
         if "kv-cache-dtype-skip-layers" in config.args:
@@ -154,24 +132,17 @@ def _group(layers: LayerGroup, setup: Setup) -> CacheGroup:
     wide: bool | None = config.text("mamba-ssm-cache-dtype") == "float32"
     if setup.on_cpu and not wide:
         wide = None  # the CPU backend widens the states of some kernels (platforms/cpu.py)
+    # Over these a sequence's tokens are dealt: those of decode context parallel (0.26 and 0.32), in
+    # some earlier versions those of prefill context parallel, too (`max_memory_usage_bytes` in
+    # v1/kv_cache_interface.py).
+    decode = config.integer("decode-context-parallel-size", 1)
+    prefill = config.integer("prefill-context-parallel-size", 1)
     return CacheGroup(
         kind=layers.kind,
         # A draft model keeps no more than the model it drafts for.
-        layers=Interval(
-            most if alone else max(1, layers.count // pp), most * (1 + has_draft(config))
-        ),
+        layers=Interval(least, most * (1 + has_draft(config))),
         token=token,
         window=layers.window,
         state=state_bytes(layers, tp=tp, size=size, wide=wide),
-        ranks=_ranks(config),
+        ranks=Interval(decode, decode * prefill),
     )
-
-
-def _ranks(config: LaunchConfig) -> Interval:
-    """Return over how many devices a sequence's tokens are dealt.
-
-    `max_memory_usage_bytes` in v1/kv_cache_interface.py: those of decode context parallel (0.26
-    and 0.32), in some earlier versions those of prefill context parallel too.
-    """
-    decode = config.integer("decode-context-parallel-size", 1)
-    return Interval(decode, decode * config.integer("prefill-context-parallel-size", 1))

@@ -21,12 +21,10 @@ class Interval:
 
     @classmethod
     def exactly(cls, value: float) -> Self:
-        """Return the interval that holds one value."""
         return cls(value, value)
 
     @classmethod
     def unknown(cls) -> Self:
-        """Return the interval that says nothing."""
         return cls(0.0, math.inf)
 
     @property
@@ -36,11 +34,10 @@ class Interval:
 
     @property
     def middle(self) -> float:
-        """Return the value halfway between the ends."""
         return (self.low + self.high) / 2
 
     def __add__(self, other: "Interval | float") -> "Interval":
-        more = other if isinstance(other, Interval) else Interval(other, other)
+        more = other if isinstance(other, Interval) else Interval.exactly(other)
         return Interval(self.low + more.low, self.high + more.high)
 
     __radd__ = __add__

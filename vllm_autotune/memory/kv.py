@@ -5,6 +5,7 @@ The low end leaves out every padding and counts one batch in flight; the high en
 layers as vLLM does.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil, inf
@@ -13,11 +14,8 @@ from ..checkpoint.layers import Kind, LayerGroup
 from .interval import Interval
 
 FLOAT16 = frozenset({"auto", "float16", "bfloat16", "half"})
-
-
 NOTHING = Interval(0, 0)
 ANYWHERE = Interval(0, 1)
-ONE = Interval(1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +27,10 @@ class CacheGroup:
 
     kind: Kind
     layers: Interval
-    token: Interval = NOTHING
-    window: int = 0
-    state: Interval = NOTHING
-    ranks: Interval = ONE
+    token: Interval
+    window: int
+    state: Interval
+    ranks: Interval
 
     def share(self, length: int, *, most: bool) -> int:
         """Return the tokens of a sequence that one device keeps, at most or at least."""
@@ -66,19 +64,6 @@ class KVCache:
     all_tokens: Interval = NOTHING
     position: Interval = ANYWHERE
 
-    def token_bytes(self) -> Interval:
-        """Return the bytes of one more token in a long sequence."""
-        if self.groups is None:
-            return Interval.unknown()
-        total = NOTHING
-        for group in self.groups:
-            if group.kind in {"full", "mla"}:
-                total += Interval(
-                    group.layers.low * group.token.low / group.ranks.high,
-                    group.layers.high * group.token.high / group.ranks.low,
-                )
-        return total
-
     def bytes(self, length: int, sequences: int = 1) -> Interval:
         """Return the bytes that sequences of this length need before vLLM admits them."""
         if self.groups is None:
@@ -98,14 +83,16 @@ class KVCache:
         ends = [min(1.0, max(0.0, (end - least) / (most - least))) for end in (each.low, each.high)]
         return replace(self, position=Interval(*ends))
 
-    def longest(self, available: Interval, sequences: int, block: int, limit: int) -> Interval:
+    def longest(
+        self, available: Interval, sequences: int, block: int, limit: int
+    ) -> tuple[int, int]:
         """Return the longest length in tokens that surely fits, and that perhaps fits.
 
         Both are whole blocks, or `limit`.
         """
         sure = _search(lambda n: self.bytes(n, sequences).high <= available.low, limit, block)
         perhaps = _search(lambda n: self.bytes(n, sequences).low <= available.high, limit, block)
-        return Interval(sure, max(sure, perhaps))
+        return sure, max(sure, perhaps)
 
     def _mixed(self) -> bool:
         return len({group.kind for group in self.groups or ()}) > 1
@@ -150,11 +137,8 @@ class KVCache:
 def _search(fits: Callable[[int], bool], limit: int, block: int) -> int:
     if fits(limit):
         return limit
-    low, high = 0, limit // block  # in blocks; low fits, or is nothing
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle * block) else (low, middle - 1)
-    return low * block
+    lengths = range(block, limit + 1, block)
+    return block * bisect_left(lengths, True, key=lambda length: not fits(length))
 
 
 def token_bytes(layers: LayerGroup, *, tp: int, size: int, dtype: str, stored: bool) -> Interval:

@@ -102,7 +102,8 @@ def graph_bytes(setup: Setup) -> Interval:
     adapters, and a draft model its own.
     """
     checkpoint, config, capability = setup.checkpoint, setup.config, setup.device.capability
-    if setup.on_cpu or config.is_eager or config.text("optimization-level") == "0":
+    eager = config.args.get("enforce-eager") is True or config.text("optimization-level") == "0"
+    if setup.on_cpu or eager:
         return Interval(0, 0)
     b200 = capability is not None and capability[0] == 10
     limit = 1024 if b200 and setup.vllm >= LARGE_GRAPHS else 512

@@ -2,22 +2,14 @@
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, Self
+from typing import Literal
 
 from ..checkpoint import DTYPE_BYTES, Checkpoint
 from ..machine.device import Device
 from ..units import GIB
+from ..vllm import versions
 from ..vllm.config import LaunchConfig
-from ..vllm.versions import (
-    CHARGES_GRAPHS,
-    ESTIMATES_GRAPHS,
-    LARGE_BATCH,
-    RUNNER_V2_ALL,
-    RUNNER_V2_CHARGES_GRAPHS,
-    RUNNER_V2_DENSE,
-    RUNNER_V2_OTHERS,
-    Release,
-)
+from ..vllm.versions import Release
 
 # Mixtures of experts that Model Runner V2 serves in 0.26 (config/vllm.py).
 V2_EXPERTS = frozenset({"DeepseekV2ForCausalLM", "GraniteMoeForCausalLM", "Qwen2MoeForCausalLM"})
@@ -35,7 +27,7 @@ def batch_defaults(device: Device, config: LaunchConfig, vllm: Release) -> tuple
     if device.kind == "cpu":
         workers = config.tensor_parallel * config.pipeline_parallel
         return 2048 * workers, 128 * workers
-    if device.memory_bytes >= 160 * GIB and vllm >= LARGE_BATCH:
+    if device.memory_bytes >= 160 * GIB and vllm >= versions.LARGE_BATCH:
         return 16384, 1024
     if device.memory_bytes >= 70 * GIB and "a100" not in device.name.lower():
         return 8192, 1024
@@ -49,11 +41,10 @@ def refuses_float16(checkpoint: Checkpoint) -> bool:
     return outer and checkpoint.model_type in NO_FLOAT16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Setup:
     """A configuration of a checkpoint on devices like `device`, for one release of vLLM.
 
-    One step of the engine computes at most so many `tokens`, for at most so many `sequences`.
     `prompt_logprobs` is whether the log probabilities of whole prompts will be asked for.
     """
 
@@ -61,32 +52,19 @@ class Setup:
     config: LaunchConfig
     device: Device
     vllm: Release
-    tokens: int
-    sequences: int
     prompt_logprobs: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        checkpoint: Checkpoint,
-        config: LaunchConfig,
-        device: Device,
-        vllm: Release,
-        *,
-        prompt_logprobs: bool = False,
-    ) -> Self:
-        """Make a setup, with vLLM's defaults for what the configuration leaves out."""
-        tokens, sequences = batch_defaults(device, config, vllm)
-        tokens = config.integer("max-num-batched-tokens", tokens)
-        return cls(
-            checkpoint=checkpoint,
-            config=config,
-            device=device,
-            vllm=vllm,
-            tokens=tokens,
-            sequences=min(config.integer("max-num-seqs", sequences), tokens),
-            prompt_logprobs=prompt_logprobs,
-        )
+    @property
+    def tokens(self) -> int:
+        """How many tokens one step of the engine computes at most."""
+        default, _ = batch_defaults(self.device, self.config, self.vllm)
+        return self.config.integer("max-num-batched-tokens", default)
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences one step of the engine computes at most."""
+        _, default = batch_defaults(self.device, self.config, self.vllm)
+        return min(self.config.integer("max-num-seqs", default), self.tokens)
 
     @property
     def on_cpu(self) -> bool:
@@ -120,14 +98,14 @@ class Setup:
         asked = self.config.env.get("VLLM_USE_V2_MODEL_RUNNER")
         if asked in ("0", "1"):
             return "v2" if asked == "1" else "v1"
-        if self.vllm < RUNNER_V2_DENSE:
+        if self.vllm < versions.RUNNER_V2_DENSE:
             return "v1"
         checkpoint = self.checkpoint
         stateful = any(layers.kind == "state" for layers in checkpoint.layer_groups or ())
         dense = not checkpoint.experts or checkpoint.architecture in V2_EXPERTS
-        if (dense and not stateful) or self.vllm >= RUNNER_V2_ALL:
+        if (dense and not stateful) or self.vllm >= versions.RUNNER_V2_ALL:
             return "v2"
-        return "v1" if self.vllm < RUNNER_V2_OTHERS else None
+        return "v1" if self.vllm < versions.RUNNER_V2_OTHERS else None
 
     @property
     def graphs_charged(self) -> bool | None:
@@ -136,8 +114,8 @@ class Setup:
         None where that depends on a model runner that is not known.
         """
         asked = self.config.env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
-        if self.vllm < CHARGES_GRAPHS or asked == "0":
-            return asked == "1" and self.vllm >= ESTIMATES_GRAPHS
-        if RUNNER_V2_DENSE <= self.vllm < RUNNER_V2_CHARGES_GRAPHS:
-            return {"v1": True, "v2": False, None: None}[self.model_runner]
+        if self.vllm < versions.CHARGES_GRAPHS or asked == "0":
+            return asked == "1" and self.vllm >= versions.ESTIMATES_GRAPHS
+        if versions.RUNNER_V2_DENSE <= self.vllm < versions.RUNNER_V2_CHARGES_GRAPHS:
+            return None if self.model_runner is None else self.model_runner == "v1"
         return True

@@ -52,9 +52,8 @@ def weight_bytes(setup: Setup) -> Interval:
     if checkpoint.multimodal and checkpoint.load_format == "none":
         whole += Interval(0, 8 * GIB)  # the vision or audio tower is not counted
     shared = min(weights.embedding * size, whole.high)
-    whole = _without_experts_elsewhere(
-        setup, whole, shared + (weights.other + weights.tower) * size
-    )
+    beside = shared + (weights.other + weights.tower) * size
+    whole = _without_experts_elsewhere(setup, whole, beside)
     split = _split(setup, whole, shared)
     split += Interval(0, _lora_bytes(setup) + draft_bytes(config, split.high))
     if setup.on_cpu:

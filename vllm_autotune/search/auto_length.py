@@ -21,17 +21,13 @@ NOISE_BYTES = {"cuda": 14 * 2**20, "cpu": 8 * 2**20}
 def servable_length(
     facts: Facts, config: LaunchConfig, readings: Readings, spare_bytes: float = 0.0
 ) -> int:
-    """Return the tokens that each of the sequences asked for may have at once, in whole blocks.
-
-    `spare_bytes` of the KV cache stay unused.
-    """
+    """Return the tokens each sequence may have with `spare_bytes` left over, in whole blocks."""
     served = readings.max_model_len or facts.length(config)
     # A length that vLLM cut fits one sequence, and no block more.
     cut = served < facts.checkpoints[config.model].default_context
     fits = 1.0 if cut else max(1.0, (readings.concurrency or 1.0) - 0.005)
     wanted = facts.workload.concurrency
-    cold = estimate(facts.setup(config)).cache
-    cache = cache_as_seen(cold, readings, served, exactly=cut)
+    cache = cache_as_seen(estimate(facts.setup(config)).cache, readings, served, exactly=cut)
     block = int(cache.block.low)
     if cache.groups is None:
         spared = block if spare_bytes else 0
@@ -40,8 +36,8 @@ def servable_length(
     for end in (cache.position.low, cache.position.high):
         certain = replace(cache, position=Interval.exactly(end))
         room = fits * certain.bytes(served) - spare_bytes
-        found.append(certain.longest(room, wanted, block, served).low)
-    return int(min(found))
+        found.append(certain.longest(room, wanted, block, served)[0])
+    return min(found)
 
 
 def deployed(facts: Facts, candidate: Candidate, readings: Readings) -> Candidate:

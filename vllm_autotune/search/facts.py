@@ -59,14 +59,9 @@ class Facts:
         return config
 
     def setup(self, config: LaunchConfig) -> Setup:
-        """Return the setup that memory is estimated for."""
-        return Setup.of(
-            self.checkpoints[config.model],
-            config,
-            self.used(config)[0],
-            self.engine.release,
-            prompt_logprobs=self.workload.probe.logprobs,
-        )
+        checkpoint, device = self.checkpoints[config.model], self.used(config)[0]
+        logprobs = self.workload.probe.logprobs
+        return Setup(checkpoint, config, device, self.engine.release, logprobs)
 
     def batch_defaults(self, config: LaunchConfig) -> tuple[int, int]:
         """Return batched tokens and sequences as this vLLM would choose them."""
@@ -95,7 +90,6 @@ class Facts:
         return min(self.budget(d) for d in self.used(config))
 
     def used(self, config: LaunchConfig) -> tuple[Device, ...]:
-        """Return the devices a configuration runs on."""
         return self.devices[: max(1, config.world_size)]
 
     def reserved(self, config: LaunchConfig) -> int:

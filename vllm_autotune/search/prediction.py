@@ -14,7 +14,6 @@ VARIES = {"cuda": 0.01, "cpu": 0.02}
 
 
 def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Prediction:
-    """Return the prediction for a configuration."""
     expected = calibration.footprint(facts.setup(config))
     reserved = facts.reserved(config)
     return Prediction(
@@ -28,7 +27,6 @@ def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Pre
 
 
 def calibrate(facts: Facts, history: Sequence[Trial] = ()) -> Calibration:
-    """Return the calibration by the trials so far, and by earlier walks."""
     return Calibration(
         boots=tuple(_boot(facts, trial) for trial in history),
         earlier=facts.boots,
@@ -41,7 +39,7 @@ def measured(facts: Facts, trial: Trial) -> Boot | None:
     if isinstance(trial.outcome, Environment):
         return None  # something else was on the device
     boot = _boot(facts, trial)
-    return None if boot.is_empty else boot
+    return None if (boot.weights, boot.overhead, boot.graphs) == (None, None, None) else boot
 
 
 def accuracy(facts: Facts, trial: Trial) -> Accuracy | None:

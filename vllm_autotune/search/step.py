@@ -2,19 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
-from ..outcome import (
-    Environment,
-    FailedOutcome,
-    Hung,
-    Outcome,
-    OutOfMemory,
-    Phase,
-    Rejected,
-    Stable,
-)
+from ..outcome import Environment, Hung, Outcome, OutOfMemory, Phase, Rejected, Stable
 from ..units import format_bytes
-from ..vllm.config import AUTO, LaunchConfig
+from ..vllm.config import AUTO
 from .build import build
 from .facts import Facts
 from .fit import INDIVISIBLE
@@ -70,7 +62,7 @@ def next_step(facts: Facts, history: Sequence[Trial]) -> Step:
     withdrawn = _withdrawn(facts, history)
     if withdrawn is None:
         failed = history[-1].outcome
-        assert isinstance(failed, FailedOutcome)
+        assert not isinstance(failed, Stable)
         reason = f"no rung of the ladder fixes this: {failed.reason}"
         return Step(candidate=None, reason=reason, stuck=True)
     return _Search(facts, history, withdrawn).step()
@@ -100,7 +92,7 @@ def _withdrawn(facts: Facts, history: Sequence[Trial]) -> dict[str, str] | None:
     for trial in history:
         names = {applied.name: applied.args for applied in trial.rungs}
         outcome = trial.outcome
-        if isinstance(outcome, OutOfMemory) or _hung_at_full_length(outcome):
+        if _lacked_memory(outcome):
             before |= names.keys()
         elif not isinstance(outcome, Stable | Environment):
             argument = outcome.argument if isinstance(outcome, Rejected) else None
@@ -115,8 +107,10 @@ def _withdrawn(facts: Facts, history: Sequence[Trial]) -> dict[str, str] | None:
     return withdrawn
 
 
-def _hung_at_full_length(outcome: Outcome) -> bool:
-    return isinstance(outcome, Hung) and outcome.phase == "serving"
+def _lacked_memory(outcome: Outcome) -> TypeGuard[OutOfMemory | Hung]:
+    """Tell whether memory ran out, or a request waited for blocks of the KV cache for ever."""
+    hung = isinstance(outcome, Hung) and outcome.phase == "serving"
+    return hung or isinstance(outcome, OutOfMemory)
 
 
 class _Search:
@@ -164,10 +158,8 @@ class _Search:
             return _prospect(prediction)
         for trial in self.history:
             failed = trial.outcome
-            if isinstance(failed, OutOfMemory) or _hung_at_full_length(failed):
-                assert isinstance(failed, FailedOutcome)
-                if not self._cured(candidate, trial, failed.phase):
-                    return f"would not fix {UNFIXED[failed.phase]}"
+            if _lacked_memory(failed) and not self._cured(candidate, trial, failed.phase):
+                return f"would not fix {UNFIXED[failed.phase]}"
         return None
 
     def with_auto_length(self, candidate: Candidate, length: int) -> int:
@@ -200,15 +192,12 @@ class _Search:
         same = _named(smaller, dearer) == _named(candidate, dearer)
         if not same or self.objection(smaller) is not None:
             return False
-        without = predict(self.facts, self.calibration, self.shortest(smaller))
+        config = smaller.config
+        shortens = {rung.name for rung in self.facts.ladder.rungs if rung.fit == "max-model-len"}
+        if _named(smaller, shortens):
+            config = config.replace({"max-model-len": self.facts.workload.min_context})
+        without = predict(self.facts, self.calibration, config)
         return without.likely or without.kv_available == candidate.predicted.kv_available
-
-    def shortest(self, candidate: Candidate) -> LaunchConfig:
-        """Return the configuration with the least context that a rung may shorten it to."""
-        fits = {rung.name for rung in self.facts.ladder.rungs if rung.fit == "max-model-len"}
-        if not any(applied.name in fits for applied in candidate.rungs):
-            return candidate.config
-        return candidate.config.replace({"max-model-len": self.facts.workload.min_context})
 
     def _cured(self, candidate: Candidate, trial: Trial, phase: Phase) -> bool:
         """Tell whether a rung that cures this phase makes the candidate differ from the trial."""

@@ -7,8 +7,10 @@ stand in for files that cannot be read, and add what those files leave to the ke
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .versions import FLASHINFER_FP8, Release
+
 Capability = tuple[int, int]
-Release = tuple[int, ...]
+Span = tuple[Capability, Capability]  # with both ends
 # The least that a version and those after it ask for, oldest version first.
 Since = tuple[tuple[Release, Capability], ...]
 
@@ -58,36 +60,37 @@ KERNELS: Mapping[str, Since] = {
 SEVERAL = frozenset({"modelopt", "quark", "online", "torchao", "inc", "mxfp8"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Backend:
     """An attention backend: where it runs, reads an 8-bit KV cache, and knows attention sinks.
 
-    All are ranges of capabilities with their ends, None where it never does. `heads` are the head
-    sizes it takes, empty for any.
+    It is None where it never does. `heads` are the head sizes it takes, empty for any.
     """
 
     name: str
-    runs: tuple[Capability, Capability]
-    fp8: tuple[Capability, Capability] | None
-    sinks: tuple[Capability, Capability] | None = None
+    runs: Span
+    fp8: Span | None
+    sinks: Span | None = None
     heads: frozenset[int] = frozenset()
     flashinfer: bool = False  # comes with the package `flashinfer`
 
     def serves(
         self, capability: Capability, head_size: int | None, *, fp8: bool, sinks: bool
     ) -> bool:
-        """Return whether it runs there with all that is asked for."""
-        ranges = [self.runs, *([self.fp8] if fp8 else ()), *([self.sinks] if sinks else ())]
+        """Tell whether it runs there with all that is asked for."""
+        spans = [self.runs, *([self.fp8] if fp8 else ()), *([self.sinks] if sinks else ())]
         takes = not (head_size and self.heads) or head_size in self.heads
-        return takes and all(ends and ends[0] <= capability <= ends[1] for ends in ranges)
+        return takes and all(ends and ends[0] <= capability <= ends[1] for ends in spans)
 
 
-ANY: tuple[Capability, Capability] = ((7, 0), (99, 9))
-SINCE_ADA: tuple[Capability, Capability] = ((8, 9), (99, 9))
-HOPPER: tuple[Capability, Capability] = ((9, 0), (9, 9))
-HOPPER_OR_B200: tuple[Capability, Capability] = ((9, 0), (10, 9))
-B200: tuple[Capability, Capability] = ((10, 0), (10, 9))
-AMPERE_TO_RTX_50: tuple[Capability, Capability] = ((8, 0), (12, 1))
+ANY: Span = ((7, 0), (99, 9))
+SINCE_AMPERE: Span = ((8, 0), (99, 9))
+AMPERE_TO_RTX_50: Span = ((8, 0), (12, 1))
+SINCE_ADA: Span = ((8, 9), (99, 9))
+HOPPER: Span = ((9, 0), (9, 9))
+HOPPER_OR_B200: Span = ((9, 0), (10, 9))
+B200: Span = ((10, 0), (10, 9))
+FLASHINFER_HEADS = frozenset({64, 128, 256, 512})
 
 # v1/attention/backends/*.py, `supports_compute_capability` and the KV cache dtypes of each, in
 # the order of `_get_backend_priorities` (platforms/cuda.py), 0.26 and 0.32. FlashAttention reads
@@ -95,27 +98,20 @@ AMPERE_TO_RTX_50: tuple[Capability, Capability] = ((8, 0), (12, 1))
 # itself, measured on an A100 (vLLM PR 24577). Sinks (GPT-OSS) are for FlashAttention 3 and 4, and
 # for FlashInfer on 10.x (0.32 also decodes with them on 9.0 and 12.x).
 DENSE = (
-    Backend(name="FLASH_ATTN", runs=((8, 0), (99, 9)), fp8=HOPPER, sinks=HOPPER_OR_B200),
+    Backend("FLASH_ATTN", SINCE_AMPERE, fp8=HOPPER, sinks=HOPPER_OR_B200),
     Backend(
-        name="FLASHINFER",
-        runs=AMPERE_TO_RTX_50,
-        fp8=AMPERE_TO_RTX_50,
-        sinks=B200,
-        heads=frozenset({64, 128, 256, 512}),
-        flashinfer=True,
+        "FLASHINFER", AMPERE_TO_RTX_50, AMPERE_TO_RTX_50, B200, FLASHINFER_HEADS, flashinfer=True
     ),
-    Backend(name="TRITON_ATTN", runs=ANY, fp8=SINCE_ADA, sinks=ANY),
-    Backend(name="FLEX_ATTENTION", runs=ANY, fp8=None),
+    Backend("TRITON_ATTN", ANY, fp8=SINCE_ADA, sinks=ANY),
+    Backend("FLEX_ATTENTION", ANY, fp8=None),
 )
 LATENT = (
-    Backend(name="FLASHINFER_MLA", runs=B200, fp8=B200, flashinfer=True),
-    Backend(name="CUTLASS_MLA", runs=B200, fp8=B200),
-    Backend(name="FLASH_ATTN_MLA", runs=HOPPER, fp8=None),
-    Backend(name="FLASHMLA", runs=HOPPER_OR_B200, fp8=HOPPER_OR_B200),
-    Backend(name="TRITON_MLA", runs=ANY, fp8=SINCE_ADA),
+    Backend("FLASHINFER_MLA", B200, fp8=B200, flashinfer=True),
+    Backend("CUTLASS_MLA", B200, fp8=B200),
+    Backend("FLASH_ATTN_MLA", HOPPER, fp8=None),
+    Backend("FLASHMLA", HOPPER_OR_B200, fp8=HOPPER_OR_B200),
+    Backend("TRITON_MLA", ANY, fp8=SINCE_ADA),
 )
-# FlashInfer's 8-bit cache outside B200: PR 24577, in the releases from here on.
-FLASHINFER_FP8 = (0, 11)
 
 
 def attention_backends(
@@ -144,10 +140,7 @@ def attention_backends(
 
 
 def least_for_method(method: str, release: Release, own: Capability | None) -> Capability | None:
-    """Return the least capability a quantization method runs on, None if it is not known.
-
-    `own` is what the installed vLLM's file says.
-    """
+    """Return the least capability a method runs on, None if unknown; `own` is vLLM's own answer."""
     if method in SEVERAL:
         return None
     asked = (own or _since(MINIMUM, method, release), _since(KERNELS, method, release))
@@ -169,17 +162,12 @@ def least_for_kv_cache(
     """
     if not dtype.startswith("fp8"):
         return None
-    useful = flashinfer and release >= FLASHINFER_FP8
+    useful, size = flashinfer and release >= FLASHINFER_FP8, None if mla else head_size
     return next(
         capability
         for capability in GENERATIONS
         if attention_backends(
-            capability,
-            mla=mla,
-            flashinfer=useful,
-            fp8=True,
-            head_size=None if mla else head_size,
-            sinks=sinks,
+            capability, mla=mla, flashinfer=useful, fp8=True, head_size=size, sinks=sinks
         )
     )
 
@@ -194,7 +182,6 @@ def shortage(what: str, least: Capability | None, card: str, has: Capability | N
 
 
 def dotted(capability: Capability) -> str:
-    """Return a capability as NVIDIA writes it: 8.9."""
     return f"{capability[0]}.{capability[1]}"
 
 

@@ -16,17 +16,8 @@ Value = str | int | float | bool | tuple[str, ...]
 # The value of --max-model-len with which vLLM serves the longest context that fits.
 AUTO = "auto"
 
-SUFFIXES = {
-    "": 1,
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "t": 10**12,
-    "K": 2**10,
-    "M": 2**20,
-    "G": 2**30,
-    "T": 2**40,
-}
+SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+SUFFIXES |= {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_number(text: str) -> float | None:
@@ -60,13 +51,11 @@ def parse_arguments(words: Iterable[str]) -> dict[str, Value]:
                 f"unexpected argument `{word}`",
                 "vLLM's own arguments go after `--`: -- --dtype half --trust-remote-code",
             )
+        elif (before := args[name]) is True:
+            args[name] = word
         else:
-            before = args[name]
-            if before is True:
-                args[name] = word
-            else:
-                many = before if isinstance(before, tuple) else (str(before),)
-                args[name] = (*many, word)
+            many = before if isinstance(before, tuple) else (str(before),)
+            args[name] = (*many, word)
     return dict(_canonical(name, value) for name, value in args.items())
 
 
@@ -117,12 +106,10 @@ class LaunchConfig:
         return parse_number(str(value))
 
     def integer(self, name: str, default: int) -> int:
-        """Return the flag's value as a whole number, or `default`."""
-        value = self.number(name)
-        return default if value is None else int(value)
+        value = self._whole(name)
+        return default if value is None else value
 
     def text(self, name: str) -> str | None:
-        """Return the flag's value as written, None where it is absent."""
         value = self.args.get(name)
         return None if value is None or isinstance(value, bool | tuple) else str(value)
 
@@ -139,10 +126,6 @@ class LaunchConfig:
     @property
     def max_num_seqs(self) -> int | None:
         return self._whole("max-num-seqs")
-
-    @property
-    def max_num_batched_tokens(self) -> int | None:
-        return self._whole("max-num-batched-tokens")
 
     @property
     def tensor_parallel(self) -> int:
@@ -174,10 +157,6 @@ class LaunchConfig:
     def cpu_offload_gib(self) -> float:
         """GiB of the weights that each device leaves in the host's memory."""
         return self.number("cpu-offload-gb") or 0.0
-
-    @property
-    def is_eager(self) -> bool:
-        return self.args.get("enforce-eager") is True
 
     @property
     def expert_parallel(self) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-# The last word decides: HF_TOKEN, --hf-token, api_key; but not num_key_value_heads or MAX_TOKENS.
 # The last word tells: HF_TOKEN, --hf-token, api_key; but not num_key_value_heads or MAX_TOKENS.
 NAME = re.compile(
     r"(?:^|[-_.])(?:key|apikey|token|secret|password|passwd|passphrase|credentials?)$"

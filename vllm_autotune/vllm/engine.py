@@ -15,14 +15,10 @@ from typing import Literal
 
 from ..files import text_of
 from .config import LaunchConfig
-
-# The newest version whose own numbers the arithmetic was compared with.
-ASSUMED = "0.32.0"
+from .versions import BITSANDBYTES_PLUGIN, UTILIZATION_92, Release
 
 # The newest version that the estimates were compared with.
 ASSUMED = "0.32.0"
-# The first version that needs a plugin for bitsandbytes (PR #43529).
-BITSANDBYTES_PLUGIN = (0, 28)
 
 
 @dataclass(frozen=True)
@@ -41,27 +37,13 @@ class Engine:
     installed: bool = True
 
     @property
-    def release(self) -> tuple[int, ...]:
-        """Return the version as numbers: (0, 32, 0)."""
+    def release(self) -> Release:
         return tuple(int(part) for part in re.findall(r"\d+", self.version.split("+")[0])[:3])
-
-    @property
-    def has_auto_length(self) -> bool:
-        """Tell whether `--max-model-len auto` takes what fits, and `/v1/models` reports it.
-
-        vLLM accepts the value since 0.14, its API server has the result since 0.20.
-        """
-        return self.release >= (0, 20)
-
-    @property
-    def takes_model_as_argument(self) -> bool:
-        """Tell whether the command is `vllm serve MODEL`, not one with `--model MODEL`."""
-        return self.command[-1] == "serve"
 
     def argv(self, config: LaunchConfig) -> list[str]:
         """Return the words that start a configuration, without host, port, name or keys."""
-        model = [config.model] if self.takes_model_as_argument else ["--model", config.model]
-        return [*self.command, *model, *config.flags()]
+        option = [] if self.command[-1] == "serve" else ["--model"]  # `vllm serve MODEL`
+        return [*self.command, *option, config.model, *config.flags()]
 
     @cached_property
     def flags(self) -> frozenset[str]:
@@ -117,11 +99,12 @@ class Engine:
 
     @cached_property
     def default_utilization(self) -> float:
-        """Return the default of `--gpu-memory-utilization`: 0.9 until 0.19, 0.92 after."""
+        """The default of `--gpu-memory-utilization`."""
         files = ("config/cache.py", "config/__init__.py", "config.py", "engine/arg_utils.py")
         text = "\n".join(text_of(self.package / file) for file in files)
         match = re.search(r"gpu_memory_utilization: float = (?:Field\(default=)?([\d.]+)", text)
-        return float(match[1]) if match else 0.92 if self.release >= (0, 20) else 0.9
+        assumed = 0.92 if self.release >= UTILIZATION_92 else 0.9
+        return float(match[1]) if match else assumed
 
     def knows(self, flag: str) -> bool:
         """Tell whether this vLLM has the flag; assume so if its flags were unreadable."""
@@ -148,8 +131,8 @@ class Engine:
 
 def assumed() -> Engine:
     """Return an Engine to plan with where no vLLM is installed; it cannot be launched."""
-    nowhere = Path(os.devnull)
-    return Engine("", nowhere, ASSUMED, "cuda", None, ("vllm", "serve"), installed=False)
+    command = ("vllm", "serve")
+    return Engine("", Path(os.devnull), ASSUMED, "cuda", None, command, installed=False)
 
 
 def _quantization_class(folder: Path, method: str) -> ast.ClassDef | None:

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,23 +67,16 @@ def _installed(python: str | None) -> tuple[str, Path, str | None]:
             python = str(Path(python).expanduser()) if python.startswith("~") else python
         if shutil.which(python) is None:
             raise NoEngine(f"{named}: no such interpreter", INSTALL_HINT)
-    answer = _output_of([python, "-c", LOCATE_CODE])
-    if answer is None:
-        raise NoEngine(f"{named}: not a Python interpreter", INSTALL_HINT)
-    origin, _, torch = answer.partition("\n")
+    argv = [python, "-c", LOCATE_CODE]
+    nothing = subprocess.DEVNULL
+    try:
+        answer = subprocess.check_output(argv, stdin=nothing, stderr=nothing, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NoEngine(f"{named}: not a Python interpreter", INSTALL_HINT) from error
+    origin, _, torch = answer.rstrip().partition("\n")
     if not origin:
         raise NoEngine(f"no vLLM is installed for {python}", INSTALL_HINT)
     return str(Path(shutil.which(python) or python).absolute()), Path(origin).parent, torch or None
-
-
-def _output_of(argv: Sequence[str]) -> str | None:
-    """Return what a short command prints on stdout, None if it cannot run or fails."""
-    try:
-        return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
-        ).stdout.rstrip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _shebang(script: Path) -> str | None:

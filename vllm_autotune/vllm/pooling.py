@@ -2,22 +2,11 @@
 
 from .config import LaunchConfig
 
-# The end of an architecture's name and whether it pools; the first that matches counts.
-# vllm/config/model.py, _SUFFIX_TO_DEFAULTS (0.32).
-SUFFIXES = {
-    "ForCausalLM": False,
-    "ForConditionalGeneration": False,
-    "ChatModel": False,
-    "LMHeadModel": False,
-    "ForTextEncoding": True,
-    "EmbeddingModel": True,
-    "ForSequenceClassification": True,
-    "ForTokenClassification": True,
-    "ClassificationModel": True,
-    "ForRewardModeling": True,
-    "RewardModel": True,
-    "Model": True,
-}
+# How an architecture's name ends that generates, and else one that pools
+# (vllm/config/model.py, _SUFFIX_TO_DEFAULTS, 0.32).
+GENERATORS = ("ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel")
+CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
+POOLERS = (*CLASSIFIERS, "ForTextEncoding", "ForRewardModeling", "Model")
 # Values of `--task`, which later versions replaced by `--runner` and `--convert`.
 GENERATING = ("auto", "generate", "generation", "transcription", "draft")
 
@@ -28,14 +17,11 @@ def pools(config: LaunchConfig, architecture: str, *, pooled: bool = False) -> b
     A checkpoint that is `pooled` does whatever its architecture (vLLM 0.26 and 0.32,
     config/model.py, `_get_default_runner_type`).
     """
-    runner, task = config.text("runner"), config.text("task")
-    convert = config.text("convert")
+    runner, task, convert = (config.text(flag) for flag in ("runner", "task", "convert"))
     if runner in ("pooling", "generate"):
         return runner == "pooling"
     if task and task != "auto":
         return task not in GENERATING
     if convert not in (None, "auto", "none"):
         return True
-    return pooled or next(
-        (pools for end, pools in SUFFIXES.items() if architecture.endswith(end)), False
-    )
+    return pooled or (architecture.endswith(POOLERS) and not architecture.endswith(GENERATORS))

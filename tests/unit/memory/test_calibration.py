@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.support.memory import device, estimated, gib, setup
 from vllm_autotune.checkpoint import Checkpoint
-from vllm_autotune.memory import Boot, Calibration, Footprint, Interval, KVCache, Setup
+from vllm_autotune.memory import Boot, Calibration, Footprint, Interval, Setup
+from vllm_autotune.memory.kv import KVCache
 from vllm_autotune.outcome import Readings
 from vllm_autotune.units import GIB
 from vllm_autotune.vllm.config import LaunchConfig, Value
@@ -90,7 +91,6 @@ COLD = Footprint(
         in_flight=Interval.exactly(2048),
         null=Interval.exactly(1),
     ),
-    context=32768,
     graphs_charged=True,
 )
 PARTS = ("activations", "graphs", "non_torch")
@@ -124,7 +124,7 @@ def seven(shapes: dict[str, Checkpoint]) -> Checkpoint:
 def launch(seven: Checkpoint, model: str, args: dict[str, Value] | None = None) -> Setup:
     """Return a launch of weights with this digest."""
     checkpoint = replace(seven, digest=model)
-    return Setup.of(checkpoint, LaunchConfig("m", args or {}), device(), (0, 26))
+    return Setup(checkpoint, LaunchConfig("m", args or {}), device(), (0, 26))
 
 
 def narrowed(boots: tuple[Boot, ...], asked: Setup) -> Footprint:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.memory import device, estimated, gib
+from tests.support.memory import device, estimated, gib, token_bytes
 from tests.support.paths import GOLDEN, SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.memory import Interval
@@ -50,8 +50,9 @@ def test_a_real_boot_lies_within_the_estimate(shapes: dict[str, Checkpoint], boo
     assert gib(weights) in found.weights
     assert (found.weights.low + found.weights.high) / 2 == pytest.approx(gib(weights), rel=0.01)
     assert gib(overhead) in found.activations + found.non_torch
-    assert gib(kv) / tokens == pytest.approx(found.cache.token_bytes().low, rel=0.005)
-    assert found.cache.token_bytes().low == found.cache.token_bytes().high
+    token = token_bytes(found.cache)
+    assert gib(kv) / tokens == pytest.approx(token.low, rel=0.005)
+    assert token.low == token.high
 
 
 # What vLLM 0.26 took on an H200 with dummy weights, most of them cut to four layers, after it had
@@ -133,7 +134,7 @@ def test_every_log_has_exactly_the_tokens_that_its_kv_cache_holds(
     assert available
     assert tokens
     args: dict[str, Value] = {"tensor-parallel-size": devices[1]} if devices else {}
-    token = estimated(shapes[model[1]], args).cache.token_bytes()
+    token = token_bytes(estimated(shapes[model[1]], args).cache)
     assert token.low == token.high
     held = int(tokens[1].replace(",", "")) * token.low
     rounding = gib(0.005)
@@ -144,7 +145,7 @@ def test_every_log_has_exactly_the_tokens_that_its_kv_cache_holds(
 def test_an_unknown_architecture_abstains(shapes: dict[str, Checkpoint]) -> None:
     found = estimated(replace(shapes["qwen2.5-7b"], layer_groups=None, architecture="FutureLM"))
     assert found.kv_bytes(1) == Interval.unknown()
-    assert found.longest(gib(1)) == (0, 32768)
+    assert found.cache.longest(Interval.exactly(gib(1)), 1, 16, 32768) == (0, 32768)
     weightless = estimated(shapes["jamba-mini"])
     assert not weightless.weights.known
     assert weightless.kv_available(gib(80)).low == -math.inf
@@ -238,11 +239,12 @@ def test_the_longest_length_fits_and_the_next_does_not(
     block: int,
 ) -> None:
     found = estimated(shapes[name], args)
-    sure, perhaps = found.longest(available, sequences, block)
-    assert 0 <= sure <= perhaps <= found.context
+    context = shapes[name].context
+    sure, perhaps = found.cache.longest(Interval.exactly(available), sequences, block, context)
+    assert 0 <= sure <= perhaps <= context
     if sure:
         assert found.kv_bytes(sure, sequences).high <= available
-    if sure < found.context // block * block:
+    if sure < context // block * block:
         assert found.kv_bytes(sure + block, sequences).high > available
-    if perhaps < found.context // block * block:
+    if perhaps < context // block * block:
         assert found.kv_bytes(perhaps + block, sequences).low > available

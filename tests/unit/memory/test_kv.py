@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.memory import device, estimated, gib
+from tests.support.memory import device, estimated, gib, token_bytes
 from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.memory import Interval
@@ -23,7 +23,7 @@ def test_decode_context_parallel_deals_out_the_tokens_of_a_sequence(
         whole = estimated(shapes[shape], args)
         dealt = estimated(shapes[shape], {**args, "decode-context-parallel-size": 2})
         assert dealt.kv_bytes(32_000) == whole.kv_bytes(16_000)
-        assert dealt.cache.token_bytes().low == whole.cache.token_bytes().low / 2
+        assert token_bytes(dealt.cache).low == token_bytes(whole.cache).low / 2
 
 
 def test_prefill_context_parallel_dealt_them_out_in_some_versions(
@@ -66,7 +66,7 @@ def test_prefill_context_parallel_dealt_them_out_in_some_versions(
 def test_a_token_costs_exactly_this_much(
     shapes: dict[str, Checkpoint], shape: str, args: dict[str, Value], expected: int
 ) -> None:
-    assert estimated(shapes[shape], args).cache.token_bytes() == Interval.exactly(expected)
+    assert token_bytes(estimated(shapes[shape], args).cache) == Interval.exactly(expected)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_real_cpu_refusal_names_the_length_the_arithmetic_finds(
     """Four layers of 2 key heads of 64: 20 MiB hold 10,112 tokens (vLLM 0.32 on a CPU)."""
     cpu = device(8.46, "CPU", "cpu")
     tiny = estimated(shapes["tiny-qwen2"], on=cpu, vllm=(0, 32))
-    assert tiny.longest(20 * 2**20, block=128) == (10112, 10112)
+    assert tiny.cache.longest(Interval.exactly(20 * 2**20), 1, 128, 32768) == (10112, 10112)
 
 
 def test_a_real_gpu_refusal_names_the_length_the_arithmetic_finds(
@@ -129,7 +129,7 @@ def test_a_real_gpu_refusal_names_the_length_the_arithmetic_finds(
 ) -> None:
     """0.12 of an H200 leaves 1.14 GiB, and vLLM's estimate is 21,408 tokens."""
     seven = estimated(shapes["qwen2.5-7b"])
-    least, most = seven.longest(Interval(gib(1.135), gib(1.145)))
+    least, most = seven.cache.longest(Interval(gib(1.135), gib(1.145)), 1, 16, 32768)
     assert least <= 21408 <= most
     assert most - least < 300
 
@@ -181,3 +181,10 @@ def agrees(folder: Path, name: str, config: dict[str, object]) -> bool:
     one, two = found.kv_bytes(length), found.kv_bytes(length, 2)
     low, high = two.low - one.low, two.high - one.high  # less the pool's null block
     return low <= most and least <= high and (name in PADDED or least <= low)
+
+
+def test_a_block_has_16_tokens_on_a_gpu_and_128_on_a_cpu(shapes: dict[str, Checkpoint]) -> None:
+    seven, cpu = shapes["qwen2.5-7b"], device(kind="cpu")
+    assert estimated(seven).cache.block == Interval.exactly(16)
+    assert estimated(seven, on=cpu).cache.block == Interval.exactly(128)
+    assert estimated(seven, {"block-size": 64}, on=cpu).cache.block == Interval.exactly(64)

@@ -10,7 +10,7 @@ from tests.support.memory import device, estimated, on_card, setup
 from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint
 from vllm_autotune.machine.device import Device
-from vllm_autotune.memory import batch_defaults, block_size
+from vllm_autotune.memory import batch_defaults
 from vllm_autotune.units import GIB
 from vllm_autotune.vllm.config import LaunchConfig, Value
 
@@ -111,6 +111,3 @@ def test_a_limit_does_not_change_the_batch_defaults() -> None:
         8192,
         1024,
     )
-    assert block_size(device(), LaunchConfig("m")) == 16
-    assert block_size(device(kind="cpu"), LaunchConfig("m")) == 128
-    assert block_size(device(kind="cpu"), LaunchConfig("m", {"block-size": 64})) == 64

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.memory_model import FLAGS, engine, install
 from vllm_autotune.errors import NoEngine
+from vllm_autotune.vllm.config import LaunchConfig
 from vllm_autotune.vllm.engine import Engine, assumed
 from vllm_autotune.vllm.installation import locate
 
@@ -97,7 +98,7 @@ def test_the_command_is_the_one_that_works_there(installed: Installed, tmp_path:
     assert installed().command[1:] == ("-m", "vllm.entrypoints.openai.api_server")
     found = installed(entrypoints__cli__main="")
     assert found.command[1:] == ("-m", "vllm.entrypoints.cli.main", "serve")
-    assert found.takes_model_as_argument
+    assert found.argv(LaunchConfig("m"))[-2:] == ["serve", "m"]
 
 
 def test_a_command_of_the_users_is_split_as_a_shell_would(
@@ -107,7 +108,7 @@ def test_a_command_of_the_users_is_split_as_a_shell_would(
     monkeypatch.syspath_prepend(tmp_path)
     found = locate(command="taskset -c 0 'my vllm' serve")
     assert found.command == ("taskset", "-c", "0", "my vllm", "serve")
-    assert found.takes_model_as_argument
+    assert found.argv(LaunchConfig("m"))[-2:] == ["serve", "m"]
 
 
 @pytest.mark.parametrize("python", ["/no/such/python", "no-such-python", "/bin/true", "/bin/cat"])

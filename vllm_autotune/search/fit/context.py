@@ -3,8 +3,8 @@
 from ...memory import Interval
 from ...outcome import Hung, OutOfMemory
 from ...vllm.config import AUTO, LaunchConfig
+from ...vllm.versions import FITS_LENGTH
 from ..auto_length import NOISE_BYTES, deployed
-from ..facts import Facts
 from ..prediction import predict
 from ..trial import Trial
 from .situation import Situation
@@ -30,9 +30,12 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     hung = [t for t in now.failures("serving") if isinstance(t.outcome, Hung)]
     stuck = [t for t in hung if _differs_in_length(t, config)]
     prediction = predict(facts, now.calibration, config)
-    asks = _asks(facts) and not stuck
+    # Asked for the length, vLLM goes up to the model's own.
+    reaches = wanted <= facts.checkpoint.default_context and not workload.exact
+    asks = facts.engine.release >= FITS_LENGTH and reaches and not stuck
     if prediction.fits == "unknown":
-        limit = _printed_limit(now, config)
+        alike = (t.outcome for t in reversed(now.history) if _differs_in_length(t, config))
+        limit = next((o.limit for o in alike if isinstance(o, OutOfMemory)), None)
         length = int(limit * 0.98) if limit else wanted
         asks = asks and not limit
     elif prediction.kv_available.low >= prediction.kv_needed.high and not stuck:
@@ -43,7 +46,8 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
             room = Interval.exactly(room.middle - NOISE_BYTES[facts.devices[0].kind])
         elif now.history and not asks:  # another refusal would cost more than it tells
             room = Interval.exactly(room.low + RETRY_SHARE * (room.high - room.low))
-        sure, perhaps = footprint.longest(room, workload.concurrency, block)
+        most = facts.checkpoints[config.model].context
+        sure, perhaps = footprint.cache.longest(room, workload.concurrency, block, most)
         length = sure if room.low == room.high else perhaps
         asks = asks and not prediction.measured
     if stuck:
@@ -59,20 +63,6 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
             "you asked for"
         )
     return config.replace({"max-model-len": AUTO if asks else length})
-
-
-def _asks(facts: Facts) -> bool:
-    """Tell whether vLLM may choose the length, which goes up to the model's own."""
-    reaches = facts.context <= facts.checkpoint.default_context
-    return facts.engine.has_auto_length and reaches and not facts.workload.exact
-
-
-def _printed_limit(now: Situation, config: LaunchConfig) -> int | None:
-    """Return the longest length vLLM printed for a configuration that differs only in it."""
-    for trial in reversed(now.history):
-        if isinstance(trial.outcome, OutOfMemory) and _differs_in_length(trial, config):
-            return trial.outcome.limit
-    return None
 
 
 def _differs_in_length(trial: Trial, config: LaunchConfig) -> bool:
