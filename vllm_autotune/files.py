@@ -25,8 +25,7 @@ def text_of(file: Path) -> str:
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, private to the user, or raise CannotWrite."""
     try:
-        for each in (*reversed(folder.parents), folder):
-            each.mkdir(exist_ok=True, mode=0o700)
+        _make_private(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -37,8 +36,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file or raise CannotWrite; a crash leaves the old file or the new one, never half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        for each in reversed(path.parents):
-            each.mkdir(exist_ok=True, mode=0o700)
+        _make_private(path.parent)
         with temporary.open("w", encoding="utf-8") as file:
             temporary.chmod(0o600)
             file.write(text)
@@ -50,6 +48,11 @@ def write_whole(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _make_private(folder: Path) -> None:
+    for each in (*reversed(folder.parents), folder):
+        each.mkdir(exist_ok=True, mode=0o700)
 
 
 def cannot_write(path: Path, error: OSError) -> CannotWrite:
