@@ -25,7 +25,8 @@ def text_of(file: Path) -> str:
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, private to the user, or raise CannotWrite."""
     try:
-        _make_private(folder)
+        for each in (*reversed(folder.parents), folder):
+            each.mkdir(exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -36,7 +37,8 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file or raise CannotWrite; a crash leaves the old file or the new one, never half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _make_private(path.parent)
+        for each in reversed(path.parents):
+            each.mkdir(exist_ok=True, mode=0o700)
         with temporary.open("w", encoding="utf-8") as file:
             temporary.chmod(0o600)
             file.write(text)
@@ -48,11 +50,6 @@ def write_whole(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _make_private(folder: Path) -> None:
-    for each in (*reversed(folder.parents), folder):
-        each.mkdir(exist_ok=True, mode=0o700)
 
 
 def cannot_write(path: Path, error: OSError) -> CannotWrite:

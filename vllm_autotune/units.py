@@ -7,18 +7,18 @@ from .errors import BadUsage
 
 GIB = 2**30
 
-UNITS = {"": 1, "b": 1}
-for _power, _letter in enumerate("kmgt", 1):
-    UNITS |= {f"{_letter}ib": 1024**_power, _letter: 1024**_power, f"{_letter}b": 1000**_power}
-
 
 def parse_bytes(text: str) -> int:
     """Read an amount of memory: `11GiB` and `11G` are binary, `11GB` is decimal.
 
     Raises BadUsage for anything else, and for less than a byte.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([KMGT]?i?B?)", text.strip(), re.IGNORECASE)
-    amount = int(float(match[1]) * UNITS.get(match[2].lower(), 0)) if match else 0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([KMGT])(B|iB)?|B)?", text.strip(), re.I)
+    amount = 0
+    if match:
+        number, letter, rest = match.groups(default="")
+        base = 1000 if rest in ("B", "b") else 1024
+        amount = int(float(number) * base ** " KMGT".index(letter.upper() or " "))
     if amount < 1:
         hint = "write a number and a unit: 11GiB, 24G, 512MiB"
         raise BadUsage(f"`{text}` is not an amount of memory", hint)

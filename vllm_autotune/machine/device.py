@@ -75,7 +75,8 @@ def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Devi
     visible = gpus if variable is None else _visible(variable, gpus, lost)
     if not visible:
         why = [f"GPU {index} does not respond ({error})" for index, error in lost.items()]
-        why += [f"CUDA_VISIBLE_DEVICES={variable} hides {_listed(gpus)}"] if gpus else []
+        if gpus:
+            why.append(f"CUDA_VISIBLE_DEVICES={variable} hides {_listed(gpus)}")
         hint = "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container must be given the GPUs"
         raise NoDevice(f"no NVIDIA GPU is visible{': ' if why else ''}{'; '.join(why)}", hint)
     if wanted is None:
@@ -183,14 +184,11 @@ def _on_card(nvml: Any, index: int) -> Iterator[Device]:
 
 
 def _memory(nvml: Any, handle: Any) -> tuple[int, int, bool]:
-    """Return total and free bytes of a GPU, and whether it shares the host's memory.
-
-    NVML has no numbers for a GPU that does (GB10, driver 580). There vLLM takes what the host has
-    available as free (utils/mem_utils.py, 0.32).
-    """
+    """Return total and free bytes of a GPU, and whether it shares the host's memory."""
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    except nvml.NVMLError_NotSupported:
+    except nvml.NVMLError_NotSupported:  # a GPU that shares it (GB10, driver 580)
+        # There vLLM takes what the host has available as free (utils/mem_utils.py, 0.32).
         return _physical_bytes(), host_free_bytes(), True
     return int(memory.total), int(memory.free), False
 
@@ -225,9 +223,8 @@ def _wanted(name: str, devices: list[Device], lost: Mapping[str, str]) -> Device
 
 
 def _named(name: str, devices: Iterable[Device]) -> Device | None:
-    return next(
-        (d for d in devices if name == str(d.index) or d.uuid.startswith(name or "?")), None
-    )
+    name = name or "?"  # every UUID starts with an empty text
+    return next((d for d in devices if name == str(d.index) or d.uuid.startswith(name)), None)
 
 
 def _listed(devices: Iterable[Device]) -> str:
