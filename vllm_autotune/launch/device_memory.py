@@ -8,7 +8,7 @@ from ..machine.device import Device
 from ..outcome import Environment
 from ..units import format_bytes
 
-# The driver gives memory back a moment after the process is gone; some of it stays in caches.
+# The driver frees memory a moment after the process has ended; some of it stays in caches.
 RETURN_SECONDS = 30.0
 RETURN_TOLERANCE = 200 * 2**20
 POLL_SECONDS = 0.2

@@ -1,4 +1,4 @@
-"""One launch: start a server, wait for it, prove it, stop it, and judge what it showed."""
+"""One launch: start a server, wait for it, prove it, stop it, and judge the result."""
 
 import os
 import secrets
@@ -30,13 +30,13 @@ from ..vllm.config import LaunchConfig
 from ..vllm.pooling import pools
 from .device_memory import missing_bytes, not_returned
 from .requirements import too_little_headroom, too_small, without_effect
-from .watchdog import HOST_MEMORY_LOW, Watchdog
+from .watchdog import HOST_MEMORY_LOW, host_alarm
 
 POLL_SECONDS = 0.2
 HEALTH_SECONDS = 1.0
-# How long it may take until a server that no longer answers is seen to have ended.
+# How long a server that no longer answers may take to end.
 DEATH_SECONDS = 2.0
-# How long the log of a dying engine may take to say why.
+# How long a dying engine may take to log the reason.
 LAST_WORDS_SECONDS = 4.0
 
 
@@ -95,8 +95,6 @@ class _Launch:
         self.devices = self.facts.used(self.config)
         self.reader = LogReader()
         self.kills = cgroup.oom_kills()
-        uses_host_memory = self.devices[0].uses_host_memory
-        self.watchdog = Watchdog.over(self.config, uses_host_memory=uses_host_memory)
         self.item: str | None = None
 
     def run(self) -> Trial:
@@ -145,7 +143,7 @@ class _Launch:
             failed = self.gone(server) or self.reader.terminal() or self.too_small()
             if failed is not None:
                 return failed
-            alarm = self.watchdog.alarm(self.reader.phase)
+            alarm = self.alarm(self.reader.phase)
             if alarm is not None:
                 server.kill()
                 return alarm
@@ -229,14 +227,17 @@ class _Launch:
         return last_words or result
 
     def probing(self, item: str) -> None:
-        """Note and show the item that begins."""
         self.item = item
         self.tick()
 
     def watched(self, server: Server) -> FailedOutcome | None:
         """Show progress; return the failure for which the certificate must stop."""
         self.tick()
-        return self.ended(server) or self.watchdog.alarm("serving")
+        return self.ended(server) or self.alarm("serving")
+
+    def alarm(self, phase: Phase) -> OutOfMemory | Environment | None:
+        uses_host_memory = self.devices[0].uses_host_memory
+        return host_alarm(self.config, phase, uses_host_memory=uses_host_memory)
 
     def target(self, length: int) -> Target:
         config, setup = self.config, self.facts.setup(self.config)

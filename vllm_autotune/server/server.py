@@ -144,7 +144,7 @@ class Server:
         return total
 
     def new_text(self) -> str:
-        """Return what the log gained; note the shared memory of processes that still can be asked."""
+        """Return what was added to the log; note the shared memory while its owners still run."""
         seen, now = all_segments(), time.monotonic()
         lately = now - self._searched < SEGMENT_SECONDS
         if not (seen <= self._segments or (seen == self._seen_segments and lately)):

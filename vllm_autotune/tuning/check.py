@@ -80,10 +80,9 @@ def _candidate(report: Report, facts: Facts) -> Candidate:
     if winner is None:
         raise BadReport(f"the report has no winner: {report.reason}", "there is nothing to check")
     if winner.valid_for.count > len(facts.devices):
-        raise BadReport(
-            f"the winner runs on {winner.valid_for.count} devices, found {len(facts.devices)}",
-            "run the check on the machine that made the report, or tune again here",
-        )
+        hint = "run the check on a machine that has as many, or tune again here"
+        reason = f"the winner runs on {winner.valid_for.count} devices, found {len(facts.devices)}"
+        raise BadReport(reason, hint)
     model = model_here(report, winner, facts)
     if model is None:
         raise BadReport(f"the winner's model {winner.model} was not found here", "tune again here")

@@ -44,9 +44,8 @@ def check_url(
     began = time.monotonic()
     url = url.rstrip("/").removesuffix("/v1")
     if "@" in url:
-        raise BadUsage(
-            "the address contains a password, which would be printed", "give it as --api-key"
-        )
+        reason = "the address contains a password, which would be printed"
+        raise BadUsage(reason, "give it as --api-key")
     target = _target(url if "://" in url else f"http://{url}", model, api_key)
 
     def say(item: str) -> None:

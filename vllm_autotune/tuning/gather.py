@@ -112,15 +112,11 @@ def arguments(fixed: Sequence[str], engine: Engine) -> dict[str, Value]:
 def _tuned(given: Mapping[str, Value]) -> dict[str, Value]:
     """Return the user's arguments without those that belong to the deployment."""
     if "config" in given:
-        raise BadUsage(
-            f"--config {given['config']}: vLLM config files are not read",
-            "write the settings as arguments: -- --dtype half --trust-remote-code",
-        )
+        hint = "write the settings as arguments: -- --dtype half --trust-remote-code"
+        raise BadUsage(f"--config {given['config']}: vLLM config files are not read", hint)
     if "model" in given:
-        raise BadUsage(
-            "do not repeat --model after `--`",
-            f"name the model before `--`, and drop --model {given['model']} after it",
-        )
+        hint = f"name the model before `--`, and drop --model {given['model']} after it"
+        raise BadUsage("do not repeat --model after `--`", hint)
     return {name: value for name, value in given.items() if name not in SERVING}
 
 
@@ -128,15 +124,11 @@ def _refuse_contradictions(request: Request, given: Mapping[str, Value]) -> None
     config = LaunchConfig(request.model, given)
     context, shortest, length = request.context, request.min_context, config.max_model_len
     if request.hypothetical and request.gpus is not None:
-        raise BadUsage(
-            "--gpus selects GPUs of this machine, but the plan is for another GPU",
-            "drop --gpus; for two GPUs write --device '2 x A100 80GB'",
-        )
+        hint = "drop --gpus; for two GPUs write --device '2 x A100 80GB'"
+        raise BadUsage("--gpus selects GPUs of this machine, but the plan is for another GPU", hint)
     if context is not None and length is not None and length != context:
-        raise BadUsage(
-            f"--context {context} and the fixed --max-model-len {length} contradict each other",
-            "drop one of them",
-        )
+        both = f"--context {context} and the fixed --max-model-len {length}"
+        raise BadUsage(f"{both} contradict each other", "drop one of them")
     wanted = context or length
     if shortest is not None and wanted is not None and shortest > wanted:
         raise _context_below_minimum(shortest, wanted)
@@ -157,20 +149,16 @@ def _refuse_impossible(facts: Facts) -> None:
     """Raise BadUsage for arguments of the user that cannot work on this machine."""
     world, count = facts.base().world_size, len(facts.devices)
     if world > count and facts.devices[0].kind == "cuda":
-        raise BadUsage(
-            f"your arguments use {world} GPUs, found {count}",
-            "lower the parallel sizes after `--`, or name more GPUs",
-        )
+        hint = "lower the parallel sizes after `--`, or select more GPUs"
+        raise BadUsage(f"your arguments use {world} GPUs, found {count}", hint)
     # Two formats vLLM knows itself; without a parser it answers all others with HTTP 400
     # (renderers/online_renderer.py, 0.26 and 0.32).
     mistral = facts.fixed.get("tokenizer-mode") == "mistral"
     harmony = facts.checkpoint.model_type == "gpt_oss"
     calls_tools = mistral or harmony or "tool-call-parser" in facts.fixed
     if facts.workload.probe.tool and not calls_tools:
-        raise BadUsage(
-            "--probe-tool: vLLM must be told how this model writes tool calls",
-            "add the model's parser: -- --enable-auto-tool-choice --tool-call-parser hermes",
-        )
+        hint = "add the model's parser: -- --enable-auto-tool-choice --tool-call-parser hermes"
+        raise BadUsage("--probe-tool: vLLM must be told how this model writes tool calls", hint)
 
 
 def _environment() -> dict[str, str]:
