@@ -43,32 +43,25 @@ class BadReport(Refusal):
     exit_code = 2
 
 
-class BadModel(Refusal):
-    pass
+class BadModel(Refusal): ...
 
 
-class NoDevice(Refusal):
-    pass
+class NoDevice(Refusal): ...
 
 
-class DeviceBusy(Refusal):
-    pass
+class DeviceBusy(Refusal): ...
 
 
-class NoEngine(Refusal):
-    pass
+class NoEngine(Refusal): ...
 
 
-class NoServer(Refusal):
-    pass
+class NoServer(Refusal): ...
 
 
-class NoPort(Refusal):
-    pass
+class NoPort(Refusal): ...
 
 
-class CannotWrite(Refusal):
-    pass
+class CannotWrite(Refusal): ...
 
 
 class BudgetSpent(Refusal):

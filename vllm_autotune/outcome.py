@@ -1,20 +1,11 @@
 """What became of a candidate: one of seven outcomes, and the numbers vLLM printed on the way."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 Phase = Literal["spawn", "config", "load", "profile", "kv_cache", "graphs", "warmup", "serving"]
 
-PHASES: tuple[Phase, ...] = (
-    "spawn",
-    "config",
-    "load",
-    "profile",
-    "kv_cache",
-    "graphs",
-    "warmup",
-    "serving",
-)
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 # Causes that are found by measuring, not in the log.
 TOO_LITTLE_HEADROOM = "too_little_headroom"

@@ -70,7 +70,6 @@ def shown(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Write a document or a line to stdout."""
     output = Output(sys.stdout, needed=True)
     output.write(f"{text}\n")
     output.flush()

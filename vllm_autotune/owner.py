@@ -27,12 +27,11 @@ class Owner:
 
     @property
     def is_alive(self) -> bool:
-        """Tell whether it surely still runs."""
         return self.machine == _machine() and _started(self.pid) == self.started
 
     @property
     def is_dead(self) -> bool:
-        """Tell whether it surely ended: nobody can know that of another machine or container."""
+        """Tell whether it surely ended, which cannot be known of another machine or container."""
         return self.machine == _machine() and _started(self.pid) != self.started
 
 

@@ -7,29 +7,22 @@ from .errors import BadUsage
 
 GIB = 2**30
 
-UNITS = {
-    "": 1,
-    **{letter + "iB": 2 ** (10 * i) for i, letter in enumerate("KMGT", 1)},
-    **{letter: 2 ** (10 * i) for i, letter in enumerate("KMGT", 1)},
-    **{letter + "B": 1000**i for i, letter in enumerate("KMGT", 1)},
-    "B": 1,
-}
-
 
 def parse_bytes(text: str) -> int:
     """Read an amount of memory: `11GiB` and `11G` are binary, `11GB` is decimal.
 
-    Raises BadUsage for anything else, and for nothing at all.
+    Raises BadUsage for anything else, and for less than a byte.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([KMGT]?i?B?)", text.strip(), re.IGNORECASE)
-    units = {unit.lower(): factor for unit, factor in UNITS.items()}
-    factor = units.get(match[2].lower()) if match else None
-    if match is None or factor is None or int(float(match[1]) * factor) < 1:
-        raise BadUsage(
-            f"`{text}` is not an amount of memory",
-            "write a number and a unit: 11GiB, 24G, 512MiB",
-        )
-    return int(float(match[1]) * factor)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([KMGT])(B|iB)?|B)?", text.strip(), re.I)
+    amount = 0
+    if match:
+        number, letter, rest = match.groups(default="")
+        base = 1000 if rest in ("B", "b") else 1024
+        amount = int(float(number) * base ** " KMGT".index(letter.upper() or " "))
+    if amount < 1:
+        hint = "write a number and a unit: 11GiB, 24G, 512MiB"
+        raise BadUsage(f"`{text}` is not an amount of memory", hint)
+    return amount
 
 
 def format_bytes(number: float) -> str:
@@ -45,10 +38,7 @@ def format_bytes(number: float) -> str:
 
 
 def parse_capability(text: object) -> tuple[int, int]:
-    """Read an NVIDIA GPU's compute capability: `8.9`.
-
-    Raises ValueError, which says what it must be.
-    """
+    """Read an NVIDIA GPU's compute capability: `8.9`; a ValueError says what it must be."""
     match = re.fullmatch(r"([0-9]{1,2})\.([0-9])", text) if isinstance(text, str) else None
     if match is None:
         raise ValueError('a compute capability such as "8.9"')

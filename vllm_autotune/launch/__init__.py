@@ -1,1 +1,1 @@
-"""One trial: start a server, watch it, prove it, stop it, and judge what it showed."""
+"""One trial: start a server, watch it, prove it, stop it, and judge the result."""

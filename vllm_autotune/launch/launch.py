@@ -1,4 +1,4 @@
-"""One launch: start a server, wait for it, prove it, stop it, and judge what it showed."""
+"""One launch: start a server, wait for it, prove it, stop it, and judge the result."""
 
 import os
 import secrets
@@ -28,23 +28,23 @@ from ..search.trial import Candidate, Trial
 from ..server import READY_GRACE, Server, free_port
 from ..vllm.config import LaunchConfig
 from ..vllm.pooling import pools
-from .device_memory import FreeMemory, not_returned
+from .device_memory import missing_bytes, not_returned
 from .requirements import too_little_headroom, too_small, without_effect
-from .watchdog import HOST_MEMORY_LOW, Watchdog
+from .watchdog import HOST_MEMORY_LOW, host_alarm
 
 POLL_SECONDS = 0.2
 HEALTH_SECONDS = 1.0
-# How long it may take until a server that no longer answers is seen to have ended.
+# How long a server that no longer answers may take to end.
 DEATH_SECONDS = 2.0
-# How long the log of a dying engine may take to say why.
+# How long a dying engine may take to log the reason.
 LAST_WORDS_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What a waiting person is shown: the phase, for how long, and the last telling line.
+    """What a waiting person is shown: the phase, the seconds so far, the last useful log line.
 
-    `item` is the item of the certificate that is asked, None before the server is ready.
+    `item` is the item of the certificate that runs now, None before the server is ready.
     """
 
     phase: Phase
@@ -56,12 +56,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Deadlines: seconds a launch may take, and the clock time (monotonic) when all must end.
+    """How long a launch may take, the monotonic time when everything must end, allowed ports."""
 
-    `ports` are those a server may use.
-    """
-
-    launch_seconds: float
+    launch_seconds: float = 1800.0
     until: float | None = None
     ports: range | None = None
     patience: Patience = field(default_factory=Patience)
@@ -75,14 +72,11 @@ def run_trial(
     limits: Limits,
     show: Callable[[Progress], None],
 ) -> Trial:
-    """Launch a candidate and return what became of it.
-
-    Raises BudgetSpent when the time is over.
-    """
+    """Launch a candidate and return what became of it; raise BudgetSpent after `limits.until`."""
     try:
         return _Launch(facts, candidate, number, log, limits, show).run()
     except TimeoutError as error:
-        raise BudgetSpent("the time budget is spent", "go on with --resume") from error
+        raise BudgetSpent("the time budget is spent", "continue with --resume") from error
 
 
 @dataclass
@@ -101,17 +95,18 @@ class _Launch:
         self.devices = self.facts.used(self.config)
         self.reader = LogReader()
         self.kills = cgroup.oom_kills()
-        self.watchdog = Watchdog.over(
-            self.config, uses_host_memory=self.devices[0].uses_host_memory
-        )
         self.item: str | None = None
 
     def run(self) -> Trial:
-        before = FreeMemory.now(self.devices)
+        before = [(d, device.free_bytes(d)) for d in self.devices]
         self.began = time.monotonic()
         startup = probing = None
-        env = {**device.visible_environment(list(self.devices)), **self.config.env}
-        with Server(self._argv(), env, self.log, f"{os.getpid()}-{self.name}") as server:
+        env = {**device.visible_environment(self.devices), **self.config.env}
+        port = self.url.rpartition(":")[2]
+        serving = ["--host", "127.0.0.1", "--port", port, "--served-model-name", self.name]
+        secret = LaunchConfig("", self.facts.withheld).flags()
+        argv = [*self.facts.engine.argv(self.config), *secret, *serving]
+        with Server(argv, env, self.log, f"{os.getpid()}-{self.name}") as server:
             outcome: Outcome | None = self.until_ready(server)
             if outcome is None:
                 startup = time.monotonic() - self.began
@@ -121,9 +116,9 @@ class _Launch:
                 probing = time.monotonic() - self.began - startup
             stopping = time.monotonic()
             ended = server.stop()
-        missing = before.missing_bytes() if ended else 0
+        missing = missing_bytes(before) if ended else 0
         returned = ended and not missing
-        # Whoever took the memory that a request ran out of may hold it still.
+        # The program that took the memory a request ran out of may still hold it.
         if not returned and not (ended and isinstance(outcome, OutOfMemory)):
             outcome = not_returned(missing, ended=ended)
         return Trial.of(
@@ -141,20 +136,14 @@ class _Launch:
             log_cut_bytes=server.cut_bytes,
         )
 
-    def _argv(self) -> list[str]:
-        port = self.url.rpartition(":")[2]
-        serving = ["--host", "127.0.0.1", "--port", port, "--served-model-name", self.name]
-        secret = LaunchConfig("", self.facts.withheld).flags()
-        return [*self.facts.engine.argv(self.config), *secret, *serving]
-
     def until_ready(self, server: Server) -> FailedOutcome | None:
-        """Wait until the server answers; return why it never will."""
+        """Wait until the server answers; return the failure for which it never will."""
         asked = 0.0
         while True:
             failed = self.gone(server) or self.reader.terminal() or self.too_small()
             if failed is not None:
                 return failed
-            alarm = self.watchdog.alarm(self.reader.phase)
+            alarm = self.alarm(self.reader.phase)
             if alarm is not None:
                 server.kill()
                 return alarm
@@ -170,7 +159,7 @@ class _Launch:
             time.sleep(POLL_SECONDS)
 
     def read(self, server: Server) -> int | None:
-        """Read what the log gained, all of it once the server has ended; return how it ended."""
+        """Read what was added to the log; return the exit code once the server has ended."""
         code = server.exit_code
         while text := server.new_text():
             self.reader.feed(text)
@@ -179,7 +168,7 @@ class _Launch:
         return code
 
     def gone(self, server: Server) -> FailedOutcome | None:
-        """Return the failure for which the server ended, None if it has not."""
+        """Return the failure with which the server ended, None while it runs."""
         code = self.read(server)
         return None if code is None else self.verdict(code) or self.reader.unexplained(code)
 
@@ -206,13 +195,10 @@ class _Launch:
         length = served_length(self.url, self.name)
         if length is None:
             deadline = time.monotonic() + DEATH_SECONDS
-            while time.monotonic() < deadline:
-                gone = self.gone(server)
-                if gone is not None:
-                    return gone
+            while (gone := self.gone(server)) is None and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
             reason = f"/v1/models on {self.url} does not list {self.name}: another server answers"
-            return Environment(cause="stranger_on_port", phase="serving", reason=reason)
+            return gone or Environment(cause="stranger_on_port", phase="serving", reason=reason)
         self.read(server)
         small = self.too_small()
         if small is not None:
@@ -234,21 +220,24 @@ class _Launch:
         if result.cause == HOST_MEMORY_LOW:
             server.kill()
             return result
-        died = isinstance(result, Crashed)
-        last_words = self.last_words(server, LAST_WORDS_SECONDS if died else 0)
+        seconds = LAST_WORDS_SECONDS if isinstance(result, Crashed) else 0
+        last_words = self.last_words(server, seconds)
         if isinstance(last_words, OutOfMemory):
             return replace(last_words, reason=f"{last_words.reason}, during `{self.item}`")
         return last_words or result
 
     def probing(self, item: str) -> None:
-        """Note and show the item that begins."""
         self.item = item
         self.tick()
 
     def watched(self, server: Server) -> FailedOutcome | None:
-        """Show that the probe goes on; return why it must not, by the log or for the host."""
+        """Show progress; return the failure for which the certificate must stop."""
         self.tick()
-        return self.ended(server) or self.watchdog.alarm("serving")
+        return self.ended(server) or self.alarm("serving")
+
+    def alarm(self, phase: Phase) -> OutOfMemory | Environment | None:
+        uses_host_memory = self.devices[0].uses_host_memory
+        return host_alarm(self.config, phase, uses_host_memory=uses_host_memory)
 
     def target(self, length: int) -> Target:
         config, setup = self.config, self.facts.setup(self.config)
@@ -270,9 +259,9 @@ class _Launch:
         )
 
     def free_bytes(self, server: Server) -> Callable[[], int]:
-        """Return a function that tells how much memory the server leaves free.
+        """Return a function that tells how many bytes the server leaves free.
 
-        A CPU's memory is everyone's: there it is what the server left by its own growth.
+        Other programs use a CPU's memory as well: there only the server's own growth counts.
         """
         if self.devices[0].kind == "cpu":
             left = device.free_bytes(self.devices[0]) + server.resident_bytes()
@@ -280,20 +269,16 @@ class _Launch:
         return lambda: min(device.free_bytes(d) for d in self.devices)
 
     def ended(self, server: Server) -> FailedOutcome | None:
-        """Return the failure that the log shows, as soon as it shows one."""
+        """Return the failure that the log shows, None while it shows none."""
         code = self.read(server)
         return self.verdict(code) if code is not None else self.reader.terminal()
 
     def last_words(self, server: Server, seconds: float) -> FailedOutcome | None:
         """Wait a moment for the log to say why the server failed."""
         deadline = time.monotonic() + seconds
-        while True:
-            cause = self.ended(server)
-            if cause is not None:
-                return cause
-            if time.monotonic() > deadline:
-                return self.verdict(server.exit_code)
+        while (cause := self.ended(server)) is None and time.monotonic() <= deadline:
             time.sleep(POLL_SECONDS)
+        return cause or self.verdict(server.exit_code)
 
     def verdict(self, code: int | None) -> FailedOutcome | None:
         return self.reader.verdict(exit_code=code, host_oom_kills=cgroup.oom_kills() - self.kills)

@@ -1,4 +1,4 @@
-"""What a server that starts and answers lacks of what was asked for."""
+"""What a server that starts and answers does not do as the user asked."""
 
 from ..memory import estimate
 from ..outcome import TOO_LITTLE_HEADROOM, Certificate, Degraded, OutOfMemory, Readings
@@ -10,14 +10,14 @@ from ..vllm.config import LaunchConfig
 # Online fp8 leaves embeddings as they are (7B: 14.29 to 8.17 GiB, vLLM 0.26); a checkpoint that
 # is loaded within a tenth of its own size was not quantized.
 UNCHANGED = 0.9
-# An 8-bit KV cache that is larger than expected by more than this has 16.
+# An 8-bit KV cache that is larger than expected by more than this factor has 16 bits.
 HALF_AGAIN = 1.5
 
 
 def too_small(facts: Facts, config: LaunchConfig, readings: Readings) -> OutOfMemory | None:
-    """Return the failure of a KV cache that is too small, as soon as vLLM has printed its size.
+    """Return the failure of a KV cache that is too small, None if it is not or not yet printed.
 
-    vLLM starts with room for one sequence of the length it chose itself, or was given.
+    vLLM starts if one sequence fits, of the length that it chose or was given.
     """
     holds, wanted = readings.concurrency, facts.workload.concurrency
     served, least = readings.max_model_len, facts.length(config)
@@ -45,7 +45,7 @@ def too_small(facts: Facts, config: LaunchConfig, readings: Readings) -> OutOfMe
 
 
 def too_little_headroom(facts: Facts, certificate: Certificate) -> OutOfMemory | None:
-    """Return the failure of a server that left too little memory free under load."""
+    """Return the failure of a server that left too little memory free under load, else None."""
     least, wanted = certificate.least_free_bytes, facts.headroom_bytes
     if least is None or least >= wanted:
         return None
@@ -59,9 +59,9 @@ def too_little_headroom(facts: Facts, certificate: Certificate) -> OutOfMemory |
 
 
 def without_effect(facts: Facts, config: LaunchConfig, readings: Readings) -> Degraded | None:
-    """Return the failure of a server that ignored a flag: vLLM ignores some without a word.
+    """Return the failure of a server that ignored a flag, None if all worked: vLLM may not warn.
 
-    What vLLM does not print (a CPU build prints no weights) cannot be checked and is believed.
+    What vLLM does not print (a CPU build prints no weights) cannot be checked.
     """
     weights, served = readings.weights_bytes, readings.max_model_len
     asked = config.max_model_len or facts.workload.min_context

@@ -8,8 +8,6 @@ from ..errors import BadUsage
 from ..units import GIB
 from .device import Device
 
-Capability = tuple[int, int]
-
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -18,7 +16,7 @@ class Card:
     name: str
     size: str
     gib: float
-    capability: Capability
+    capability: tuple[int, int]
 
     def __str__(self) -> str:
         sizes = sum(card.name == self.name for card in CARDS)
@@ -92,41 +90,41 @@ def find_card(name: str) -> Card:
 
 
 def hypothetical_devices(
-    device: str | None, memory_bytes: int | None, capability: Capability | None
+    device: str | None, memory_bytes: int | None, capability: tuple[int, int] | None
 ) -> list[Device]:
     """Return idle GPUs as named (`2 x A100 80GB`), or one of this size and capability.
 
     Raises BadUsage for an unknown card, and for a contradiction.
     """
-    if device is None:
-        if memory_bytes is None:
-            hint = "add --memory-limit 24GiB, or name the GPU: --device 'RTX 4090'"
-            raise BadUsage("--capability describes a GPU, but its memory is missing", hint)
-        return [_idle(0, "an unnamed GPU", memory_bytes, capability)]
-    match = re.fullmatch(r"\s*(\d+)\s*[x*]\s*(.+)", device)
-    count, name = (int(match[1]), match[2]) if match else (1, device)
-    card = find_card(name)
-    if not 1 <= count <= 64:
-        example = "for example --device '2 x A100 80GB'"
-        raise BadUsage(f"--device {device}: the GPU count must be 1 to 64", example)
-    if capability not in (None, card.capability):
-        contradiction = "--capability contradicts --device: {} has {}.{}"
-        raise BadUsage(contradiction.format(card, *card.capability), "drop one of them")
-    size = int(card.gib * GIB)
-    return [_idle(index, str(card), size, card.capability) for index in range(count)]
-
-
-def _idle(index: int, name: str, size: int, capability: Capability | None) -> Device:
-    return Device(
-        kind="cuda",
-        index=index,
-        name=name,
-        uuid=f"imagined-{index}",
-        memory_bytes=size,
-        free_bytes=size,
-        capability=capability,
-        imagined=True,
-    )
+    if device is not None:
+        match = re.fullmatch(r"\s*(\d+)\s*[x*]\s*(.+)", device)
+        count, name = (int(match[1]), match[2]) if match else (1, device)
+        card = find_card(name)
+        if not 1 <= count <= 64:
+            example = "for example --device '2 x A100 80GB'"
+            raise BadUsage(f"--device {device}: the GPU count must be 1 to 64", example)
+        if capability not in (None, card.capability):
+            has = "{} has {}.{}".format(card, *card.capability)
+            raise BadUsage(f"--capability contradicts --device: {has}", "drop one of them")
+        name, size, capability = str(card), int(card.gib * GIB), card.capability
+    elif memory_bytes is not None:
+        count, name, size = 1, "an unnamed GPU", memory_bytes
+    else:
+        hint = "add --memory-limit 24GiB, or name the GPU: --device 'RTX 4090'"
+        raise BadUsage("--capability describes a GPU, but its memory is missing", hint)
+    return [
+        Device(
+            kind="cuda",
+            index=index,
+            name=name,
+            uuid=f"imagined-{index}",
+            memory_bytes=size,
+            free_bytes=size,
+            capability=capability,
+            imagined=True,
+        )
+        for index in range(count)
+    ]
 
 
 def _words(name: str) -> frozenset[str]:

@@ -19,7 +19,7 @@ MEMINFO = Path("/proc/meminfo")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One device as vLLM would see it; memory in bytes.
+    """One device as vLLM would see it.
 
     `share_bytes` is what vLLM's utilization is a share of, where that is not `memory_bytes` but
     the memory of one NUMA node. `free_bytes` was free when the device was detected; `limit_bytes`
@@ -65,9 +65,9 @@ def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Devi
     `CUDA_VISIBLE_DEVICES` leaves visible. Raises NoDevice when there is none or a wanted one does
     not respond, BadUsage when one does not exist.
     """
-    if kind == "cpu" and wanted is None:
-        return [_cpu()]
     if kind == "cpu":
+        if wanted is None:
+            return [_cpu()]
         hint = "drop --gpus, or point --vllm-python at a CUDA build of vLLM"
         raise BadUsage(f"--gpus {wanted}: this vLLM is a CPU build and cannot use a GPU", hint)
     gpus, lost = _nvidia()
@@ -75,7 +75,8 @@ def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Devi
     visible = gpus if variable is None else _visible(variable, gpus, lost)
     if not visible:
         why = [f"GPU {index} does not respond ({error})" for index, error in lost.items()]
-        why += [f"CUDA_VISIBLE_DEVICES={variable} hides {_listed(gpus)}"] if gpus else []
+        if gpus:
+            why.append(f"CUDA_VISIBLE_DEVICES={variable} hides {_listed(gpus)}")
         hint = "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container must be given the GPUs"
         raise NoDevice(f"no NVIDIA GPU is visible{': ' if why else ''}{'; '.join(why)}", hint)
     if wanted is None:
@@ -183,14 +184,11 @@ def _on_card(nvml: Any, index: int) -> Iterator[Device]:
 
 
 def _memory(nvml: Any, handle: Any) -> tuple[int, int, bool]:
-    """Return total and free bytes of a GPU, and whether it shares the host's memory.
-
-    NVML has no numbers for a GPU that does (GB10, driver 580). There vLLM takes what the host has
-    available as free (utils/mem_utils.py, 0.32).
-    """
+    """Return total and free bytes of a GPU, and whether it shares the host's memory."""
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    except nvml.NVMLError_NotSupported:
+    except nvml.NVMLError_NotSupported:  # a GPU that shares it (GB10, driver 580)
+        # There vLLM takes what the host has available as free (utils/mem_utils.py, 0.32).
         return _physical_bytes(), host_free_bytes(), True
     return int(memory.total), int(memory.free), False
 
@@ -225,8 +223,8 @@ def _wanted(name: str, devices: list[Device], lost: Mapping[str, str]) -> Device
 
 
 def _named(name: str, devices: Iterable[Device]) -> Device | None:
-    found = (d for d in devices if name == str(d.index) or d.uuid.startswith(name or "?"))
-    return next(found, None)
+    name = name or "?"  # every UUID starts with an empty text
+    return next((d for d in devices if name == str(d.index) or d.uuid.startswith(name)), None)
 
 
 def _listed(devices: Iterable[Device]) -> str:
@@ -235,10 +233,12 @@ def _listed(devices: Iterable[Device]) -> str:
 
 def _cpu() -> Device:
     node, free = _node_memory()
+    model = re.search(r"model name\s*:\s*(.+)", text_of(Path("/proc/cpuinfo")))
+    name = model[1].strip() if model else platform.processor() or platform.machine() or "CPU"
     return Device(
         kind="cpu",
         index=0,
-        name=_processor(),
+        name=name,
         uuid="cpu-0",
         memory_bytes=host_memory_bytes(),
         share_bytes=min(node, host_memory_bytes()),
@@ -254,8 +254,3 @@ def _node_memory() -> tuple[int, int]:
     kib = {m[1]: int(m[2]) for m in re.finditer(r"(\w+(?:\(\w+\))?):\s+(\d+) kB", text)}
     parts = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
     return kib["MemTotal"] * 1024, sum(kib.get(part, 0) for part in parts) * 1024
-
-
-def _processor() -> str:
-    match = re.search(r"model name\s*:\s*(.+)", text_of(Path("/proc/cpuinfo")))
-    return match[1].strip() if match else platform.processor() or platform.machine() or "CPU"

@@ -144,7 +144,12 @@ class Server:
         return total
 
     def new_text(self) -> str:
-        self._note_segments()
+        """Return what was added to the log; note the shared memory while its owners still run."""
+        seen, now = all_segments(), time.monotonic()
+        lately = now - self._searched < SEGMENT_SECONDS
+        if not (seen <= self._segments or (seen == self._seen_segments and lately)):
+            self._segments |= segments_of(self._survivors())
+            self._seen_segments, self._searched = seen, time.monotonic()
         return self._output.new_text() if self._output else ""
 
     def kill(self) -> None:
@@ -162,7 +167,11 @@ class Server:
                 self._segments |= segments_of(self._survivors())
                 if self._process.poll() is None:
                     self._signal_group(signal.SIGTERM)
-                    self._wait_until_gone(self.grace)
+                    deadline = time.monotonic() + self.grace
+                    while any(self._survivors()) and time.monotonic() < deadline:
+                        if self.exit_code is not None:
+                            deadline = min(deadline, time.monotonic() + ORPHAN_SECONDS)
+                        time.sleep(0.05)
         finally:
             self.kill()
             gone = end_all(self._survivors)
@@ -180,13 +189,6 @@ class Server:
                 self._guardian = None
         return gone
 
-    def _wait_until_gone(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while any(self._survivors()) and time.monotonic() < deadline:
-            if self.exit_code is not None:
-                deadline = min(deadline, time.monotonic() + ORPHAN_SECONDS)
-            time.sleep(0.05)
-
     def _signal_group(self, number: signal.Signals) -> None:
         if self._process:
             with suppress(ProcessLookupError, PermissionError):
@@ -195,11 +197,3 @@ class Server:
     def _survivors(self) -> Iterator[psutil.Process]:
         # There may be some without a process: a signal came while it was being started.
         return processes_of(self.trial, self._process.pid if self._process else None)
-
-    def _note_segments(self) -> None:
-        """Note which shared memory the tree has mapped, while its processes can still be asked."""
-        seen, now = all_segments(), time.monotonic()
-        lately = now - self._searched < SEGMENT_SECONDS
-        if not (seen <= self._segments or (seen == self._seen_segments and lately)):
-            self._segments |= segments_of(self._survivors())
-            self._seen_segments, self._searched = seen, time.monotonic()

@@ -24,7 +24,13 @@ def all_segments() -> set[Path]:
 
 def segments_of(processes: Iterable[psutil.Process]) -> set[Path]:
     """Return the segments that these processes have mapped."""
-    return {path for process in processes for path in _mapped(process.pid)}
+    prefix, found = f"{FOLDER}/", set()
+    for process in processes:
+        for line in text_of(Path(f"/proc/{process.pid}/maps")).splitlines():
+            name = line.partition(prefix)[2]
+            if name and "/" not in name and "(deleted)" not in line:
+                found.add(FOLDER / name)
+    return found
 
 
 def remove_segments(segments: Iterable[Path]) -> None:
@@ -35,10 +41,3 @@ def remove_segments(segments: Iterable[Path]) -> None:
         with suppress(OSError):
             if path.lstat().st_uid == os.geteuid():
                 path.unlink()
-
-
-def _mapped(pid: int) -> set[Path]:
-    prefix, maps = f"{FOLDER}/", text_of(Path(f"/proc/{pid}/maps"))
-    lines = (line for line in maps.splitlines() if prefix in line and "(deleted)" not in line)
-    names = {line[line.index(prefix) + len(prefix) :] for line in lines}
-    return {FOLDER / name for name in names if "/" not in name}

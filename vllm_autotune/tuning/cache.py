@@ -22,9 +22,8 @@ CACHE_TAG = "CACHEDIR.TAG"
 CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Answers of vllm-autotune.\n"
 
 KEY = re.compile(r"\w[\w.-]*/\w[\w.@-]*/[0-9a-f]{16}", re.ASCII)
-
 BOOTS_FOLDER = "measured"
-# Of one kind of device and vLLM; the oldest are forgotten first.
+# For one kind of device and vLLM; the oldest are dropped first.
 MOST_BOOTS = 200
 Boots = tuple[Boot, ...]
 
@@ -36,11 +35,8 @@ def default_cache() -> Path:
 
 
 def cache_key(facts: Facts) -> str:
-    """Return `<gpu>-<GiB>g-x<count>/<model>@<revision>/<digest>`.
-
-    The digest covers everything that could change the answer.
-    """
-    checkpoint, devices, engine = facts.checkpoint, facts.devices, facts.engine
+    """Return `<gpu>-<GiB>g-x<count>/<model>@<revision>/<digest>` of all that decides the answer."""
+    devices, engine = facts.devices, facts.engine
     content = {
         "weights": {name: c.digest for name, c in facts.checkpoints.items()},
         "workload": asdict(facts.workload),
@@ -56,7 +52,7 @@ def cache_key(facts: Facts) -> str:
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     model = safe_name(Path(facts.model).name or facts.model)
-    revision = safe_name((checkpoint.revision or "local")[:12])
+    revision = safe_name((facts.checkpoint.revision or "local")[:12])
     return f"{devices[0].slug}-x{len(devices)}/{model}@{revision}/{digest}"
 
 
@@ -64,13 +60,12 @@ def cache_key(facts: Facts) -> str:
 class AnswerCache:
     """Answers by key, and what launches measured: an index that may be deleted at any time.
 
-    What writes raises CannotWrite, and so does what deletes in a folder that may be no cache.
+    Writing raises CannotWrite, and so does deleting in a folder that may not be a cache.
     """
 
     folder: Path
 
     def prepare(self) -> None:
-        """Make the folder, private to the user."""
         make_folder(self.folder)
         if not (self.folder / CACHE_TAG).exists():
             write_whole(self.folder / CACHE_TAG, CACHE_TAG_TEXT)
@@ -86,17 +81,14 @@ class AnswerCache:
             return f"the cache entry {path} is ignored: {error}"
 
     def remember(self, key: str, report: Report) -> None:
-        """Keep an answer.
-
-        Raises BadReport for what is not a key.
-        """
+        """Keep an answer; raise BadReport for a malformed key."""
         if not KEY.fullmatch(key):
             raise BadReport(f"`{key}` is not the key of an answer", "see autotune cache list")
         self.prepare()
         write_whole(self._answer(key), dump(report, indent=2))
 
     def with_boots(self, facts: Facts, note: Callable[[str], None]) -> Facts:
-        """Return the facts with what earlier walks measured on such devices."""
+        """Return the facts with the boots that earlier walks measured on such devices."""
         return replace(facts, boots=self._boots(facts, note))
 
     def add_boot(self, facts: Facts, boot: Boot) -> None:
@@ -108,7 +100,7 @@ class AnswerCache:
         return sorted(str(f.relative_to(self.folder).with_suffix("")) for f in files)
 
     def prune(self, days: float) -> list[str]:
-        """Forget the answers kept longer ago, and those that cannot be read; return their keys."""
+        """Delete answers older than `days` and those that cannot be read; return their keys."""
         keys, now, forgotten = self.keys(), time.time(), []
         self._require_tag(keys)
         for key in keys:
@@ -120,7 +112,7 @@ class AnswerCache:
         return forgotten
 
     def clear(self) -> int:
-        """Forget every answer and all that was measured; return how many answers there were."""
+        """Delete every answer and measurement; return the number of answers."""
         answers = [self._answer(key) for key in self.keys()]
         files = [*answers, *(self.folder / BOOTS_FOLDER).glob("*.json")]
         self._require_tag(files)
@@ -139,9 +131,7 @@ class AnswerCache:
     def _boots(self, facts: Facts, note: Callable[[str], None]) -> Boots:
         path = self._boots_file(facts)
         try:
-            return load(Boots, path.read_bytes())
-        except FileNotFoundError:
-            pass
+            return load(Boots, path.read_bytes()) if path.exists() else ()
         except (OSError, ValueError) as error:
             note(f"the measurements in {path} are ignored: {error}")
         return ()

@@ -23,37 +23,31 @@ from .lock import locked
 from .recall import model_here
 from .walk import Audience
 
-LAUNCH_SECONDS = 1800.0
-
 
 def check_report(
     path: Path, audience: Audience, probe: Effort | None = None, *, own: bool = False, **where: Any
 ) -> Trial:
-    """Launch a report's winner and return what became of it; its log is written by the report.
+    """Launch a report's winner and return the trial; its log is written next to the report.
 
-    Arguments that load code (`--trust-remote-code`) are accepted only from a report of one's `own`.
-
-    It must bear the report's workload, at the context it was proven at, and the same probe
-    unless `probe` says otherwise. `where` are fields of a Request: `gpus`,
-    `vllm_python`, `vllm_command`.
-
-    Raises a Refusal for whatever is missing, and for a report without a winner.
+    Arguments that load code (`--trust-remote-code`) are accepted only from the user's `own`
+    report. The server must survive the report's workload, at the context it was proven at, and the
+    same probe unless `probe` is given. `where` are fields of a Request: `gpus`, `vllm_python`,
+    `vllm_command`. Raises a Refusal for whatever is missing, and for a report without a winner.
     """
     report = read_report(path)
     if not own:
         _refuse_code(report)
     workload = replace(report.workload, probe=probe or report.workload.probe)
     if workload.probe.file:
-        read_requests(workload.probe.file)  # it may be gone since
+        read_requests(workload.probe.file)  # raises a Refusal if it was deleted
     facts = replace(_facts(report, workload.probe, where), workload=workload)
     candidate = _candidate(report, facts)
     with locked(facts.devices, facts.model):
         for leftover in remove_leftovers():
             audience.note(leftover)
         audience.begin(1, candidate)
-        limits = Limits(launch_seconds=LAUNCH_SECONDS)
         log = path.with_name("check.log")
-        trial = run_trial(facts, candidate, 1, log, limits, audience.progress)
+        trial = run_trial(facts, candidate, 1, log, Limits(), audience.progress)
     audience.end(trial)
     return trial
 
@@ -86,10 +80,9 @@ def _candidate(report: Report, facts: Facts) -> Candidate:
     if winner is None:
         raise BadReport(f"the report has no winner: {report.reason}", "there is nothing to check")
     if winner.valid_for.count > len(facts.devices):
-        raise BadReport(
-            f"the winner runs on {winner.valid_for.count} devices, found {len(facts.devices)}",
-            "check it on the machine it is for, or tune again here",
-        )
+        hint = "run the check on a machine that has as many, or tune again here"
+        reason = f"the winner runs on {winner.valid_for.count} devices, found {len(facts.devices)}"
+        raise BadReport(reason, hint)
     model = model_here(report, winner, facts)
     if model is None:
         raise BadReport(f"the winner's model {winner.model} was not found here", "tune again here")

@@ -1,4 +1,4 @@
-"""Probe a server that somebody else started: launch nothing, harm nothing."""
+"""Probe a running server: launch nothing, disturb nobody."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,6 @@ from ..outcome import Certificate, FailedOutcome, Stable
 from ..probe import (
     COMPLETIONS,
     POOLING,
-    ModelCard,
     Patience,
     Target,
     cache_tokens,
@@ -20,9 +19,9 @@ from ..probe import (
 )
 from ..workload import Effort, Workload
 
-# Its vocabulary is not known; every tokenizer has more tokens than this.
+# The server's vocabulary is not known; every tokenizer has more tokens than this.
 VOCABULARY = 1000
-# Nor is how many requests it runs at once.
+# Nor is the number of requests that it runs at once.
 SEQUENCES = 4
 
 
@@ -34,35 +33,27 @@ def check_url(
     show: Callable[[Progress], None],
     patience: Patience | None = None,
 ) -> Stable | FailedOutcome:
-    """Probe the server at `url`, quickly unless `probe` says otherwise, and gently.
+    """Probe the server at `url`, with the quick effort unless `probe` is given.
 
-    `model` is the served name, else the first that is not an adapter. Its other users are not
-    disturbed: no item fills its KV cache.
+    `model` is the served name, None the first that is not an adapter. No item fills the KV cache,
+    so that the server's other users are not disturbed.
 
-    Raises NoServer when no vLLM answers there; BadUsage for a name it does not serve,
-    and for an address with a secret in it.
+    Raises NoServer when no vLLM answers there; BadUsage for a name that it does not serve,
+    and for an address that contains a secret.
     """
     began = time.monotonic()
     url = url.rstrip("/").removesuffix("/v1")
     if "@" in url:
-        raise BadUsage(
-            "the address contains a password, which would be printed", "give it as --api-key"
-        )
+        reason = "the address contains a password, which would be printed"
+        raise BadUsage(reason, "give it as --api-key")
     target = _target(url if "://" in url else f"http://{url}", model, api_key)
-    result = certify(
-        target,
-        Workload(probe=probe or Effort(effort="quick")),
-        patience=patience,
-        say=lambda item: show(
-            Progress(
-                phase="serving",
-                seconds=time.monotonic() - began,
-                line="",
-                item=item,
-                free_bytes=None,
-            )
-        ),
-    )
+
+    def say(item: str) -> None:
+        seconds = time.monotonic() - began
+        show(Progress(phase="serving", seconds=seconds, line="", item=item, free_bytes=None))
+
+    workload = Workload(probe=probe or Effort(effort="quick"))
+    result = certify(target, workload, patience=patience, say=say)
     return Stable(certificate=result) if isinstance(result, Certificate) else result
 
 
@@ -72,17 +63,21 @@ def _target(url: str, model: str | None, api_key: str | None) -> Target:
     if isinstance(cards, str):
         hint = "check the address; a server with a key needs --api-key or VLLM_API_KEY"
         raise NoServer(f"no server at {url}: {cards}", hint)
-    card = _card(url, cards, model)
-    length = context_of(card.name, cards)
+    own = [card.name for card in cards if card.parent is None]
+    names = [card.name for card in cards]
+    wanted = [name for name in names if name == model] if model else own or names
+    if not wanted:
+        reason = f"the server at {url} does not serve {model or 'a model'}"
+        raise BadUsage(reason, f"it serves {', '.join(names) or 'none'}")
+    name = wanted[0]
+    length = context_of(name, cards)
     if length is None:
-        raise NoServer(
-            f"the server at {url} does not tell the context length of {card.name}",
-            "only vLLM servers can be probed",
-        )
+        reason = f"the server at {url} does not tell the context length of {name}"
+        raise NoServer(reason, "only vLLM servers can be probed")
     paths = served_paths(url, headers)
     return Target(
         url=url,
-        model=card.name,
+        model=name,
         max_model_len=length,
         max_num_seqs=SEQUENCES,
         vocab_size=VOCABULARY,
@@ -91,14 +86,3 @@ def _target(url: str, model: str | None, api_key: str | None) -> Target:
         shared=True,
         api_key=api_key,
     )
-
-
-def _card(url: str, cards: list[ModelCard], model: str | None) -> ModelCard:
-    own = [card for card in cards if card.parent is None]
-    wanted = [card for card in cards if card.name == model] if model else own or cards
-    if not wanted:
-        names = ", ".join(card.name for card in cards) or "none"
-        raise BadUsage(
-            f"the server at {url} does not serve {model or 'a model'}", f"it serves {names}"
-        )
-    return wanted[0]

@@ -1,4 +1,4 @@
-"""Look at the engine, the devices and the model, and gather the facts of a run."""
+"""Examine the engine, the devices and the model, and gather the facts of a run."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,23 +22,21 @@ from ..vllm.installation import locate
 from ..vllm.untrusted import forbidden
 from ..workload import STANDARD, Effort, Workload
 
-# The shortest context worth serving when the user names none.
+# The shortest context worth serving when the user gives none.
 MIN_CONTEXT = 4096
-
 # What must stay free: room for kernels and libraries that vLLM loads after it has profiled; on the
-# host, room for everyone.
+# host, room for all programs.
 HEADROOM_BYTES = 256 * 2**20
 HOST_HEADROOM_BYTES = 2**30
-
 # On a CPU the whole KV cache is touched at start-up: take what this many sequences need.
 CPU_SEQUENCES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked for; bytes and tokens as numbers, None where not given.
+    """What the user asked for; None where nothing was given.
 
-    `device` names a GPU that is not here, and so does a `capability` with a memory limit.
+    `device` describes a GPU that is not here, and so does a `capability` with a memory limit.
     """
 
     model: str
@@ -60,26 +58,24 @@ class Request:
 
     @property
     def hypothetical(self) -> bool:
-        """Tell whether this is about a GPU that is not here."""
         return self.device is not None or self.capability is not None
 
 
 def gather_facts(request: Request) -> Facts:
-    """Return the facts.
+    """Return the facts; raise a Refusal for whatever is missing, broken or contradictory.
 
-    Raises a Refusal for whatever is missing, broken or contradictory; contradictions between
-    options come before anything is looked at.
+    Contradictions between options are found before the model and the machine are examined.
     """
     given = _tuned(parse_arguments(request.fixed))
     _refuse_contradictions(request, given)
     local = Path(request.model).expanduser()
-    if local.exists():  # what is deployed starts from any folder
+    if local.exists():  # the deployed command must start from any folder
         request = replace(request, model=str(local.resolve()))
     dummy = given.get("load-format") == "dummy"
     checkpoint = read_checkpoint(request.model, request.revision, weights_required=not dummy)
     engine = _engine(request)
     given = _tuned(arguments(request.fixed, engine))
-    _refuse_contradictions(request, given)  # flags that were shortened have their names now
+    _refuse_contradictions(request, given)  # shortened flags have their full names now
     withheld = {name: value for name, value in given.items() if is_credential(name, value)}
     fixed = {name: value for name, value in given.items() if name not in withheld}
     if request.revision and "revision" not in fixed:
@@ -109,52 +105,37 @@ def gather_facts(request: Request) -> Facts:
 
 
 def arguments(fixed: Sequence[str], engine: Engine) -> dict[str, Value]:
-    """Return the user's own vLLM arguments, with the whole names of flags that were shortened.
-
-    Raises BadUsage for what is not an argument.
-    """
+    """Return the user's own vLLM arguments by their full flag names, or raise BadUsage."""
     return {engine.spelled_out(n): value for n, value in parse_arguments(fixed).items()}
 
 
 def _tuned(given: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the user's arguments that are part of what is tuned."""
+    """Return the user's arguments without those that belong to the deployment."""
     if "config" in given:
-        raise BadUsage(
-            f"--config {given['config']}: the settings in such a file are not read here",
-            "write its lines as arguments: -- --dtype half --trust-remote-code",
-        )
+        hint = "write the settings as arguments: -- --dtype half --trust-remote-code"
+        raise BadUsage(f"--config {given['config']}: vLLM config files are not read", hint)
     if "model" in given:
-        raise BadUsage(
-            "do not repeat --model after `--`",
-            f"name the model before `--`, and drop --model {given['model']} there",
-        )
+        hint = f"name the model before `--`, and drop --model {given['model']} after it"
+        raise BadUsage("do not repeat --model after `--`", hint)
     return {name: value for name, value in given.items() if name not in SERVING}
 
 
 def _refuse_contradictions(request: Request, given: Mapping[str, Value]) -> None:
-    """Refuse options that contradict each other, whatever the model and the machine."""
     config = LaunchConfig(request.model, given)
     context, shortest, length = request.context, request.min_context, config.max_model_len
     if request.hypothetical and request.gpus is not None:
-        raise BadUsage(
-            "--gpus picks GPUs of this machine, --device names others",
-            "for two of them write --device '2 x A100 80GB'",
-        )
+        hint = "drop --gpus; for two GPUs write --device '2 x A100 80GB'"
+        raise BadUsage("--gpus selects GPUs of this machine, but the plan is for another GPU", hint)
     if context is not None and length is not None and length != context:
-        raise BadUsage(
-            f"--context {context} and the fixed --max-model-len {length} contradict each other",
-            "drop one of them",
-        )
+        both = f"--context {context} and the fixed --max-model-len {length}"
+        raise BadUsage(f"{both} contradict each other", "drop one of them")
     wanted = context or length
     if shortest is not None and wanted is not None and shortest > wanted:
         raise _context_below_minimum(shortest, wanted)
-    most = config.max_num_seqs
-    if most is not None and most < request.concurrency:
-        raise BadUsage(
-            f"--concurrency {request.concurrency} is more than the {most} sequences of your "
-            "--max-num-seqs",
-            "drop one of them",
-        )
+    most, asked = config.max_num_seqs, request.concurrency
+    if most is not None and most < asked:
+        reason = f"--concurrency {asked} is more than the {most} sequences of your --max-num-seqs"
+        raise BadUsage(reason, "drop one of them")
 
 
 def _context_below_minimum(shortest: int, wanted: int) -> BadUsage:
@@ -165,42 +146,33 @@ def _context_below_minimum(shortest: int, wanted: int) -> BadUsage:
 
 
 def _refuse_impossible(facts: Facts) -> None:
-    """Refuse what the user's own arguments rule out on this machine, whatever is launched."""
+    """Raise BadUsage for arguments of the user that cannot work on this machine."""
     world, count = facts.base().world_size, len(facts.devices)
     if world > count and facts.devices[0].kind == "cuda":
-        raise BadUsage(
-            f"your arguments use {world} GPUs, found {count}",
-            "lower the parallel sizes after `--`, or name more GPUs",
-        )
-    if facts.workload.probe.tool and not _calls_tools(facts):
-        raise BadUsage(
-            "--probe-tool: vLLM must be told how this model writes tool calls",
-            "add it: -- --enable-auto-tool-choice --tool-call-parser hermes",
-        )
-
-
-def _calls_tools(facts: Facts) -> bool:
-    """Tell whether vLLM knows how tool calls are written: told, or by two formats of its own.
-
-    Without a parser all others get HTTP 400 (renderers/online_renderer.py, 0.26 and 0.32).
-    """
+        hint = "lower the parallel sizes after `--`, or select more GPUs"
+        raise BadUsage(f"your arguments use {world} GPUs, found {count}", hint)
+    # Two formats vLLM knows itself; without a parser it answers all others with HTTP 400
+    # (renderers/online_renderer.py, 0.26 and 0.32).
     mistral = facts.fixed.get("tokenizer-mode") == "mistral"
     harmony = facts.checkpoint.model_type == "gpt_oss"
-    return mistral or harmony or "tool-call-parser" in facts.fixed
+    calls_tools = mistral or harmony or "tool-call-parser" in facts.fixed
+    if facts.workload.probe.tool and not calls_tools:
+        hint = "add the model's parser: -- --enable-auto-tool-choice --tool-call-parser hermes"
+        raise BadUsage("--probe-tool: vLLM must be told how this model writes tool calls", hint)
 
 
 def _environment() -> dict[str, str]:
-    """Return the variables that vLLM would heed, without paths of this machine and secrets."""
-    found = {n: v for n, v in os.environ.items() if n.startswith("VLLM_") and n not in TRIAL_ENV}
+    """Return the variables that vLLM reads, without secrets and paths of this machine."""
     return {
         name: value
-        for name, value in found.items()
+        for name, value in os.environ.items()
+        if name.startswith("VLLM_") and name not in TRIAL_ENV
         if not is_credential(name, value) and forbidden({}, {name: value}) is None
     }
 
 
 def _engine(request: Request) -> Engine:
-    """Return the installed vLLM; planning for another machine works without one."""
+    """Return the installed vLLM, an assumed one when planning for a GPU that is not here."""
     try:
         engine = locate(request.vllm_python, request.vllm_command)
     except NoEngine:
@@ -223,8 +195,10 @@ def _devices(request: Request, engine: Engine) -> tuple[Device, ...]:
 
 def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Value]) -> Workload:
     context, shortest, longest = request.context, request.min_context, checkpoint.context
+    allowed = os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "0") == "1"
+    extends = allowed or not EXTENDING.isdisjoint(fixed)
     for option, tokens in (("--context", context), ("--min-context", shortest)):
-        if tokens is not None and tokens > longest and not _extends(fixed):
+        if tokens is not None and tokens > longest and not extends:
             raise BadUsage(
                 f"{option} {tokens:,} is more than the model's {longest:,} tokens",
                 f"ask for at most {longest}, or extend it: -- --hf-overrides '{{...}}'",
@@ -233,7 +207,7 @@ def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Valu
     wanted = context or length or checkpoint.default_context
     if shortest is not None and shortest > wanted:
         raise _context_below_minimum(shortest, wanted)
-    if shortest is None:  # a length that was asked for is meant
+    if shortest is None:  # a context that the user gave must not become shorter
         shortest = context or min(MIN_CONTEXT, max(1, wanted // 2))
     return Workload(
         context=context,
@@ -244,12 +218,6 @@ def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Valu
     )
 
 
-def _extends(fixed: Mapping[str, Value]) -> bool:
-    """Tell whether the user makes the model accept more tokens than its config.json says."""
-    allowed = os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "0") == "1"
-    return allowed or not EXTENDING.isdisjoint(fixed)
-
-
 def _limited_to_need(facts: Facts) -> Facts:
     """Limit a CPU to what the workload needs, not to all the memory of the host."""
     config = facts.base()
@@ -258,12 +226,11 @@ def _limited_to_need(facts: Facts) -> Facts:
     most = expected.overhead + expected.kv_bytes(facts.length(config), sequences)
     if not most.known:
         return facts
-    device = facts.devices[0]
-    return replace(facts, devices=(replace(device, limit_bytes=int(most.high)),))
+    return replace(facts, devices=(replace(facts.devices[0], limit_bytes=int(most.high)),))
 
 
 def describe(facts: Facts) -> str:
-    """Return in a line what is tuned on what."""
+    """Return a line that names the model, the devices and vLLM."""
     device, checkpoint, engine = facts.devices[0], facts.checkpoint, facts.engine
     count = f"{len(facts.devices)} x " if len(facts.devices) > 1 else ""
     weights = format_bytes(checkpoint.weight_bytes) if checkpoint.weight_bytes else "unknown size"

@@ -16,18 +16,18 @@ from ..search.trial import Trial
 HEAD = "run.json"
 JOURNAL = "journal.jsonl"
 REPORT = "report.json"
-# What the head says beside the owner and the version.
+# What the head contains besides the owner and the version.
 FIELDS = ("key", "began", "host_free_bytes", "measured")
-# A run that ended so has nothing more to find.
+# A run with one of these statuses has nothing more to find.
 ANSWERED = ("stable", "exhausted")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. `key` is the cache key of its answer, `began` an ISO time.
+    """One run: `key` is the cache key of its answer, `began` an ISO time.
 
-    `host_free_bytes` is what the search was told of the host's memory, `measured` how many
-    boots of earlier walks it was given. What reads or writes its folder raises CannotWrite.
+    `host_free_bytes` and the number of `measured` boots of earlier walks are what the search was
+    given. Reading or writing the folder raises CannotWrite.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Run:
         return run
 
     def write_head(self) -> None:
-        """Write down what the run was started with, and that this process owns it."""
+        """Write what the run was started with, and that this process owns it."""
         given = {name: getattr(self, name) for name in FIELDS}
         write_whole(self.folder / HEAD, owned(**given, autotune=__version__))
 
@@ -70,9 +70,9 @@ class Run:
             raise cannot_write(path, error) from error
 
     def read_trials(self) -> tuple[list[Trial], str]:
-        """Return the trials in the journal, and a note for the user if one had to be dropped.
+        """Return the trials before the first damaged line, and a note for the user if there is one.
 
-        Only the last line can be torn: what comes after a broken one counts for nothing.
+        The journal is cut there.
         """
         path = self.folder / JOURNAL
         try:
@@ -93,14 +93,13 @@ class Run:
         return trials, damaged if len(trials) < len(lines) else ""
 
     def write_report(self, report: Report) -> Path:
-        """Write the report; return its path."""
         path = self.folder / REPORT
         write_whole(path, dump(report, indent=2))
         return path
 
 
 def write_recalled(results: Path, report: Report) -> Path:
-    """Make a recalled report the newest of the results, where its run wrote it; return its path."""
+    """Write a recalled report where its run wrote it, as the newest result; return its path."""
     path = _folder(results, report.cache.key, report.created_at) / REPORT
     if not path.exists():
         write_whole(path, dump(report, indent=2))
@@ -110,7 +109,7 @@ def write_recalled(results: Path, report: Report) -> Path:
 
 
 def find_unfinished(results: Path, key: str) -> Run | None:
-    """Return the newest run for a key that has no answer and no living owner, None without one."""
+    """Return the newest run for a key without an answer or a living owner, None without one."""
     found = []
     for path in _folder(results, key, "").parent.glob(f"*/{HEAD}"):
         owner, head = read_owned(path)

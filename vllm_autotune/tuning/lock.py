@@ -1,4 +1,4 @@
-"""One tuning per device at a time: a lock per device, and a note that says who holds it."""
+"""One tuning per device at a time: a lock per device, and a note that names its holder."""
 
 import os
 import tempfile
@@ -19,8 +19,8 @@ from ..owner import Owner, owned, read_owned
 
 Say = Callable[[str], None]
 POLL_SECONDS = 0.5
-# Where every program of the machine looks, whatever its TMPDIR. Not /dev/shm first: what is there
-# of a user is removed when the user logs out (RemoveIPC of systemd), and a lock with it.
+# Where every program of the machine looks, whatever its TMPDIR. Not /dev/shm first: systemd's
+# RemoveIPC deletes a user's files there, locks among them, when the user logs out.
 FOLDERS = (Path("/tmp"), Path("/dev/shm"))  # noqa: S108  the folder of the locks is everyone's
 FOLDER_VARIABLE = "AUTOTUNE_LOCK_DIR"
 
@@ -32,10 +32,8 @@ def locked(
     """Hold every device for the length of the block.
 
     `wait` is how many seconds to wait for another tuning, `say` is told which one that is. The
-    locks are the machine's, not the user's: concurrent runs on a GPU distort each other's
-    measurements. They are taken in one order, so that two tunings never wait for each other.
-
-    Raises DeviceBusy when another tuning holds a device and does not release it in time.
+    locks hold for all users of the machine. They are taken in one order, so that two tunings
+    never wait for each other. Raises DeviceBusy when a device is not released in time.
     """
     folder, deadline = _folder(), time.monotonic() + wait
     with ExitStack() as held:
@@ -46,7 +44,7 @@ def locked(
 
 @dataclass(frozen=True, slots=True)
 class DeviceLock:
-    """The files of one device: a lock, and beside it a note by whoever holds the lock."""
+    """The files of one device: a lock, and next to it a note by the process that holds it."""
 
     folder: Path
     device: Device

@@ -1,25 +1,25 @@
-"""A recalled answer: whether it is valid here and now, and how it starts here."""
+"""A recalled answer: whether it is valid on this machine now, and how it starts here."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePath
 
 from ..report.report import Report, Winner
 from ..search.facts import Facts
 from ..units import format_bytes
-from ..vllm.config import LaunchConfig, Value
+from ..vllm.config import LaunchConfig
 from ..vllm.untrusted import forbidden
 
-# A winner that gave something up is looked for again once this much more memory is free.
+# A winner that gave something up is searched for again once this much more memory is free.
 MORE_MEMORY = 1.1
 
 
 def still_valid(report: Report, facts: Facts) -> str | None:
-    """Return the reason why an answer cannot be used on these devices now, None if it can."""
+    """Return the reason an answer cannot be used on these devices now, None if it can."""
     winner = report.winner
     if winner is None:
         return "it has no winner"
-    refused = forbidden(_chosen(winner, facts.fixed), winner.env)
+    found = {name: value for name, value in winner.args.items() if facts.fixed.get(name) != value}
+    refused = forbidden(found, winner.env)
     if refused is not None:
         return f"it sets {refused[0]}: {refused[1]}"
     if model_here(report, winner, facts) is None:
@@ -28,10 +28,8 @@ def still_valid(report: Report, facts: Facts) -> str | None:
     used = facts.devices[: winner.valid_for.count]
     free = min(d.free_bytes for d in used) - facts.headroom_bytes // 2
     if free < needed:
-        free = max(0, free)
-        return f"it needs {format_bytes(needed)}, only {format_bytes(free)} may be used now"
-    config = LaunchConfig(winner.model, winner.args)
-    offloaded = config.cpu_offload_gib * len(used) * 2**30
+        return f"it needs {format_bytes(needed)}, only {format_bytes(max(0, free))} may be used now"
+    offloaded = LaunchConfig(winner.model, winner.args).cpu_offload_gib * len(used) * 2**30
     if offloaded > (free := facts.host_free_bytes):
         return f"it offloads {format_bytes(offloaded)}, the host has {format_bytes(free)} free now"
     budget = min(facts.budget(d) for d in used)
@@ -41,9 +39,9 @@ def still_valid(report: Report, facts: Facts) -> str | None:
 
 
 def here(report: Report, facts: Facts) -> Report:
-    """Return a valid answer with the command line and the devices that it starts with here.
+    """Return a valid answer with the command line and the devices of this machine.
 
-    They are made anew: a file from elsewhere starts no other program than the vLLM at hand.
+    The command line is made again: a file from elsewhere must start nothing but our vLLM.
     """
     winner = report.winner
     assert winner is not None
@@ -54,15 +52,10 @@ def here(report: Report, facts: Facts) -> Report:
     return replace(report, devices=facts.devices, winner=winner)
 
 
-def _chosen(winner: Winner, fixed: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the flags that the user did not give."""
-    return {name: value for name, value in winner.args.items() if fixed.get(name) != value}
-
-
 def model_here(report: Report, winner: Winner, facts: Facts) -> str | None:
     """Return the name of the winner's model here, None if it was not found.
 
-    Its key says that the weights are the same.
+    The key of the answer has confirmed that the weights are the same.
     """
     if winner.model in facts.checkpoints:
         return winner.model

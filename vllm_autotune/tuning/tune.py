@@ -1,8 +1,10 @@
 """A tuning: recall the answer or search for it, and record it."""
 
+import math
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from .. import __version__
@@ -19,25 +21,22 @@ from .walk import Audience, Options, Walk, refreshed
 
 
 def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Path | None]:
-    """Return the report and its path (None where an answer from the cache cannot lie there).
+    """Return the report and its path, None where a cached answer cannot be written to the results.
 
-    An interruption ends the walk with a report as well; the trial it hit is not in it.
+    An interruption ends the walk with a report, too; the trial that it stopped is not in it.
     """
     began = time.monotonic()
     cache, key = AnswerCache(options.cache), cache_key(facts)
-
-    def recalled() -> tuple[Report, Path | None] | None:
-        report = None if options.refresh else _recall(cache, key, facts, audience, began)
-        return None if report is None else (report, _kept(report, options, audience))
-
-    if answer := recalled():
+    recall = partial(_recall, cache, key, options, audience, began)
+    if answer := recall(facts):
         return answer
     cache.prepare()
     facts = cache.with_boots(facts, audience.note)
-    with locked(facts.devices, facts.model, _seconds_to_wait(options), audience.note):
+    left = math.inf if options.until is None else max(0.0, options.until - time.monotonic())
+    with locked(facts.devices, facts.model, min(options.wait, left), audience.note):
         if options.wait:  # whoever held the device may have found the answer
             facts = refreshed(facts)
-            if answer := recalled():
+            if answer := recall(facts):
                 return answer
         for leftover in remove_leftovers():
             audience.note(leftover)
@@ -70,43 +69,34 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
         if status == "stable":
             try:
                 cache.remember(key, report)
-            except CannotWrite as refusal:  # it is found and written all the same
+            except CannotWrite as refusal:  # the report is written already
                 audience.note(refusal.message)
     return report, path
 
 
 def _recall(
-    cache: AnswerCache, key: str, facts: Facts, audience: Audience, began: float
-) -> Report | None:
-    found = cache.recall(key)
+    cache: AnswerCache, key: str, options: Options, audience: Audience, began: float, facts: Facts
+) -> tuple[Report, Path | None] | None:
+    """Return a valid cached answer and its path among the results, None without one."""
+    found = None if options.refresh else cache.recall(key)
     if isinstance(found, Report):
         objection = still_valid(found, facts)
         if objection is None:
             hit, elapsed = CacheUse(key=key, hit=True), round(time.monotonic() - began, 3)
-            return replace(here(found, facts), cache=hit, launches=0, elapsed_seconds=elapsed)
+            report = replace(here(found, facts), cache=hit, launches=0, elapsed_seconds=elapsed)
+            try:
+                return report, write_recalled(options.results, report)
+            except CannotWrite as refusal:
+                audience.note(refusal.message)
+                return report, None
         found = f"the cached answer cannot be used: {objection}"
     if found:
         audience.note(found)
     return None
 
 
-def _kept(recalled: Report, options: Options, audience: Audience) -> Path | None:
-    """Have a recalled answer among the results, for whoever reads them next."""
-    try:
-        return write_recalled(options.results, recalled)
-    except CannotWrite as refusal:
-        audience.note(refusal.message)
-        return None
-
-
-def _seconds_to_wait(options: Options) -> float:
-    if options.until is None:
-        return options.wait
-    return min(options.wait, max(0.0, options.until - time.monotonic()))
-
-
 def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk:
-    """Continue an unfinished run if that is wanted and possible, else begin one."""
+    """Continue an unfinished run with --resume where possible, else begin a new one."""
     left = find_unfinished(options.results, key)
     if left is not None and options.resume:
         known = replace(facts, boots=facts.boots[: left.measured])
@@ -115,8 +105,8 @@ def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk
         if torn:
             audience.note(torn)
         if walk.replay(trials):
-            count = f"{len(trials)} launch{'es' if len(trials) != 1 else ''}"
-            audience.note(f"continuing {left.folder}: {count} saved")
+            launches = "launch" if len(trials) == 1 else "launches"
+            audience.note(f"continuing {left.folder}: {len(trials)} {launches} saved")
             left.write_head()
             return walk
         audience.note(f"{left.folder}: conditions changed, the saved launches no longer apply")

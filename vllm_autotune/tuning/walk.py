@@ -22,52 +22,47 @@ from .cache import AnswerCache
 from .journal import Run
 from .winner import winner_of
 
-# What others may take of a GPU before it counts as busy: a desktop, the driver itself.
+# What other programs may use of a GPU before it counts as busy: a desktop, the driver itself.
 BUSY_BYTES = 2 * 2**30
 BUSY_SHARE = 0.02
-# The host's free memory always changes; so much of it counts as no change.
+# The host's free memory always changes: up to this share counts as no change.
 HOST_SHARE = 0.1
 
 
 class Audience(Protocol):
-    """Who watches a tuning."""
+    """Who watches a tuning: notes that stop nothing, and launches that begin, go on and end.
 
-    def note(self, text: str) -> None:
-        """Hear something that does not stop the run."""
+    `progress` is called several times a second.
+    """
 
-    def begin(self, number: int, candidate: Candidate) -> None:
-        """See a launch begin."""
-
-    def progress(self, progress: Progress) -> None:
-        """See a launch go on; called several times a second."""
-
-    def end(self, trial: Trial) -> None:
-        """See a launch end."""
+    def note(self, text: str) -> None: ...
+    def begin(self, number: int, candidate: Candidate) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
+    def end(self, trial: Trial) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to run: where results and cache are, and what may be spent.
+class Options(Limits):
+    """How to run: the limits of every launch, where results and cache are, what else is allowed.
 
-    `until` is the monotonic time when everything must end. `wait` is how many seconds to wait
-    for another tuning on the same device. `resume` goes on with the newest unfinished run;
-    `allow_busy` tunes on devices that others use as well.
+    `wait` is how many seconds to wait for another tuning on the same device. `resume` continues
+    the newest unfinished run; `allow_busy` tunes on devices that other programs use as well.
     """
 
     results: Path
     cache: Path
     refresh: bool = False
     max_launches: int = 12
-    launch_seconds: float = 1800
-    until: float | None = None
-    ports: range | None = None
     wait: float = 0.0
     resume: bool = False
     allow_busy: bool = False
 
 
 class Walk:
-    """The launches of one walk: `trials` as they were made, `skips` the rungs passed over."""
+    """The launches of one walk: `trials` in their order, `skips` with the reason for each rung.
+
+    `history` is what the search is told: the trials, less those that are tried again.
+    """
 
     def __init__(self, facts: Facts, options: Options, audience: Audience, run: Run) -> None:
         self.facts = facts
@@ -81,9 +76,9 @@ class Walk:
         self.winner: Winner | None = None
 
     def replay(self, trials: Sequence[Trial]) -> bool:
-        """Take over trials made before, and tell whether this search would have made them.
+        """Take over saved trials; return False where this search would have chosen others.
 
-        Failures from outside at the end are tried again: today may be different.
+        Failures outside the configuration at the end are tried again: today may be different.
         """
         today = self.facts
         for trial in trials:
@@ -137,18 +132,18 @@ class Walk:
             _refuse_busy(self.facts.used(candidate.config))
         number = len(self.trials) + 1
         self.audience.begin(number, candidate)
-        limits = Limits(
-            launch_seconds=self.options.launch_seconds,
-            until=self.options.until,
-            ports=self.options.ports,
-        )
-        log = self.run.log_file(number)
-        trial = run_trial(self.facts, candidate, number, log, limits, self.audience.progress)
+        log, show = self.run.log_file(number), self.audience.progress
+        trial = run_trial(self.facts, candidate, number, log, self.options, show)
         trial = replace(trial, accuracy=accuracy(self.facts, trial))
         self.launches += 1
         self.run.add_trial(trial)
         self._take(trial)
-        self._remember_boot(trial)
+        boot = measured(self.facts, trial)
+        if boot is not None:
+            try:
+                AnswerCache(self.options.cache).add_boot(self.facts, boot)
+            except CannotWrite as refusal:  # only later walks would have used it
+                self.audience.note(refusal.message)
         self.audience.end(trial)
         self.facts = refreshed(self.facts)
 
@@ -158,18 +153,8 @@ class Walk:
         if isinstance(trial.outcome, Stable):
             self.winner = winner_of(self.facts, trial, trial.outcome.certificate)
 
-    def _remember_boot(self, trial: Trial) -> None:
-        """Keep for later walks what a trial measured; nothing depends on it."""
-        boot = measured(self.facts, trial)
-        if boot is None:
-            return
-        try:
-            AnswerCache(self.options.cache).add_boot(self.facts, boot)
-        except CannotWrite as refusal:
-            self.audience.note(refusal.message)
-
     def _verdict(self, step: Step) -> tuple[Status, str, str]:
-        """Return status, reason and hint: exhausted only where nothing but memory was missing."""
+        """Return status, reason and hint: `exhausted` only if memory alone was missing."""
         last = self.history[-1].outcome if self.history else None
         if isinstance(last, Stable):
             return "stable", "the first configuration that survived the certificate", ""
@@ -192,10 +177,10 @@ def refreshed(facts: Facts) -> Facts:
 
 def _at_the_time(facts: Facts, trial: Trial, run: Run) -> Facts:
     """Return the facts as they were when a trial was chosen."""
-    free = trial.free_bytes or tuple(d.free_bytes for d in facts.devices)
-    devices = tuple(
-        replace(d, free_bytes=bytes_) for d, bytes_ in zip(facts.devices, free, strict=False)
-    )
+    devices = facts.devices
+    if trial.free_bytes:
+        pairs = zip(devices, trial.free_bytes, strict=False)
+        devices = tuple(replace(d, free_bytes=free) for d, free in pairs)
     return replace(facts, devices=devices, host_free_bytes=run.host_free_bytes)
 
 
@@ -204,15 +189,12 @@ def _led_to(step: Step, trial: Trial) -> bool:
 
 
 def _refuse_busy(devices: Sequence[Device]) -> None:
-    """Refuse GPUs that others use: what they take or leave distorts every measurement.
-
-    Raises DeviceBusy.
-    """
+    """Raise DeviceBusy for GPUs that other programs use: they distort every measurement."""
     for d in devices:
         taken = d.memory_bytes - device.free_bytes(d)
         if not d.uses_host_memory and taken > max(BUSY_BYTES, BUSY_SHARE * d.memory_bytes):
             raise DeviceBusy(
                 f"the GPU {d.name} ({d.uuid}) is busy: other processes hold "
                 f"{format_bytes(taken)} of {format_bytes(d.memory_bytes)}",
-                "--gpus picks other devices, --allow-busy tunes on what is left of these",
+                "pick other GPUs with --gpus, or tune on the memory that is left: --allow-busy",
             )

@@ -8,7 +8,7 @@ from ..search.trial import Trial
 
 
 def winner_of(facts: Facts, trial: Trial, certificate: Certificate) -> Winner:
-    """Return the winner; where vLLM chose the length it is deployed with a number."""
+    """Return the winner; a context length that vLLM chose is deployed as a number."""
     readings = trial.readings
     candidate = deployed(facts, trial.candidate, readings)
     config = candidate.config

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_autotune.launch.watchdog import LEAST, Watchdog
+from vllm_autotune.launch.watchdog import host_alarm
 from vllm_autotune.machine import cgroup
 from vllm_autotune.machine.device import host_free_bytes, host_memory_bytes
 from vllm_autotune.outcome import Environment, OutOfMemory
@@ -69,7 +69,7 @@ def test_a_container_finds_its_group_at_the_root_whatever_it_is_called(
 
 
 def test_a_host_with_room_raises_no_alarm(ours: Path) -> None:
-    assert Watchdog.over(LaunchConfig("m"), uses_host_memory=True).alarm("load") is None
+    assert host_alarm(LaunchConfig("m"), "load", uses_host_memory=True) is None
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,7 @@ def test_only_a_candidate_that_fills_the_host_is_blamed(
     ours: Path, uses_host_memory: bool, args: dict[str, Value], blamed: bool
 ) -> None:
     (ours / "memory.stat").write_text("anon 0\n")
-    watchdog = Watchdog.over(LaunchConfig("m", args), uses_host_memory=uses_host_memory)
-    assert watchdog.floor_bytes == LEAST
-    alarm = watchdog.alarm("load")
+    alarm = host_alarm(LaunchConfig("m", args), "load", uses_host_memory=uses_host_memory)
     assert isinstance(alarm, OutOfMemory if blamed else Environment)
     assert alarm.phase == "load"
     assert "64 MiB of host memory left, 128 MiB must stay free" in alarm.reason
@@ -99,5 +97,5 @@ def test_only_a_candidate_that_fills_the_host_is_blamed(
 
 def test_a_candidate_that_has_loaded_nothing_yet_is_not_blamed(ours: Path) -> None:
     (ours / "memory.stat").write_text("anon 0\n")
-    alarm = Watchdog.over(LaunchConfig("m"), uses_host_memory=True).alarm("config")
+    alarm = host_alarm(LaunchConfig("m"), "config", uses_host_memory=True)
     assert isinstance(alarm, Environment)
