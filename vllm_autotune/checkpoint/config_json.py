@@ -89,8 +89,7 @@ def read_config(folder: Path) -> tuple[bytes, dict[str, Any]]:
     path, quantization, modules = (folder / name for name in ("config.json", *BESIDE))
     if not path.is_file():
         raise Incomplete(
-            f"{folder} has no config.json",
-            "pass the folder that holds config.json and the weights",
+            f"{folder} has no config.json", "pass the folder that holds config.json and the weights"
         )
     text, config = _read_object(path)
     if config.get("quantization_config") is None and quantization.is_file():
