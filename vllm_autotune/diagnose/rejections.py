@@ -169,8 +169,7 @@ REJECTIONS: tuple[Signature, ...] = (
             "contains custom code which must be executed": "",
             "trust_remote_code=True":
                 r"(?:pass the argument|set the option|consider setting) `trust_remote_code=True`",
-        },
-        "the model needs code of its own, which vLLM runs only if you allow it",
+        }, "the model needs code of its own, which vLLM runs only if you allow it",
         "read that code, then add --trust-remote-code", strength=CONSEQUENCE, **_CODE),
     # The end of what pydantic rejected: it counts where the beginning was torn.
     signature("remote_code", "rejected", "to allow custom code to be run. [type=", "",
@@ -182,8 +181,7 @@ REJECTIONS: tuple[Signature, ...] = (
             "was supported in vLLM until": "",
             "is not supported in-tree anymore": "",
             "does not recognize this architecture": "",
-        },
-        "this version of vLLM or of transformers does not support the model's architecture",
+        }, "this version of vLLM or of transformers does not support the model's architecture",
         "use a newer vLLM, or a plugin that adds the model", **_MODEL),
 
     # --- anything else ---------------------------------------------------------------------------
