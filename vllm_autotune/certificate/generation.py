@@ -39,26 +39,21 @@ class GeneratingServer(ServerUnderTest):
 
     def items(self) -> Iterator[tuple[str, Send]]:
         """Yield the items, those that are most likely to kill the server as early as possible."""
-        probe, shared = self.workload.probe, self.target.shared
+        probe, shared, send = self.workload.probe, self.target.shared, self.send
         thorough = probe.effort != "quick"
         yield "one by one", self.one_by_one
-        yield (
-            "full context",
-            lambda name: self.send(name, self.traffic.full_context(), reported=True),
-        )
+        yield "full context", lambda name: send(name, self.traffic.full_context(), reported=True)
         if not shared:
             yield "long prompts at once", self.long_prompts
         if adapter := self.target.adapter:
-            yield (
-                "adapter",
-                lambda name: self.send(name, self.traffic.full_context(), more={"model": adapter}),
-            )
+            more = {"model": adapter}
+            yield "adapter", lambda name: send(name, self.traffic.full_context(), more=more)
         if probe.logprobs:
             yield "log probabilities of a full prompt", self.logprobs
         if thorough and not shared:
-            yield "a batch and a bit", lambda name: self.send(name, self.traffic.batch_plus(+1))
-            yield "just under a batch", lambda name: self.send(name, self.traffic.batch_plus(-1))
-            yield "long and short mixed", lambda name: self.send(name, self.traffic.mixed_lengths())
+            yield "a batch and a bit", lambda name: send(name, self.traffic.batch_plus(+1))
+            yield "just under a batch", lambda name: send(name, self.traffic.batch_plus(-1))
+            yield "long and short mixed", lambda name: send(name, self.traffic.mixed_lengths())
         yield "many short prompts", self.short_prompts
         yield "client that leaves", self.client_that_leaves
         yield "over-long prompt", self.over_long
@@ -105,7 +100,6 @@ class GeneratingServer(ServerUnderTest):
         return Item(name=name, requests=1, seconds=fastest)
 
     async def long_prompts(self, name: str) -> Item:
-        """Fill the KV cache with unique prompts, at the wanted concurrency or more."""
         burst = self.traffic.long_prompts()
 
         def slower(check: Item) -> Degraded | None:
@@ -117,7 +111,6 @@ class GeneratingServer(ServerUnderTest):
         return await self.expect_speed(lambda: self.send(name, burst, reported=True), slower)
 
     async def short_prompts(self, name: str) -> Item:
-        """Send as many short requests as the server runs at once."""
         burst = self.traffic.short_prompts()
         return await self.expect_speed(lambda: self.send(name, burst, reported=True), self.slower)
 

@@ -21,7 +21,6 @@ SPILLED = "GPU memory may have spilled to host memory"
 
 
 def counted_too_few(counted: int | None, read: int) -> Degraded | None:
-    """Return the failure of a server that counted fewer prompt tokens than it was sent."""
     if counted is None or counted >= read:
         return None
     reason = (
@@ -32,14 +31,12 @@ def counted_too_few(counted: int | None, read: int) -> Degraded | None:
 
 
 def preemption_storm(item: str, requests: int, preempted: int) -> Degraded | None:
-    """Return the failure of a server that kept preempting the requests of an item."""
     if preempted <= STORM * requests:
         return None
     return degraded("preemption_storm", f"`{item}`: {preempted} preemptions of {requests} requests")
 
 
 def kv_leak(usage: float | None, idle: float, after: str) -> Degraded | None:
-    """Return the failure of a server whose KV cache stays in use when no request runs."""
     if usage is None or usage < idle:
         return None
     reason = f"{usage:.1%} of the KV cache stayed in use {after}, though no request runs"
@@ -53,7 +50,6 @@ def falling(lows: Sequence[int]) -> int:
 
 
 def memory_creep(lows: Sequence[int]) -> Degraded | None:
-    """Return the failure of a server whose memory grew in each of many rounds of the same work."""
     if falling(lows) < FALLS:
         return None
     lost = (lows[-FALLS - 1] - lows[-1]) / 2**20
@@ -75,7 +71,5 @@ def read_slower(alone: Speed, together: Speed) -> Degraded | None:
     rate, was = together.prefill_tokens_per_second, alone.prefill_tokens_per_second
     if together.worst_ttft_seconds < TELLING_SECONDS or rate * COLLAPSE > was:
         return None
-    reason = (
-        f"{together.requests} prompts were read at {rate:.0f} tokens/s, a single one at {was:.0f}"
-    )
-    return degraded("collapse", f"{reason}: {SPILLED}")
+    many = f"{together.requests} prompts were read at {rate:.0f} tokens/s"
+    return degraded("collapse", f"{many}, a single one at {was:.0f}: {SPILLED}")

@@ -12,10 +12,7 @@ HINT = 'each line must be one JSON object: {"messages": [...]} or {"prompt": "..
 
 
 def read_requests(path: str) -> list[Prompt]:
-    """Read a file with one request per line: a body with `messages`, or with `prompt`.
-
-    Raises BadUsage, naming the line.
-    """
+    """Read a file of requests, one per line. Raises BadUsage, naming the line."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -27,10 +24,7 @@ def read_requests(path: str) -> list[Prompt]:
 
 
 def fingerprint(path: str) -> str:
-    """Return a digest of a file of requests, after reading each line of it.
-
-    Raises BadUsage, naming the line.
-    """
+    """Return a digest of a file of requests, after reading each line as `read_requests` does."""
     read_requests(path)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 

@@ -104,7 +104,6 @@ class ServerUnderTest:
         return speed
 
     def count(self, name: str, replies: list[Reply], began: float, note: str | None = None) -> Item:
-        """Return an item with the tokens of its replies."""
         seconds = time.monotonic() - began
         read = sum(reply.prompt_tokens for reply in replies)
         written = sum(reply.output_tokens for reply in replies)

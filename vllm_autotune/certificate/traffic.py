@@ -81,10 +81,8 @@ class Traffic:
             return Burst(requests=(), note=self._too_long(2 * longest))
         # Fewer that are at least as long as what fits fill the cache as well.
         length = longest if asked >= count else min(longest, max(2, tokens // count))
-        note = self._fewer(count, fits)
-        return Burst(
-            requests=(self._split(length, self.workload.output_tokens),) * count, note=note
-        )
+        request = self._split(length, self.workload.output_tokens)
+        return Burst(requests=(request,) * count, note=self._fewer(count, fits))
 
     def short_prompts(self) -> Burst:
         """Return as many short requests as run at once."""

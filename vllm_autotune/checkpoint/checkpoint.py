@@ -75,10 +75,9 @@ class Checkpoint:
 def read_checkpoint(
     model: str, revision: str | None = None, *, weights_required: bool = True
 ) -> Checkpoint:
-    """Read what a model is: from a folder, a GGUF file, the Hugging Face cache, or the Hub.
+    """Read a model from a folder, a GGUF file, the hub cache or the Hub, or raise BadModel.
 
-    Without weight files, `weights_required=False` counts the parameters from the shape. Raises
-    BadModel where the model is missing, broken or cannot be read.
+    Without weight files, `weights_required=False` counts the parameters from the shape.
     """
     try:
         return _read(model, revision, weights_required=weights_required)
@@ -116,10 +115,8 @@ def _read_here(model: str, revision: str | None) -> Source:
 def _describe(source: Source, *, weights_required: bool) -> Checkpoint:
     folder, revision, config, text, files = source
     if weights_required and files.format == "none":
-        raise Incomplete(
-            f"{folder} has no weights: no .safetensors, .bin or .gguf file",
-            "download the weights, or run with random ones: -- --load-format dummy",
-        )
+        hint = "download the weights, or run with random ones: -- --load-format dummy"
+        raise Incomplete(f"{folder} has no weights: no .safetensors, .bin or .gguf file", hint)
     part = text_part(config)
     config_json.require(part, folder)
     architectures = config.get("architectures") or [""]

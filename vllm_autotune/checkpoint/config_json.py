@@ -88,10 +88,8 @@ def read_config(folder: Path) -> tuple[bytes, dict[str, Any]]:
     """
     path, quantization, modules = (folder / name for name in ("config.json", *BESIDE))
     if not path.is_file():
-        raise Incomplete(
-            f"{folder} has no config.json",
-            "pass the folder that holds config.json and the weights",
-        )
+        hint = "pass the folder that holds config.json and the weights"
+        raise Incomplete(f"{folder} has no config.json", hint)
     text, config = _read_object(path)
     if config.get("quantization_config") is None and quantization.is_file():
         more, config["quantization_config"] = _read_object(quantization)
@@ -117,10 +115,8 @@ def read_json(path: Path) -> tuple[bytes, Any]:
 def _read_object(path: Path) -> tuple[bytes, dict[str, Any]]:
     text, fields = read_json(path)
     if not isinstance(fields, dict):
-        raise BadModel(
-            f"{path} must hold a JSON object, not {type(fields).__name__}",
-            f"copy or download {path.name} again",
-        )
+        reason = f"{path} must hold a JSON object, not {type(fields).__name__}"
+        raise BadModel(reason, f"copy or download {path.name} again")
     return text, fields
 
 
@@ -153,7 +149,6 @@ def method_of(quantization: Fields) -> str | None:
 
 
 def has_quantized_kv(quantization: Fields) -> bool:
-    """Return whether the checkpoint asks for a quantized KV cache."""
     parts = (quantization, nested(quantization, "quantization"))
     names = ("kv_cache_scheme", "kv_cache_quant_algo")
     return any(part.get(name) for part in parts for name in names)
@@ -202,15 +197,11 @@ def require(text: Fields, folder: Path) -> None:
     if not text.get("model_type") and not text.get("architectures"):
         missing.insert(0, "model_type")
     if (layers := number(text, *LAYERS)) > MOST_LAYERS:
-        raise BadModel(
-            f"{folder} claims to have {layers:,} layers",
-            "no model has that many: copy or download it again",
-        )
+        hint = "no model has that many: copy or download it again"
+        raise BadModel(f"{folder} claims to have {layers:,} layers", hint)
     if missing:
-        raise BadModel(
-            f"{folder / 'config.json'} lacks {', '.join(missing)}",
-            "pass a language model in the transformers format",
-        )
+        reason = f"{folder / 'config.json'} lacks {', '.join(missing)}"
+        raise BadModel(reason, "pass a language model in the transformers format")
 
 
 def sizes_of(part: Fields) -> Sizes:

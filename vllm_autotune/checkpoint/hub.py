@@ -31,20 +31,16 @@ def read_hub(model: str, revision: str | None) -> Source | None:
     try:
         return _ask(hub, model, revision)
     except hub.errors.GatedRepoError as error:
-        raise BadModel(
-            f"{model} is gated: the Hugging Face Hub refuses access to it",
-            f"accept its terms at https://huggingface.co/{model}, then log in: hf auth login",
-        ) from error
+        hint = f"accept its terms at https://huggingface.co/{model}, then log in: hf auth login"
+        reason = f"{model} is gated: the Hugging Face Hub refuses access to it"
+        raise BadModel(reason, hint) from error
     except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
-        raise BadModel(
-            f"{model}{at} is neither on this machine nor on the Hugging Face Hub",
-            "check the name and the revision; for a private model log in first: hf auth login",
-        ) from error
+        hint = "check the name and the revision; for a private model log in first: hf auth login"
+        reason = f"{model}{at} is neither on this machine nor on the Hugging Face Hub"
+        raise BadModel(reason, hint) from error
     except hub.errors.SafetensorsParsingError as error:
-        raise BadModel(
-            f"{model}{at} has broken weights on the Hugging Face Hub: {error}",
-            "choose another revision: --revision",
-        ) from error
+        reason = f"{model}{at} has broken weights on the Hugging Face Hub: {error}"
+        raise BadModel(reason, "choose another revision: --revision") from error
     except _no_answer():
         return None
 
@@ -54,10 +50,8 @@ def _ask(hub: Any, model: str, revision: str | None) -> Source:
     info = api.model_info(model, revision=revision, timeout=SECONDS)
     names = sorted(str(file.rfilename) for file in info.siblings or ())
     if "config.json" not in names:
-        raise BadModel(
-            f"{model} has no config.json on the Hugging Face Hub",
-            "choose a model in the transformers format",
-        )
+        reason = f"{model} has no config.json on the Hugging Face Hub"
+        raise BadModel(reason, "choose a model in the transformers format")
     # Not into the cache: half a snapshot there would pass for a downloaded model.
     with TemporaryDirectory(prefix="autotune-") as folder:
         for name in {"config.json", *BESIDE}.intersection(names):

@@ -28,9 +28,7 @@ PATTERNS: dict[tuple[Kind, int], tuple[str, ...]] = {
     ("state", 4): ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
 }
 PATTERN = {name: pattern for pattern, names in PATTERNS.items() for name in names}
-MLA = {
-    *("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm4_moe_lite", "pangu_ultra_moe")
-}
+MLA = {"deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm4_moe_lite", "pangu_ultra_moe"}
 # Every layer keeps all tokens, unless a sliding window says otherwise.
 PLAIN = {
     *("llama", "mistral", "ministral", "mixtral", "qwen", "qwen2", "qwen3", "qwen2_moe"),
@@ -190,25 +188,23 @@ def group_layers(config: Fields, model_type: str, sizes: Sizes) -> tuple[LayerGr
     state = _state(config, model_type)
     if "state" in counts and state is None:
         return None
-    groups = []
-    for kind, count in counts.items():
-        if kind == "state":
-            groups.append(LayerGroup(kind=kind, count=count, state=state))
-        elif kind == "mla":
-            latent = number(config, "kv_lora_rank") + number(config, "qk_rope_head_dim")
-            # DeepSeek V3.2 keeps an 8-bit key and its 4-byte scale per token for its indexer.
-            index = number(config, "index_head_dim")
-            extra = index + 4 if index else 0
-            groups.append(
-                LayerGroup(kind=kind, count=count, kv_heads=1, head_dim=latent, extra_bytes=extra)
-            )
-        elif kind != "none":
-            kv_heads = count_kv_heads(config, model_type, sizes.heads)
-            groups.append(_attention(config, kind, count, kv_heads, sizes.head_dim))
-    return tuple(groups)
+    kv_heads = count_kv_heads(config, model_type, sizes.heads)
+    return tuple(
+        LayerGroup(kind=kind, count=count, state=state)
+        if kind == "state"
+        else _attention(config, kind, count, kv_heads, sizes.head_dim)
+        for kind, count in counts.items()
+        if kind != "none"
+    )
 
 
 def _attention(config: Fields, kind: Kind, count: int, kv_heads: int, head_dim: int) -> LayerGroup:
+    if kind == "mla":
+        latent = number(config, "kv_lora_rank") + number(config, "qk_rope_head_dim")
+        # DeepSeek V3.2 keeps an 8-bit key and its 4-byte scale per token for its indexer.
+        index = number(config, "index_head_dim")
+        extra = index + 4 if index else 0
+        return LayerGroup(kind=kind, count=count, kv_heads=1, head_dim=latent, extra_bytes=extra)
     if kind == "full":
         # Gemma 4 widens the heads of its global layers.
         kv_heads = number(config, "num_global_key_value_heads") or kv_heads

@@ -34,10 +34,8 @@ def locate(model: str, revision: str | None) -> tuple[Path, str | None]:
     if path.exists():
         return path, revision
     if not NAME.fullmatch(model):
-        raise BadModel(
-            f"there is no model at {model}",
-            "pass a folder with config.json and weights, or a name like Qwen/Qwen3-8B",
-        )
+        hint = "pass a folder with config.json and weights, or a name like Qwen/Qwen3-8B"
+        raise BadModel(f"there is no model at {model}", hint)
     repository = cache_folder() / f"models--{model.replace('/', '--')}"
     commit = _commit(repository, revision or "main")
     if commit is None:

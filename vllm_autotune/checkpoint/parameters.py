@@ -82,7 +82,6 @@ def _latent_attention(config: Fields, hidden: int, heads: int) -> int:
 
 
 def count_experts(config: Fields) -> int:
-    """Return the number of experts of one layer, 0 for a dense model."""
     names = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
     return number(config, *names) or number(nested(config, "ffn_config"), "moe_num_experts")
 
@@ -97,7 +96,6 @@ def _sparse_layers(config: Fields, layers: int) -> int:
 
 
 def expert_width(config: Fields) -> int:
-    """Return the width of one expert, 0 for a dense model."""
     names = ("moe_intermediate_size", "intermediate_size", "ffn_hidden_size")
     return number(config, *names) if count_experts(config) else 0
 

@@ -142,10 +142,9 @@ def find_weights(path: Path) -> Files:
         return Files("none")
     whole = shards(path / found[0])
     if len(whole) < len(found):
-        raise BadModel(
-            f"{path} holds {len(found)} GGUF files: {', '.join(found[:3])}",
-            f"choose the one to serve, for example --model {path / found[0]}",
-        )
+        reason = f"{path} holds {len(found)} GGUF files: {', '.join(found[:3])}"
+        hint = f"choose the one to serve, for example --model {path / found[0]}"
+        raise BadModel(reason, hint)
     return Files("gguf", whole)
 
 
@@ -164,9 +163,8 @@ def _indexed(index: Path) -> list[str]:
     try:
         names = sorted({str(name) for name in fields["weight_map"].values()})
     except (KeyError, TypeError, AttributeError) as error:
-        raise BadModel(
-            f"{index} does not say which file holds which tensor", "copy or download it again"
-        ) from error
+        reason = f"{index} does not say which file holds which tensor"
+        raise BadModel(reason, "copy or download it again") from error
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         of = f"the {len(names)} weight files its index names"

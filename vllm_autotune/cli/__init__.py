@@ -41,7 +41,6 @@ def main() -> NoReturn:
 
 def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
     from ..console import Screen  # noqa: PLC0415  --help is quick without
-    from ..report.report import Refused  # noqa: PLC0415
 
     if as_json:
         from ..report.codec import dump  # noqa: PLC0415

@@ -10,7 +10,8 @@ from ..report.codec import dump
 from ..report.report import read_report
 from ..tuning.cache import AnswerCache, cache_key, default_cache
 from ..tuning.gather import gather_facts
-from .options import ENVIRONMENT, RequestOptions, cache_option, options
+from .group import ENVIRONMENT
+from .options import RequestOptions, cache_option, options
 from .request import request_of
 
 
@@ -43,9 +44,8 @@ def export(key: str, cache_dir: Path | None) -> None:
     """Print an answer's report, for the cache of another machine with the same GPUs."""
     found = _answers(cache_dir).recall(key)
     if found is None or isinstance(found, str):
-        raise BadUsage(
-            found or f"the cache has no answer for {key}", "`autotune cache list` shows its keys"
-        )
+        reason = found or f"the cache has no answer for {key}"
+        raise BadUsage(reason, "`autotune cache list` shows its keys")
     say(dump(found, indent=2))
 
 

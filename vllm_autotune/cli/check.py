@@ -14,7 +14,8 @@ from ..report.codec import dump
 from ..report.report import find_report
 from ..tuning.check import check_report
 from ..tuning.check_url import check_url
-from .options import ENVIRONMENT, ProbeOptions, VllmOptions, json_option, options, results_folder
+from .group import ENVIRONMENT
+from .options import ProbeOptions, VllmOptions, json_option, options, results_folder
 from .request import probe_of
 
 

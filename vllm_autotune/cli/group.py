@@ -9,6 +9,7 @@ import click
 from .. import __version__
 
 SETTINGS = Path("autotune.toml")
+ENVIRONMENT = {"auto_envvar_prefix": "AUTOTUNE"}
 # The module of each command, and its short help.
 COMMANDS = {
     "cache": ("cache", "List, look up, pass on and remove the stored answers."),
@@ -30,7 +31,6 @@ class LazyGroup(click.Group):
     """
 
     def load(self, name: str) -> Any:
-        """Import a command."""
         return getattr(import_module(f".{COMMANDS[name][0]}", __package__), name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

@@ -15,13 +15,13 @@ from ..output import shown
 from ..units import parse_bytes, parse_capability
 from .parsed import Effort, Parsed, UserPath, parse_effort, parse_ports, parse_tokens
 
-ENVIRONMENT = {"auto_envvar_prefix": "AUTOTUNE"}
 FOREVER = 1e9
 CACHE_HELP = "Where answers are stored.  [the user's cache folder]"
 
 SECONDS = click.FloatRange(min=0, min_open=True)
 SIZE = Parsed("size", parse_bytes)
 TOKENS = Parsed("tokens", parse_tokens)
+COUNT = Parsed("n", parse_tokens)
 FOLDER = UserPath(path_type=Path, file_okay=False)
 
 Command = Callable[..., None]
@@ -108,9 +108,7 @@ class ModelOptions:
     min_context: int | None = option(
         "Shortest context you accept.  [--context, else 4096 or half the model's own]", type=TOKENS
     )
-    concurrency: int = option(
-        "Full-length sequences that must fit at once.", type=TOKENS, metavar="N", default=1
-    )
+    concurrency: int = option("Full-length sequences that must fit at once.", type=COUNT, default=1)
     exact: bool = option("Test exactly the command that is deployed: vLLM chooses no length.")
     memory_limit: int | None = option(
         "Most memory that vLLM may reserve on each device; simulates a smaller card.", type=SIZE
@@ -167,9 +165,7 @@ class TuningOptions:
         metavar="[SECONDS]",
     )
     allow_busy: bool = option("Use GPUs even if other processes use them.")
-    max_launches: int = option(
-        "Launches after which to stop.", type=TOKENS, metavar="N", default=12
-    )
+    max_launches: int = option("Launches after which to stop.", type=COUNT, default=12)
     time_budget: float | None = option("Seconds after which to stop.", type=SECONDS)
     launch_timeout: float = option(
         "Seconds a server may take to get ready.", type=SECONDS, default=1800

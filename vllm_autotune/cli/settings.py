@@ -31,10 +31,7 @@ Wait = Annotated[
 
 
 def read_settings(path: Path, params: Iterable[click.Parameter]) -> dict[str, Any]:
-    """Return what a settings file gives, by the names of the parameters.
-
-    Raises BadUsage, naming the line and what was meant.
-    """
+    """Return a settings file by the names of the parameters. Raises BadUsage, naming the line."""
     keys = {param.opts[0].strip("-"): param for param in params}
     fields = [(p.name, Annotated[_kind(p) | None, Field(alias=k)], None) for k, p in keys.items()]
     forbid = {"__pydantic_config__": ConfigDict(extra="forbid")}

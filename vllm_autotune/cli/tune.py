@@ -18,15 +18,8 @@ from ..search.facts import Facts
 from ..tuning.cache import AnswerCache, default_cache
 from ..tuning.gather import describe, gather_facts
 from ..tuning.tune import tune as run_tuning
-from .options import (
-    ENVIRONMENT,
-    PlanOptions,
-    RequestOptions,
-    TuningOptions,
-    cache_option,
-    json_option,
-    options,
-)
+from .group import ENVIRONMENT
+from .options import PlanOptions, RequestOptions, TuningOptions, cache_option, json_option, options
 from .request import request_of, tuning_of
 
 FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."

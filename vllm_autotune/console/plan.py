@@ -9,7 +9,8 @@ from rich.text import Text
 
 from ..deploy import command_line
 from ..memory import Interval
-from ..report.plan import FirstLaunch, Fits, Plan, PlannedCandidate
+from ..report.plan import FirstLaunch, Plan, PlannedCandidate
+from ..search.trial import Fits
 from ..units import GIB, format_bytes
 from .tables import pairs_table, stdout
 from .wording import clean, rung_names
@@ -39,9 +40,8 @@ def print_plan(plan: Plan, headline: str) -> None:
     ascii_only = not console.encoding.lower().startswith("utf")
     console.print(Text(clean(headline)))
     if plan.devices[0].imagined:
-        rules = (
-            "" if plan.vllm_installed else f", the rules of vLLM {plan.vllm} (none is installed)"
-        )
+        borrowed = f", the rules of vLLM {plan.vllm} (none is installed)"
+        rules = "" if plan.vllm_installed else borrowed
         host = f"{format_bytes(plan.host_free_bytes)} of free host memory, as on this machine"
         console.print(Text(f"assumed: nothing else runs on the GPU; {host}{rules}", style="dim"))
     console.print()

@@ -40,13 +40,11 @@ class Screen:
     def begin(self, number: int, candidate: Candidate) -> None:
         rungs = rung_names(applied.name for applied in candidate.rungs)
         flags = clean(" ".join(candidate.config.flags()))
-        self.console.print(
-            Text.assemble((f"launch {number}", "bold"), f"  {rungs}  ", (flags, "dim"))
-        )
+        line = Text.assemble((f"launch {number}", "bold"), f"  {rungs}  ", (flags, "dim"))
+        self.console.print(line)
         self.shown = ""
 
     def progress(self, progress: Progress) -> None:
-        """Show how far a launch is."""
         phase = f"probe: {progress.item}" if progress.item else PHASE_NAMES[progress.phase]
         if not self.console.is_terminal:
             if phase != self.shown:

@@ -26,7 +26,6 @@ def rung_names(rungs: Iterable[str]) -> str:
 
 
 def sentence(outcome: Outcome) -> str:
-    """Say in a sentence what became of a server."""
     if isinstance(outcome, Stable):
         certificate = outcome.certificate
         requests = sum(check.requests for check in certificate.checks)

@@ -14,11 +14,6 @@ __all__ = ["FORMATS", "command_line", "shell"]
 # Each writes the winner, on the devices it was proven on. It raises BadReport where there is no
 # winner, or none that the format can express.
 FORMATS: Mapping[str, Callable[["Report"], str]] = {
-    "shell": shell,
-    "env": env,
-    "vllm-config": vllm_config,
-    "systemd": systemd,
-    "docker": docker,
-    "compose": compose,
-    "k8s": k8s,
+    write.__name__.replace("_", "-"): write
+    for write in (shell, env, vllm_config, systemd, docker, compose, k8s)
 }

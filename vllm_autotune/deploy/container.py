@@ -83,10 +83,7 @@ def compose(report: "Report") -> str:
 
 
 def k8s(report: "Report") -> str:
-    """Write a Deployment and its Service for `kubectl apply -f -`.
-
-    It is recreated rather than rolled over, as there may be no second GPU.
-    """
+    """Write a Deployment and its Service for `kubectl apply -f -`."""
     valid_for, name = winner_of(report).valid_for, server_name(report)
     label = {"app.kubernetes.io/name": name}
     port = {"name": "http", "port": PORT, "targetPort": PORT}
@@ -97,7 +94,7 @@ def k8s(report: "Report") -> str:
         "metadata": {"name": name, "labels": label, "annotations": proven},
         "spec": {
             "replicas": 1,
-            "strategy": {"type": "Recreate"},
+            "strategy": {"type": "Recreate"},  # there may be no second GPU to roll over to
             "selector": {"matchLabels": label},
             "template": {"metadata": {"labels": label}, "spec": _pod(report)},
         },
@@ -112,11 +109,6 @@ def k8s(report: "Report") -> str:
 
 
 def _pod(report: "Report") -> dict[str, Any]:
-    """Return the pod, without service links.
-
-    A Service called `vllm` would set VLLM_PORT to an address, which vLLM refuses
-    (`get_vllm_port` in envs.py).
-    """
     winner = winner_of(report)
     variables: list[Any] = [{"name": n, "value": _escaped(v)} for n, v in winner.env.items()]
     if _from_hub(winner):
@@ -146,6 +138,7 @@ def _pod(report: "Report") -> dict[str, Any]:
         "volumeMounts": mounts,
     }
     return {
+        # A Service `vllm` would set VLLM_PORT to an address (refused in envs.py, `get_vllm_port`).
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": STOP_SECONDS,
         "containers": [container],
@@ -154,7 +147,6 @@ def _pod(report: "Report") -> dict[str, Any]:
 
 
 def _image(report: "Report") -> str:
-    """Return vLLM's own image for the release that was proven."""
     version, reason = report.versions.vllm.partition("+")[0], ""
     if devices_of(report)[0].kind == "cpu":
         reason = "the winner was found on a CPU build of vLLM"
@@ -205,7 +197,6 @@ def _mounted_path(path: str) -> str:
 
 
 def _start_seconds(winner: "Winner") -> int:
-    """Return how many seconds a start may take before it counts as failed."""
     usual = max(LEAST_START_SECONDS, math.ceil(3 * winner.startup_seconds))
     return usual + (DOWNLOAD_SECONDS if _from_hub(winner) else 0)
 

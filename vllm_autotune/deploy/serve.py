@@ -23,10 +23,7 @@ def serving_flags(fixed: Sequence[str], engine: Engine) -> list[str]:
 
 
 def start_server(winner: Winner, facts: Facts, flags: Sequence[str]) -> NoReturn:
-    """Start the winner's server in the place of this process.
-
-    Raises NoEngine when it cannot be started.
-    """
+    """Start the winner's server in the place of this process, or raise NoEngine."""
     devices = facts.used(LaunchConfig(winner.model, winner.args))
     env = {**os.environ, **visible_environment(list(devices)), **winner.env}
     argv = [*winner.argv, *flags]

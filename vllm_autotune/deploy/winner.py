@@ -17,10 +17,7 @@ FLAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\+?")
 
 
 def winner_of(report: "Report") -> "Winner":
-    """Return the winner.
-
-    Raises BadReport where there is none, or where a name in it would be read as more than a name.
-    """
+    """Return the winner. Raises BadReport without one, or if a name in it is more than a name."""
     winner = report.winner
     if winner is None:
         reason = f"the report has no winner: {report.reason}"
@@ -33,7 +30,6 @@ def winner_of(report: "Report") -> "Winner":
 
 
 def devices_of(report: "Report") -> tuple[Device, ...]:
-    """Return the devices the winner was proven on."""
     return report.devices[: winner_of(report).valid_for.count]
 
 

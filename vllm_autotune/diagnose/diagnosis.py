@@ -37,7 +37,6 @@ class Diagnosis:
         return not isinstance(self.outcome, Crashed) or self.outcome.cause != "unknown"
 
     def to_json(self) -> str:
-        """Return one JSON document."""
         found = self.outcome
         more = ("shortfall_bytes", "limit", "where", "argument")
         numbers = asdict(self.readings) | {name: getattr(found, name, None) for name in more}
@@ -57,10 +56,7 @@ class Diagnosis:
 
 
 def read_log(name: str) -> Diagnosis:
-    """Read a log file in bounded memory; `-` is stdin.
-
-    Raises BadUsage when it cannot be read.
-    """
+    """Read a log file in bounded memory; `-` is stdin. Raises BadUsage if it cannot be read."""
     reader, path = LogReader(), Path(name)
     try:
         with (

@@ -75,10 +75,8 @@ class Finding:
         if not is_field and "[type=" not in message:
             return self
         error = message.partition(" [type=")[0]
-        groups = {
-            **self.groups,
-            "below": ": ".join(filter(None, (self.groups.get("below"), error))),
-        }
+        below = ": ".join(filter(None, (self.groups.get("below"), error)))
+        groups = {**self.groups, "below": below}
         if is_field:
             groups["argument"] = message
         return replace(self, after=(*self.after, excerpt(line)), groups=groups)
@@ -89,7 +87,6 @@ class Finding:
         supporting: Iterable[str] = (),
         exit_code: int | None = None,
     ) -> FailedOutcome:
-        """Return the outcome, with the log's readings and the lines that support it."""
         signature = self.signature
         lines = (self.line, *self.after, *supporting)
         common: dict[str, Any] = {
@@ -124,7 +121,6 @@ class Finding:
         return re.sub(r"\{(\w+)\}", shown, self.signature.reason)[:MAX_EXCERPT]
 
     def _shortfall(self, readings: Readings) -> int | None:
-        """Return how many bytes were missing, None where the log does not tell."""
         here = self.readings
         if here.kv_needed_bytes is not None and here.kv_bytes is not None:
             return here.kv_needed_bytes - here.kv_bytes

@@ -48,7 +48,6 @@ def without_ansi(text: str) -> str:
 
 
 def without_progress_bars(line: str) -> str:
-    """Return the line without the progress bars drawn over or into it."""
     first, *others = line.split("\r")
     return first + "".join(
         part[bar.end() :] if (bar := _BAR.search(part)) else part for part in others
@@ -80,10 +79,7 @@ def split_torn(line: str) -> list[str]:
 
 
 def message(line: str) -> str:
-    """Return the line without process, level, date and source file in front.
-
-    Keeps the indentation: a traceback's source is indented by four or more.
-    """
+    """Return the line without process, level, date and source file in front, but indented."""
     end = 0
     while found := _PREFIX.match(line, end):
         end = found.end()

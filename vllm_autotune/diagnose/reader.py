@@ -220,13 +220,10 @@ class LogReader:
         return None
 
     def unexplained(self, exit_code: int) -> Crashed:
-        """Return the crash of a server whose log shows no failure."""
-        return self._crashed(
-            "the server ended without an error in its log", exit_code, self.last_line
-        )
+        reason = "the server ended without an error in its log"
+        return self._crashed(reason, exit_code, self.last_line)
 
     def never_ready(self, seconds: float) -> Hung:
-        """Return the outcome of a server that was not ready in time, with its last line."""
         return Hung(
             cause="never_ready",
             phase=self.phase,
@@ -236,7 +233,6 @@ class LogReader:
         )
 
     def _died(self, name: str, exit_code: int | None) -> FailedOutcome:
-        """Return the outcome of a process that died without naming the cause."""
         found = self._finding
         first, *after = (*self._unknown, found.line if found else self.last_line)
         return Finding(
@@ -248,7 +244,6 @@ class LogReader:
         ).outcome(exit_code=exit_code)
 
     def _crashed(self, reason: str, exit_code: int | None, *evidence: str) -> Crashed:
-        """Return a crash that no signature explains."""
         if exit_code is not None:
             how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
             reason = f"{reason} ({how})"

@@ -29,27 +29,23 @@ REJECTIONS: tuple[Signature, ...] = (
     signature("unknown_flag", "rejected", "error: unrecognized arguments:",
         r"error: unrecognized arguments: (?P<detail>(?:-*(?P<argument>[\w.-]+))?.*)",
         "this version of vLLM does not know {detail}",
-        "remove it, or use what replaces it in this version", phase="config",
-    ),
+        "remove it, or use what replaces it in this version", phase="config"),
     signature("invalid_value", "rejected", "error: argument ",
         r"error: argument (?:-\w+(?: \w+)?[/,] ?)*--(?P<argument>[\w.-]+)[^:]*: (?P<detail>.*)",
         "--{argument}: {detail}", "use a value that this vLLM accepts",
-        "or change one of the options that the reason names", phase="config",
-    ),
+        "or change one of the options that the reason names", phase="config"),
     signature("context_too_long", "rejected", "greater than the derived max_model_len",
         r"User-specified max_model_len \((?P<max_model_len>\d+)\) is greater than the derived "
         r"max_model_len \(\w+=(?P<estimated_max_model_len>\d+)",
         "--max-model-len is {max_model_len}, but the model supports {estimated_max_model_len}",
         "lower --max-model-len to what the model supports",
-        phase="config", argument="max-model-len",
-    ),
+        phase="config", argument="max-model-len"),
     signature(
         "tensor_parallel_indivisible", "rejected", "must be divisible by tensor parallel size",
         r"(?P<detail>Total number of attention heads \(\d+\) must be divisible by tensor parallel "
         r"size \(\d+\))", "{detail}",
         "use a --tensor-parallel-size that divides the number of attention heads and, if the "
-        "weights are quantized, the number of their blocks", **_TP,
-    ),
+        "weights are quantized, the number of their blocks", **_TP),
     *spellings("tensor_parallel_indivisible", "rejected", {
             "is not divisible by":
                 r"(?P<detail>(?:The (?:in|out)put_size of|Weight (?:in|out)put_)[^=]{1,80}= ?\d+"
@@ -57,35 +53,29 @@ REJECTIONS: tuple[Signature, ...] = (
             "size is not aligned with the quantized":
                 r"(?P<detail>The (?:in|out)put size is not aligned with the quantized weight "
                 r"shape)",
-        }, "{detail}", **_LOADING_TP,
-    ),
+        }, "{detail}", **_LOADING_TP),
     signature("tensor_parallel_unsupported", "rejected", "Prequant BitsAndBytes models with ",
         r"Prequant BitsAndBytes models with (?:tensor parallelism|TP) is not",
         "this vLLM does not support tensor parallelism for a bitsandbytes checkpoint",
-        "use --pipeline-parallel-size instead", versions="0.6.6 to 0.27", **_LOADING_TP,
-    ),
+        "use --pipeline-parallel-size instead", versions="0.6.6 to 0.27", **_LOADING_TP),
     signature("too_few_gpus", "rejected", "larger than the number of available GPUs",
         r"(?P<detail>[Ww]orld size(?: \(\d+\))? is larger than the number of available GPUs"
         r"(?: \(\d+\))?)", "{detail}",
         "use fewer GPUs: --tensor-parallel-size times --pipeline-parallel-size",
-        versions="0.11.2 to 0.33", **_TP,
-    ),
+        versions="0.11.2 to 0.33", **_TP),
     signature(
         "too_few_gpus", "rejected", "Unable to load Ray", r"Error: .{0,400}?Unable to load Ray",
         "this host has fewer GPUs than the configuration needs, and Ray is not installed",
-        versions="0.6.6 to 0.11.0", **_TP,
-    ),
+        versions="0.6.6 to 0.11.0", **_TP),
     signature(
         "pipeline_parallel_unsupported", "rejected", "Pipeline parallelism is not supported for",
         "", "vLLM does not support pipeline parallelism for this model",
-        "use --tensor-parallel-size instead", phase="config", argument="pipeline-parallel-size",
-    ),
+        "use --tensor-parallel-size instead", phase="config", argument="pipeline-parallel-size"),
     signature("too_few_batched_tokens", "rejected", "max_num_batched_tokens (",
         r"(?P<detail>max_num_batched_tokens \(\d+\) (?:is smaller than max_model_len|must be "
         r"greater than or equal to max_num_seqs)[^.]*)", "{detail}",
         "raise --max-num-batched-tokens, or lower the other number",
-        phase="config", argument="max-num-batched-tokens",
-    ),
+        phase="config", argument="max-num-batched-tokens"),
 
     # --- quantization and data types -------------------------------------------------------------
     signature("unsupported_quantization", "rejected", "not supported for the current GPU",
@@ -96,30 +86,25 @@ REJECTIONS: tuple[Signature, ...] = (
     ),
     signature("unsupported_quantization", "rejected", "is not supported for quantization method",
         r"(?P<detail>torch\.\w+ is not supported for quantization method \S+?)[. ]", "{detail}",
-        **_QUANT,
-    ),
+        **_QUANT),
     signature("unknown_quantization", "rejected", "Unknown quantization method",
         r"(?P<detail>Unknown quantization method: [^.]+)", "{detail}",
         "use a method that this vLLM has; bitsandbytes needs vllm-bnb-plugin from 0.28 on, GGUF "
-        "needs vllm-gguf-plugin from about 0.26 on", **_QUANT,
-    ),
+        "needs vllm-gguf-plugin from about 0.26 on", **_QUANT),
     signature(
         "quantization_mismatch", "rejected", "Quantization method specified in the model config",
         r"(?P<detail>Quantization method specified in the model config \(\S+\) does not "
         r"match[^.]*)", "{detail}",
         "remove --quantization: a quantized checkpoint names its own method",
         "if the checkpoint is not quantized, use a method that quantizes while loading (fp8)",
-        **_QUANT,
-    ),
+        **_QUANT),
     signature("quantization_mismatch", "rejected", "Cannot find the config file for",
         r"(?P<detail>Cannot find the config file for \w+)",
-        "{detail}: the checkpoint is not quantized with this method", **_QUANT,
-    ),
+        "{detail}: the checkpoint is not quantized with this method", **_QUANT),
     signature("quantization_mismatch", "rejected", "Config.__init__() missing",
         r"TypeError: (?P<detail>(?i:\w*(?:fp8|quant|awq|gptq)\w*)Config)\.__init__\(\) missing",
         "this checkpoint lacks settings that {detail} needs: it is not quantized with this method",
-        **_QUANT,
-    ),
+        **_QUANT),
     signature("unsupported_quantization", "rejected", "_quant",
         r"Error: (?P<detail>_C::\w+_quant\(\) expected at most 0|"
         r"'_OpNamespace' '_C' object has no attribute '\w+_quant\w*')",
@@ -129,50 +114,42 @@ REJECTIONS: tuple[Signature, ...] = (
         r"is deprecated and will be removed in future versions of vLLM\. To bypass",
         "this quantization method is deprecated, so vLLM rejected it",
         "add --allow-deprecated-quantization, or use another method",
-        versions="0.14 to 0.33", **_QUANT,
-    ),
+        versions="0.14 to 0.33", **_QUANT),
     *spellings("bitsandbytes_unavailable", "rejected", {
             "Please install bitsandbytes": r"(?P<detail>Please install bitsandbytes\S+)",
             "does not support BitsAndBytes":
                 r"(?P<detail>\S+ does not support BitsAndBytes quantization)",
         }, "{detail}", "install bitsandbytes if it is missing", "use another quantization method",
-        versions="0.6.6 to 0.27", **_LOADING_QUANT,
-    ),
+        versions="0.6.6 to 0.27", **_LOADING_QUANT),
     signature("unsupported_dtype", "rejected", "Bfloat16 is only supported on GPUs",
         r"Bfloat16 is only supported on GPUs with compute capability of at least "
         r"(?P<minimum_capability>\d+\.\d)",
-        "this GPU does not support bfloat16", "use --dtype half", argument="dtype",
-    ),
+        "this GPU does not support bfloat16", "use --dtype half", argument="dtype"),
     signature("unsupported_kv_cache_dtype", "rejected", "kv_cache_dtype not supported",
         r"No valid attention backend found for .{0,4000}kv_cache_dtype not supported",
         "no attention backend for this device supports this KV cache dtype",
-        *_OWN_KV_DTYPE, versions="0.11.2 to 0.33", **_KV_DTYPE,
-    ),
+        *_OWN_KV_DTYPE, versions="0.11.2 to 0.33", **_KV_DTYPE),
     *spellings("unsupported_kv_cache_dtype", "rejected", {
             "not support":
                 r"Error: .{0,400}?FlashAttention does not support fp8|"
                 r"type fp8e4nv not supported in this architecture|"
                 r"Error: (?:FP8|bfloat16) KV cache is not supported (?:by|on) ",
             "Triton reshape-and-cache cannot store": "",
-        }, "this GPU does not support this KV cache dtype", **_KV_DTYPE,
-    ),
+        }, "this GPU does not support this KV cache dtype", **_KV_DTYPE),
     signature("no_attention_backend", "rejected", "No valid attention backend found",
         r"(?P<detail>No valid attention backend found for \S+)", "{detail} with these options",
         "remove the option that the reasons in this line name",
-        strength=GENERIC, versions="0.11.2 to 0.33",
-    ),
+        strength=GENERIC, versions="0.11.2 to 0.33"),
 
     # --- the model -------------------------------------------------------------------------------
     signature("gated_model", "rejected", "gated repo", r"Error: .{0,400}?access (?:a )?gated repo",
         "the model is gated, and this account has no access to it",
-        "accept the model's terms on its page and set HF_TOKEN to a token with access", **_HUB,
-    ),
+        "accept the model's terms on its page and set HF_TOKEN to a token with access", **_HUB),
     *spellings("hub_unreachable", "environment", {
             "locate the file on the Hub": r"Error: An error happened while trying to locate",
             "couldn't connect to 'https://": r"Error: We couldn't connect to 'https://",
         }, "the model is not on this machine, and the Hub could not be reached",
-        "check the network, or download the model first", **_HUB,
-    ),
+        "check the network, or download the model first", **_HUB),
     *spellings("model_not_found", "rejected", {
             "Invalid repository ID or local directory": "",
             "Repo id must ": r"Error: Repo id must (?:be in the form|use alphanumeric)",
@@ -181,28 +158,22 @@ REJECTIONS: tuple[Signature, ...] = (
             "outgoing traffic has been disabled":
                 r"Error: .{0,400}?outgoing traffic has been disabled",
         }, "the model was not found",
-        "check the path or the name; vLLM treats a path that does not exist as a Hub name", **_HUB,
-    ),
+        "check the path or the name; vLLM treats a path that does not exist as a Hub name", **_HUB),
     signature("missing_weights", "rejected", "Cannot find any model weights", "",
         "the model's directory contains no weights", "download the checkpoint again",
-        "some loaders do not accept --load-format dummy: use real weights", **_WEIGHTS,
-    ),
+        "some loaders do not accept --load-format dummy: use real weights", **_WEIGHTS),
     signature("missing_weights", "rejected", "No model weights found",
         r"Error: .{0,400}?No model weights found", "the loader found no weights that it can read",
-        **_WEIGHTS,
-    ),
+        **_WEIGHTS),
     *spellings("remote_code", "rejected", {
             "contains custom code which must be executed": "",
             "trust_remote_code=True":
                 r"(?:pass the argument|set the option|consider setting) `trust_remote_code=True`",
-        },
-        "the model needs code of its own, which vLLM runs only if you allow it",
-        "read that code, then add --trust-remote-code", strength=CONSEQUENCE, **_CODE,
-    ),
+        }, "the model needs code of its own, which vLLM runs only if you allow it",
+        "read that code, then add --trust-remote-code", strength=CONSEQUENCE, **_CODE),
     # The end of what pydantic rejected: it counts where the beginning was torn.
     signature("remote_code", "rejected", "to allow custom code to be run. [type=", "",
-        "the model needs code of its own, which vLLM runs only if you allow it", **_CODE,
-    ),
+        "the model needs code of its own, which vLLM runs only if you allow it", **_CODE),
     *spellings("unknown_architecture", "rejected", {
             "are not supported for now":
                 r"Model architectures \[.{0,400}?\] are not supported for now",
@@ -210,19 +181,15 @@ REJECTIONS: tuple[Signature, ...] = (
             "was supported in vLLM until": "",
             "is not supported in-tree anymore": "",
             "does not recognize this architecture": "",
-        },
-        "this version of vLLM or of transformers does not support the model's architecture",
-        "use a newer vLLM, or a plugin that adds the model", **_MODEL,
-    ),
+        }, "this version of vLLM or of transformers does not support the model's architecture",
+        "use a newer vLLM, or a plugin that adds the model", **_MODEL),
 
     # --- anything else ---------------------------------------------------------------------------
     signature(
         "invalid_value", "rejected", "Value error, ", r"Value error, (?P<detail>.*?)(?: \[type=|$)",
-        "{detail}", phase="config", strength=GENERIC,
-    ),
+        "{detail}", phase="config", strength=GENERIC),
     signature("invalid_value", "rejected", "validation error",
         r"\d+ validation errors? for (?P<detail>\w+)",
-        "vLLM rejected {detail}: {below}", phase="config", strength=ANNOUNCEMENT, fatal=False,
-    ),
+        "vLLM rejected {detail}: {below}", phase="config", strength=ANNOUNCEMENT, fatal=False),
 )
 # fmt: on

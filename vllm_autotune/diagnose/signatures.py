@@ -62,27 +62,22 @@ SIGNATURES: tuple[Signature, ...] = (
         "{kv_bytes} is available",
         "lower --max-model-len to a few percent below the maximum that vLLM printed",
         _UTILIZATION_UP + " (on a CPU also VLLM_CPU_KVCACHE_SPACE)",
-        "halve the KV cache: --kv-cache-dtype fp8", phase="kv_cache", versions="0.8.5 to 0.33",
-    ),
+        "halve the KV cache: --kv-cache-dtype fp8", phase="kv_cache", versions="0.8.5 to 0.33"),
     signature("kv_cache_too_small", "out_of_memory", "can be stored in KV cache",
         r"max seq len \((?P<max_model_len>\d+)\) is larger than the maximum number of tokens that "
         r"can be stored in KV cache \((?P<estimated_max_model_len>\d+)\)",
         "one request of {max_model_len} tokens does not fit in a KV cache of "
-        "{estimated_max_model_len} tokens", phase="kv_cache", versions="V0: 0.6.6, 0.8.5",
-    ),
+        "{estimated_max_model_len} tokens", phase="kv_cache", versions="V0: 0.6.6, 0.8.5"),
     signature("no_kv_cache_memory", "out_of_memory", "No available memory for the cache blocks", "",
-        "the weights and activations leave no memory for the KV cache", *_NO_KV, phase="kv_cache",
-    ),
+        "the weights and activations leave no memory for the KV cache", *_NO_KV, phase="kv_cache"),
     signature("auto_fit_impossible", "out_of_memory", "Cannot auto-fit max_model_len",
         r"Cannot auto-fit max_model_len: not enough GPU memory available",
         "the weights and activations leave less memory than one token of KV cache needs",
-        *_NO_KV, phase="kv_cache", versions="0.14 to 0.33",
-    ),
+        *_NO_KV, phase="kv_cache", versions="0.14 to 0.33"),
     signature("too_many_sequences", "out_of_memory", "exceeds available Mamba cache",
         r"max_num_seqs \(\d+\) exceeds available Mamba cache blocks \((?P<max_num_seqs>\d+)\)",
         "the Mamba cache has room for only {max_num_seqs} sequences",
-        "lower --max-num-seqs to that number", phase="graphs", versions="0.20 to 0.33",
-    ),
+        "lower --max-num-seqs to that number", phase="graphs", versions="0.20 to 0.33"),
 
     # --- the CPU's memory ------------------------------------------------------------------------
     signature("model_exceeds_reservation", "out_of_memory", "requested memory for kv (-",
@@ -91,32 +86,27 @@ SIGNATURES: tuple[Signature, ...] = (
         "raise --gpu-memory-utilization (above the number vLLM printed, if any), or set "
         "--kv-cache-memory-bytes or VLLM_CPU_KVCACHE_SPACE; if vLLM printed a negative number, its "
         "hint about other processes is wrong",
-        phase="kv_cache", where="host", versions="CPU: 0.20 to 0.32",
-    ),
+        phase="kv_cache", where="host", versions="CPU: 0.20 to 0.32"),
     signature("model_exceeds_reservation", "out_of_memory", "The worker already uses",
         r"The worker already uses [\d.]+ GiB",
         "the model alone uses more memory than is reserved for the worker",
-        phase="kv_cache", where="host", versions="CPU: 0.33",
-    ),
+        phase="kv_cache", where="host", versions="CPU: 0.33"),
     signature("cpu_memory_busy", "environment", "requested memory for kv (",
         _KV_NODE + r"\((?P<wanted_bytes>[\d.]+)/(?P<requested_bytes>[\d.]+) GiB\)",
         "other processes use the host memory: {free_bytes} of {total_bytes} is free, the KV cache "
         "needs {wanted_bytes}",
         "lower --gpu-memory-utilization (on a CPU it is the share of host memory)",
-        "stop other processes that use memory", phase="kv_cache", versions="CPU: 0.20 to 0.32",
-    ),
+        "stop other processes that use memory", phase="kv_cache", versions="CPU: 0.20 to 0.32"),
     signature("cpu_kv_cache_too_large", "out_of_memory", "requested memory for kv (",
         _KV_NODE.replace("free_bytes", "left_bytes") + r"\((?P<wanted_bytes>[\d.]+) GiB\)",
         "the KV cache was set to {wanted_bytes}, but only {left_bytes} is free",
         "lower --kv-cache-memory-bytes or VLLM_CPU_KVCACHE_SPACE",
-        phase="kv_cache", where="host", versions="CPU: 0.20 to 0.33",
-    ),
+        phase="kv_cache", where="host", versions="CPU: 0.20 to 0.33"),
     signature("cpu_memory_busy", "environment", "less than desired CPU memory utilization",
         _NODE + r"on startup is less than desired CPU memory utilization "
         r"\((?P<utilization>[\d.]+), (?P<requested_bytes>[\d.]+) GiB\)",
         "only {free_bytes} of {total_bytes} host memory is free, but vLLM was told to use "
-        "{requested_bytes}", versions="CPU: 0.20 to 0.33",
-    ),
+        "{requested_bytes}", versions="CPU: 0.20 to 0.33"),
 
     # --- memory that other processes use ---------------------------------------------------------
     signature("device_busy", "environment", "Free memory on device",
@@ -126,13 +116,11 @@ SIGNATURES: tuple[Signature, ...] = (
         "only {free_bytes} of {total_bytes} device memory is free, but vLLM was told to use "
         "{requested_bytes}",
         "wait until the process that uses the memory ends, or stop it",
-        "lower --gpu-memory-utilization to at most free / total", versions="0.9.2 to 0.33",
-    ),
+        "lower --gpu-memory-utilization to at most free / total", versions="0.9.2 to 0.33"),
     signature("memory_released_during_profiling", "environment", "Error in memory profiling",
         r"Error in memory profiling\.(?: Initial free memory [\d.]+ GiB, current free memory "
         r"(?P<free_bytes>[\d.]+) GiB)?",
-        "another process freed device memory while vLLM was measuring it", _AGAIN, phase="profile",
-    ),
+        "another process freed device memory while vLLM was measuring it", _AGAIN, phase="profile"),
 
     # --- device memory ---------------------------------------------------------------------------
     signature(
@@ -141,8 +129,7 @@ SIGNATURES: tuple[Signature, ...] = (
         r"(?:.*?Tried to allocate (?P<tried_bytes>[\d.]+ [KMG]iB))?"
         r"(?:.*?of which (?P<left_bytes>[\d.]+ [KMG]iB) is free)?",
         "the weights do not fit in the device's memory", *OUT_OF_MEMORY_CURES["load"],
-        phase="load", versions="V1 runner: 0.14 to 0.33",
-    ),
+        phase="load", versions="V1 runner: 0.14 to 0.33"),
     signature(
         "sampler_out_of_memory", "out_of_memory", "CUDA out of memory occurred when warming up",
         r"CUDA out of memory occurred when warming up (?:sampler|pooler).*? with \d+ dummy "
@@ -150,64 +137,53 @@ SIGNATURES: tuple[Signature, ...] = (
         "the device ran out of memory while vLLM warmed up the sampler with --max-num-seqs "
         "requests", _SEQUENCES_DOWN, _BATCH_DOWN,
         "lower --gpu-memory-utilization a little if the KV cache was already allocated",
-        versions="V1 runner: 0.8.5 to 0.33",
-    ),
+        versions="V1 runner: 0.8.5 to 0.33"),
     signature("cuda_out_of_memory", "out_of_memory", "out of memory",
         r"Error: (?:(?:CUDA|HIP|XPU) out of memory\.|"
         r"(?:CUDA [Ee]rror|CUDART error|Triton Error \[CUDA\]): out of memory)"
         r"(?: Tried to allocate (?P<tried_bytes>[\d.]+ [KMG]iB))?"
         r"(?:.*?of which (?P<left_bytes>[\d.]+ [KMG]iB) is free)?|"
         r"(?:NCCL|Cuda failure|Failed: Cuda error).{0,400}?'out of memory'",
-        "the device ran out of memory", strength=GENERIC, serving=True,
-    ),
+        "the device ran out of memory", strength=GENERIC, serving=True),
     # The allocator of sleep mode prints it; torch then frees what it cached and tries again.
     signature("cuda_out_of_memory", "out_of_memory", "CUDA Error: out of memory at ", "",
-        "the device ran out of memory", strength=CONSEQUENCE, fatal=False,
-    ),
+        "the device ran out of memory", strength=CONSEQUENCE, fatal=False),
     signature("cuda_out_of_memory", "out_of_memory", "CUBLAS_STATUS_ALLOC_FAILED",
         r"Error: .{0,400}?CUBLAS_STATUS_ALLOC_FAILED",
-        "cuBLAS could not allocate its workspace in device memory", strength=GENERIC, serving=True,
-    ),
+        "cuBLAS could not allocate its workspace in device memory", strength=GENERIC, serving=True),
     signature("host_out_of_memory", "out_of_memory", "allocate memory",
         r"Error: .{0,100}?DefaultCPUAllocator: can't allocate memory: you tried to allocate "
         r"(?P<tried_bytes>\d+ bytes)|Error: .{0,400}?Cannot allocate memory",
         "the host ran out of memory", _LESS_HOST_MEMORY,
-        where="host", strength=GENERIC, serving=True,
-    ),
+        where="host", strength=GENERIC, serving=True),
 
     # --- outside the configuration ---------------------------------------------------------------
     signature("port_in_use", "environment", "ddress already in use",
         r"Error: \[Errno 98\] .*[Aa]ddress already in use|EADDRINUSE|"
         r"\[Errno 98\] error while attempting to bind",
-        "another process uses that port", "choose another port", strength=GENERIC,
-    ),
+        "another process uses that port", "choose another port", strength=GENERIC),
     signature("shared_memory_too_small", "environment", "Insufficient space in",
         r"(?P<detail>Insufficient space in \S+ for [^:]+: \d+ MiB required, \d+ MiB free)",
-        "{detail}", _SHARED_MEMORY, versions="0.27 to 0.33",
-    ),
+        "{detail}", _SHARED_MEMORY, versions="0.27 to 0.33"),
     signature("no_kernel_image", "environment", "no kernel image is available for execution",
         r"rror.{0,400}?no kernel image is available for execution on the device",
         "this build of vLLM or of torch has no code for this GPU",
         "install a build for this GPU; vLLM's own wheels from 0.26 on need compute capability 7.5 "
-        "or newer", strength=GENERIC, serving=True,
-    ),
+        "or newer", strength=GENERIC, serving=True),
     *spellings("nccl", "environment", {
             "NCCL ": r"Error: NCCL [Ee]rror|NCCL error in: ",
             "torch.distributed.Dist": r"Dist\w*Error: ",
         }, "the GPUs could not communicate", _AGAIN, "add --disable-custom-all-reduce",
-        _SHARED_MEMORY, strength=CONSEQUENCE, fatal=False, serving=True,
-    ),
+        _SHARED_MEMORY, strength=CONSEQUENCE, fatal=False, serving=True),
     signature("no_vllm", "environment", "No module named 'vllm'", "",
         "vLLM is not installed for this Python",
-        "install vLLM for it, or use the Python that has vLLM", phase="spawn",
-    ),
+        "install vLLM for it, or use the Python that has vLLM", phase="spawn"),
 
     # --- processes that died without naming the cause --------------------------------------------
     *spellings("engine_died", "crashed", {
             "engine core exited unexpectedly": "",
             "EngineDeadError": r"EngineDeadError: ",
-        }, "the engine process died", *_ENGINE_DIED, strength=PROCESS_DIED, serving=True,
-    ),
+        }, "the engine process died", *_ENGINE_DIED, strength=PROCESS_DIED, serving=True),
     # Printed before the cause is, or by the processes that are left.
     *spellings("engine_died", "crashed", {
             "died unexpectedly":
@@ -216,18 +192,15 @@ SIGNATURES: tuple[Signature, ...] = (
             "WorkerProc initialization failed": "",
             "encountered a fatal error": r"EngineCore encountered a fatal error",
             "timed out": r"TimeoutError: RPC call to \w+ timed out",
-        }, "the engine process died", strength=PROCESS_DIED, serving=True, fatal=False,
-    ),
+        }, "the engine process died", strength=PROCESS_DIED, serving=True, fatal=False),
     # Known from the exit code and the cgroup.
     signature("killed_by_host", "out_of_memory", *NO_LINE,
         "the host's OOM killer killed the engine process",
         f"{_LESS_HOST_MEMORY}, a smaller model", "raise the container's memory limit",
-        where="host", strength=PROCESS_DIED,
-    ),
+        where="host", strength=PROCESS_DIED),
     signature(
         "killed", "crashed", *NO_LINE, "killed by signal 9, perhaps by the host's OOM killer",
-        _KERNEL_LOG, strength=PROCESS_DIED,
-    ),
+        _KERNEL_LOG, strength=PROCESS_DIED),
 
     *REJECTIONS,
 )

@@ -26,7 +26,6 @@ T = TypeVar("T")
 
 
 async def _metrics(client: httpx.AsyncClient) -> str:
-    """Return the text of `/metrics`, an empty one if there is none."""
     with suppress(httpx.HTTPError):
         answer = await client.get("/metrics", timeout=10)
         return answer.text if answer.status_code == 200 else ""

@@ -30,7 +30,6 @@ def crashed(cause: str, reason: str, evidence: tuple[str, ...] = ()) -> Crashed:
 
 
 def refused(item: str, status: int, text: str) -> ProbeFailed:
-    """Return the exception that a status other than 200 stands for."""
     reason, evidence = f"`{item}` got HTTP {status}", (text[:300],)
     if status < 500:
         return RequestRefused(degraded("request_refused", reason, evidence))

@@ -25,7 +25,6 @@ def _get(url: str, headers: Mapping[str, str], seconds: float = 10) -> httpx.Res
 
 
 def is_healthy(url: str, headers: Mapping[str, str] = {}) -> bool:
-    """Tell whether `/health` answers 200 within two seconds."""
     try:
         return _get(f"{url}/health", headers, 2).status_code == 200
     except httpx.HTTPError:

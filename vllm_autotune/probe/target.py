@@ -32,7 +32,6 @@ class Target:
 
     @property
     def full_context(self) -> int:
-        """Return the context to prove, in tokens."""
         return min(self.max_model_len, self.deployed_len or self.max_model_len)
 
     @property

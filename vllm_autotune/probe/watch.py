@@ -56,7 +56,6 @@ class Watch:
             self.first_token.clear()
 
     async def sample(self) -> None:
-        """Read the free memory and vLLM's metrics."""
         if self.free_bytes:
             free = self.free_now = await asyncio.to_thread(self.free_bytes)
             least = self.least_free_bytes
@@ -92,13 +91,10 @@ class Watch:
 
 
 def cache_size(text: str) -> int | None:
-    """Return how many tokens the KV cache holds, None where the metrics do not say.
-
-    vllm:cache_config_info: `kv_cache_size_tokens` from 0.26, blocks and their size before.
-    """
+    """Return how many tokens the KV cache holds, None where the metrics do not say."""
     with suppress(ValueError):
         for sample in _samples(text):
-            if sample.name == "vllm:cache_config_info":
+            if sample.name == "vllm:cache_config_info":  # up to 0.25 it has only the blocks
                 labels = sample.labels
                 if labels.get("kv_cache_size_tokens", "").isdecimal():
                     return int(labels["kv_cache_size_tokens"])
@@ -118,10 +114,7 @@ def _totals(text: str) -> dict[str, float]:
 
 
 def _samples(text: str) -> Iterator[Any]:
-    """Yield vLLM's own samples of a text of metrics.
-
-    Raises ValueError for another text.
-    """
+    """Yield vLLM's own samples of a text of metrics. Raises ValueError for another text."""
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
 
     for family in text_string_to_metric_families(text):

@@ -19,10 +19,7 @@ def dump(value: T, kind: type[T] | None = None, *, indent: int | None = None) ->
 
 
 def load(kind: type[T], text: str | bytes) -> T:
-    """Read a value of this kind.
-
-    Raises ValueError, which names the first field that is wrong.
-    """
+    """Read a value of this kind. Raises ValueError, which names the first field that is wrong."""
     try:
         found: T = _adapter(kind).validate_json(text)
     except ValidationError as error:

@@ -1,20 +1,17 @@
 """The plan: what a walk expects before its first launch, as one versioned document."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ..machine.device import Device
 from ..search.facts import Facts
 from ..search.prediction import calibrate, predict
 from ..search.step import next_step, prospects
-from ..search.trial import Prediction
+from ..search.trial import Fits, Prediction
 from ..vllm.config import LaunchConfig, Value
 from ..workload import Workload
 from .report import Model, model_of
 
 SCHEMA_VERSION = 1
-
-Fits = Literal["yes", "no", "perhaps", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,10 +151,7 @@ class Refused:
 
 
 def parse_report(text: str) -> Report:
-    """Read a report.
-
-    Raises ValueError for anything else, and for a report of another schema version.
-    """
+    """Read a report of this schema version. Raises ValueError for anything else."""
     try:
         version = load(dict[str, Any], text)["schema_version"]
     except (ValueError, KeyError) as error:
@@ -165,10 +162,7 @@ def parse_report(text: str) -> Report:
 
 
 def find_report(path: Path) -> Path:
-    """Return the path itself, or for a folder the newest report below it.
-
-    Raises BadReport for a folder without one.
-    """
+    """Return the path itself, or for a folder the newest report below it, else raise BadReport."""
     if not path.is_dir():
         return path
     found = max(path.rglob("report.json"), key=lambda p: p.stat().st_mtime, default=None)
@@ -178,10 +172,7 @@ def find_report(path: Path) -> Path:
 
 
 def read_report(path: Path) -> Report:
-    """Read a report file, or the newest one below a folder.
-
-    Raises BadReport where there is none that can be read.
-    """
+    """Read a report file, or the newest one below a folder, else raise BadReport."""
     path = find_report(path)
     try:
         return parse_report(path.read_text(encoding="utf-8"))
