@@ -106,7 +106,7 @@ class Crashed(Failure):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment(Failure):
-    """The surroundings failed, not the candidate: a busy device, a stolen port."""
+    """Something outside the candidate failed: a busy device, a stolen port."""
 
     kind: Literal["environment"] = "environment"
 
@@ -162,7 +162,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stable:
-    """Every item of the certificate came back right."""
+    """The server survived every item of the certificate."""
 
     kind: Literal["stable"] = "stable"
     certificate: Certificate
