@@ -58,6 +58,8 @@ def compose(report: "Report") -> str:
         variables["HF_TOKEN"] = None  # the caller's, if there is one
         volumes.append(HUB_CACHE)
     gpus = {"driver": "nvidia", "device_ids": _gpu_ids(report).split(","), "capabilities": ["gpu"]}
+    test, wait = ["CMD", "python3", "-c", HEALTH], f"{_start_seconds(winner)}s"
+    health = {"test": test, "interval": "10s", "timeout": "10s", "retries": 3, "start_period": wait}
     service = {
         "image": image,
         "entrypoint": ["vllm"],
@@ -67,13 +69,7 @@ def compose(report: "Report") -> str:
         "ipc": "host",
         "volumes": volumes,
         "deploy": {"resources": {"reservations": {"devices": [gpus]}}},
-        "healthcheck": {
-            "test": ["CMD", "python3", "-c", HEALTH],
-            "interval": "10s",
-            "timeout": "10s",
-            "retries": 3,
-            "start_period": f"{_start_seconds(winner)}s",
-        },
+        "healthcheck": health,
         "stop_grace_period": f"{STOP_SECONDS}s",
         "restart": "on-failure",
     }
