@@ -29,9 +29,7 @@ def certify(
     """Send every item of the certificate; return it, or the first failure.
 
     `free_bytes` is sampled once a second meanwhile; `diagnosis` is asked as often why the server
-    is failing; `say` is told each item as it begins.
-
-    Raises TimeoutError at the clock time `until` (monotonic).
+    is failing; `say` is told each item as it begins. Raises TimeoutError at `until` (monotonic).
     """
 
     async def in_time() -> Certificate:

@@ -23,11 +23,9 @@ SPILLED = "GPU memory may have spilled to host memory"
 def counted_too_few(counted: int | None, read: int) -> Degraded | None:
     if counted is None or counted >= read:
         return None
-    reason = (
-        f"the server counted {counted} of the {read} prompt tokens sent: "
-        "its engine was replaced, or it did not read all of them"
-    )
-    return degraded("counted_too_few", reason)
+    counts = f"the server counted {counted} of the {read} prompt tokens sent"
+    why = "its engine was replaced, or it did not read all of them"
+    return degraded("counted_too_few", f"{counts}: {why}")
 
 
 def preemption_storm(item: str, requests: int, preempted: int) -> Degraded | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..outcome import Item
@@ -38,13 +39,6 @@ class PoolingServer(ServerUnderTest):
         return await self.send(name, self.traffic.one_short())
 
     def prompts(self, name: str, burst: Burst, **_: Any) -> list[Prompt]:
-        return [
-            Prompt(
-                item=name,
-                body={"input": self.token_ids(length)},
-                path=self.path,
-                prompt_tokens=length,
-                output_tokens=0,
-            )
-            for length, _ in burst.requests
-        ]
+        prompt = partial(Prompt, item=name, path=self.path, output_tokens=0)
+        lengths = [length for length, _ in burst.requests]
+        return [prompt(body={"input": self.token_ids(n)}, prompt_tokens=n) for n in lengths]

@@ -155,11 +155,8 @@ class ServerUnderTest:
             raise ProbeFailed(crashed("server_gone", "/health does not answer 200 after the probe"))
         length = await asyncio.to_thread(served_length, target.url, target.model, target.headers)
         if length != target.max_model_len:
-            reason = (
-                f"/v1/models reports a context of {length or 'no'} tokens for {target.model}, "
-                f"expected {target.max_model_len}"
-            )
-            raise ProbeFailed(degraded("wrong_model", reason))
+            got = f"/v1/models reports a context of {length or 'no'} tokens for {target.model}"
+            raise ProbeFailed(degraded("wrong_model", f"{got}, expected {target.max_model_len}"))
         if target.shared:  # its counters are those of others too, perhaps of several servers
             return
         watch = self.endpoint.watch

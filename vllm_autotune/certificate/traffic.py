@@ -106,8 +106,7 @@ class Traffic:
         if not self._affordable(1, whole):
             return Burst(requests=(), note=self._too_long(whole))
         share, rest = divmod(batch + more, count)
-        prompts = [share + (number < rest) for number in range(count)]
-        return Burst(requests=tuple((prompt, output) for prompt in prompts))
+        return Burst(requests=tuple((share + (n < rest), output) for n in range(count)))
 
     def mixed_lengths(self) -> Burst:
         """Return long and short requests in turn, which fit into the KV cache together."""

@@ -75,7 +75,6 @@ def nested(config: object, name: str) -> dict[str, Any]:
 
 
 def listed(config: Fields, name: str) -> list[Any]:
-    """Return the list in a field, empty if it is something else."""
     value = config.get(name)
     return value if isinstance(value, list) else []
 
@@ -131,7 +130,6 @@ def text_part(config: Fields) -> dict[str, Any]:
 
 
 def quantization_of(config: Fields, text: Fields) -> dict[str, Any]:
-    """Return the quantization section of a configuration, empty if there is none."""
     names = ("quantization_config", "compression_config")
     found = (nested(part, name) for part in (config, text) for name in names)
     return next(filter(None, found), {})

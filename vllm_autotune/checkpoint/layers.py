@@ -100,7 +100,6 @@ def count_kv_heads(config: Fields, model_type: str, heads: int) -> int:
 
 
 def layer_kinds(config: Fields, model_type: str, layers: int) -> list[Kind] | None:
-    """Return what each layer keeps, None where this model is not known."""
     written = listed(config, "layer_types") or listed(config, "layers_block_type")
     if written:
         kinds = [KINDS[name] for name in map(str, written) if name in KINDS]
@@ -133,17 +132,16 @@ def layer_kinds(config: Fields, model_type: str, layers: int) -> list[Kind] | No
 
 
 def _windowed(config: Fields, model_type: str, layers: int) -> list[Kind]:
-    first = 0  # the first layer with a window
-    if model_type.startswith("qwen"):
+    first = 0 if number(config, "sliding_window") else layers  # the first layer with a window
+    if first == 0 and model_type.startswith("qwen"):
         first = number(config, "max_window_layers") if config.get("use_sliding_window") else layers
-    windowed = bool(number(config, "sliding_window"))
-    return ["sliding" if windowed and i >= first else "full" for i in range(layers)]
+    return ["sliding" if i >= first else "full" for i in range(layers)]
 
 
 def _state(config: Fields, model_type: str) -> State | None:
     hidden = number(config, "hidden_size")
-    inner = number(config, "mamba_d_ssm")
-    inner = inner or (number(config, "mamba_expand", "expand") or 2) * hidden
+    expanded = (number(config, "mamba_expand", "expand") or 2) * hidden
+    inner = number(config, "mamba_d_ssm") or expanded
     kernel = number(config, "mamba_d_conv", "conv_kernel") or 4
     if model_type in PATTERNS["state", 4]:
         keys = number(config, "linear_num_key_heads") * number(config, "linear_key_head_dim")

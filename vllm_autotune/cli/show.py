@@ -12,7 +12,6 @@ from ..diagnose import read_log
 from ..errors import BadReport
 from ..output import say
 from ..report import codec
-from ..report.codec import dump
 from ..report.plan import Plan
 from ..report.report import Refused, Report, read_report
 from .options import json_option, results_folder
@@ -42,7 +41,7 @@ def show(paths: tuple[Path, ...], as_json: bool) -> None:
         message = f"none of the {len(files)} files is an autotune report"
         raise BadReport(message, "give a report.json, or its folder")
     if as_json:
-        documents = [json.loads(dump(report)) for report in reports]
+        documents = [json.loads(codec.dump(report)) for report in reports]
         say(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
     elif len(reports) == 1:
         print_report(reports[0], str(files[0]))

@@ -27,10 +27,7 @@ HEALTH = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{PORT}/health
 
 
 def docker(report: "Report") -> str:
-    """Write the line that runs the winner; `-e HF_TOKEN` hands on the caller's, if there is one.
-
-    `--entrypoint` because that of the image was the API server before it was `vllm serve`.
-    """
+    """Write the line that runs the winner; `-e HF_TOKEN` hands on the caller's, if there is one."""
     winner, image = winner_of(report), _image(report)
     words = ["docker", "run", "--rm", "--gpus", f'"device={_gpu_ids(report)}"']
     words += ["--ipc=host", "-p", f"{PORT}:{PORT}"]
@@ -44,6 +41,7 @@ def docker(report: "Report") -> str:
     line = shlex.join(words)
     if _from_hub(winner):
         line += f' -v "{HUB_CACHE}" -e HF_TOKEN'
+    # The image's own entry point was the API server before it was `vllm serve`.
     return f"{line} {shlex.join(['--entrypoint', 'vllm', image, *_arguments(winner)])}"
 
 
@@ -60,6 +58,8 @@ def compose(report: "Report") -> str:
         variables["HF_TOKEN"] = None  # the caller's, if there is one
         volumes.append(HUB_CACHE)
     gpus = {"driver": "nvidia", "device_ids": _gpu_ids(report).split(","), "capabilities": ["gpu"]}
+    test, wait = ["CMD", "python3", "-c", HEALTH], f"{_start_seconds(winner)}s"
+    health = {"test": test, "interval": "10s", "timeout": "10s", "retries": 3, "start_period": wait}
     service = {
         "image": image,
         "entrypoint": ["vllm"],
@@ -69,13 +69,7 @@ def compose(report: "Report") -> str:
         "ipc": "host",
         "volumes": volumes,
         "deploy": {"resources": {"reservations": {"devices": [gpus]}}},
-        "healthcheck": {
-            "test": ["CMD", "python3", "-c", HEALTH],
-            "interval": "10s",
-            "timeout": "10s",
-            "retries": 3,
-            "start_period": f"{_start_seconds(winner)}s",
-        },
+        "healthcheck": health,
         "stop_grace_period": f"{STOP_SECONDS}s",
         "restart": "on-failure",
     }
@@ -186,11 +180,8 @@ def _mounted_paths(winner: "Winner") -> list[str]:
 
 
 def _mounted_path(path: str) -> str:
-    """Return the folder that a path needs around it.
-
-    A snapshot in the Hub's cache consists of links to its sister `blobs`; a GGUF file may have
-    other parts beside it.
-    """
+    """Return the folder that a path needs around it."""
+    # A snapshot is links to its sister `blobs`; a GGUF file may have other parts beside it.
     if cached := re.match(r"(.*/models--[^/]+)/snapshots(?:/|$)", path):
         return cached[1]
     return path.rpartition("/")[0] or "/" if path.endswith(".gguf") else path.rstrip("/") or "/"

@@ -46,9 +46,8 @@ def env(report: "Report") -> str:
     """Write the variables, a line each, as `docker run --env-file` and systemd read them alike.
 
     Docker takes what follows the `=` as it is; systemd's EnvironmentFile= takes away blanks at
-    the ends, quotes at the front and backslashes anywhere (systemd.exec(5)).
-
-    Raises BadReport for a value that the two would read differently.
+    the ends, quotes at the front and backslashes anywhere (systemd.exec(5)). Raises BadReport for
+    a value that the two would read differently.
     """
     variables = environment(report)
     for name, value in variables.items():

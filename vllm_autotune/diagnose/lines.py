@@ -79,7 +79,7 @@ def split_torn(line: str) -> list[str]:
 
 
 def message(line: str) -> str:
-    """Return the line without process, level, date and source file in front, but indented."""
+    """Return the line without process, level, date and source file in front; indentation stays."""
     end = 0
     while found := _PREFIX.match(line, end):
         end = found.end()

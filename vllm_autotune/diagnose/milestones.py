@@ -4,6 +4,7 @@ Strings are from vLLM's sources, 0.6.6 to 0.33; each is checked against a real l
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -108,12 +109,9 @@ def readings_of(match: re.Match[str]) -> Readings:
     """Return the numbers in a match, typed by the names of its groups."""
     found: dict[str, Any] = {}
     for name, text in match.groupdict().items():
-        if text is None or name not in _FIELDS:
-            continue
-        try:
-            found[name] = _typed(name, text)
-        except ValueError:  # cut in the middle, or two lines run together: `1.2.3`
-            continue
+        if text is not None and name in _FIELDS:
+            with suppress(ValueError):  # cut in the middle, or two lines run together: `1.2.3`
+                found[name] = _typed(name, text)
     return Readings(**found)
 
 

@@ -68,7 +68,7 @@ def _shape(zeroed: bytes) -> Shape:
     message = lines.message(line)
     return Shape(
         message_at=len(line) - len(message),
-        is_source=message.startswith("    "),
+        is_source=message.startswith("    "),  # of a traceback
         is_error=lines.is_error(line),
         is_exception=lines.is_exception(line),
         events=frozenset(

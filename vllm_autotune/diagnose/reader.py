@@ -224,35 +224,28 @@ class LogReader:
         return self._crashed(reason, exit_code, self.last_line)
 
     def never_ready(self, seconds: float) -> Hung:
+        reason = f"the server was not ready after {seconds:.0f} s"
+        shown = (self.last_line,) if self.last_line else ()
         return Hung(
-            cause="never_ready",
-            phase=self.phase,
-            seconds=seconds,
-            reason=f"the server was not ready after {seconds:.0f} s",
-            evidence=(self.last_line,) if self.last_line else (),
+            cause="never_ready", phase=self.phase, seconds=seconds, reason=reason, evidence=shown
         )
 
     def _died(self, name: str, exit_code: int | None) -> FailedOutcome:
         found = self._finding
         first, *after = (*self._unknown, found.line if found else self.last_line)
-        return Finding(
-            signature=BY_NAME[name],
-            phase=found.phase if found else self.phase,
-            line=first,
-            groups=found.groups if found else {},
-            after=tuple(after),
-        ).outcome(exit_code=exit_code)
+        phase, groups = (found.phase, found.groups) if found else (self.phase, {})
+        died = Finding(
+            signature=BY_NAME[name], phase=phase, line=first, groups=groups, after=tuple(after)
+        )
+        return died.outcome(exit_code=exit_code)
 
     def _crashed(self, reason: str, exit_code: int | None, *evidence: str) -> Crashed:
         if exit_code is not None:
             how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
             reason = f"{reason} ({how})"
+        shown = tuple(filter(None, evidence))[:MAX_EVIDENCE]
         return Crashed(
-            cause="unknown",
-            phase=self.phase,
-            reason=reason,
-            evidence=tuple(filter(None, evidence))[:MAX_EVIDENCE],
-            exit_code=exit_code,
+            cause="unknown", phase=self.phase, reason=reason, evidence=shown, exit_code=exit_code
         )
 
 

@@ -1,7 +1,6 @@
 """What vLLM rejects: flags, values, and models.
 
-Strings are from vLLM's sources, 0.6.6 to 0.33, and from argparse, pydantic, transformers and
-huggingface_hub. Where two patterns match one line, the first wins.
+Strings are from vLLM (0.6.6 to 0.33), argparse, pydantic, transformers and huggingface_hub.
 """
 
 from .signature import ANNOUNCEMENT, CONSEQUENCE, GENERIC, Signature, signature, spellings

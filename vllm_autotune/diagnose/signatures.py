@@ -1,7 +1,6 @@
 """Every way a vLLM launch or request is known to fail: one table.
 
-Strings are from vLLM's sources, 0.6.6 to 0.33, and from torch and NCCL. Where two patterns match
-one line, the first wins.
+Strings are from vLLM (0.6.6 to 0.33), torch and NCCL. If two match a line, the first wins.
 """
 
 from collections.abc import Mapping

@@ -18,8 +18,7 @@ from ..outcome import FailedOutcome, Hung
 from .failure import ProbeFailed, crashed, degraded, raise_if, refused
 from .prompt import Prompt
 from .reply import Answer, Reply
-from .target import Patience, Target
-from .throughput import Throughput
+from .target import Patience, Target, Throughput
 from .watch import Watch
 
 T = TypeVar("T")

@@ -68,7 +68,6 @@ def cache_tokens(url: str, headers: Mapping[str, str] = {}) -> int | None:
 
 
 def adapter_of(url: str, model: str) -> str | None:
-    """Return the first adapter of `model` that `/v1/models` lists, None if there is none."""
     cards = model_cards(url)
     listed = [] if isinstance(cards, str) else cards
     return next((card.name for card in listed if card.parent == model), None)

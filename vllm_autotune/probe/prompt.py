@@ -115,12 +115,9 @@ class Prompt:
         return self._reply(answer, read, written)
 
     def _reply(self, answer: Answer, read: int, written: int) -> Reply:
+        times, note = tuple(answer.times), self.note(answer.choice)
         return Reply(
-            prompt_tokens=read,
-            output_tokens=written,
-            began=answer.began,
-            times=tuple(answer.times),
-            note=self.note(answer.choice),
+            prompt_tokens=read, output_tokens=written, began=answer.began, times=times, note=note
         )
 
     def _expect_whole_stream(self, answer: Answer) -> None:

@@ -47,7 +47,6 @@ class Answer:
     times: list[float] = field(default_factory=list)
 
     def read_line(self, line: str, now: float) -> None:
-        """Read a line of a stream of server-sent events."""
         if not line.strip() or line.startswith(FIELDS):
             return
         data = line.removeprefix("data:").strip()

@@ -1,4 +1,4 @@
-"""The server that is probed, and how patient to be with it."""
+"""The server that is probed, how fast it was so far, and how patient to be with it."""
 
 from dataclasses import dataclass, field
 
@@ -37,6 +37,23 @@ class Target:
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+
+
+@dataclass
+class Throughput:
+    """Seconds per token; `reading` is None until something was answered."""
+
+    reading: float | None = None
+    writing: float = 0.0
+
+    def learn(self, reading: float, writing: float | None) -> None:
+        """Keep the fastest reading and the slowest writing."""
+        self.reading = min(reading, self.reading or reading)
+        self.writing = max(writing or 0.0, self.writing)
+
+    def seconds(self, read: int, written: int) -> float | None:
+        """Return how long so many tokens should take, None before anything was measured."""
+        return None if self.reading is None else read * self.reading + written * self.writing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

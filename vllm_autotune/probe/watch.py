@@ -94,7 +94,7 @@ def cache_size(text: str) -> int | None:
     """Return how many tokens the KV cache holds, None where the metrics do not say."""
     with suppress(ValueError):
         for sample in _samples(text):
-            if sample.name == "vllm:cache_config_info":  # up to 0.25 it has only the blocks
+            if sample.name == "vllm:cache_config_info":  # before 0.26: blocks and their size
                 labels = sample.labels
                 if labels.get("kv_cache_size_tokens", "").isdecimal():
                     return int(labels["kv_cache_size_tokens"])
