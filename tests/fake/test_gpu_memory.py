@@ -156,7 +156,8 @@ def test_a_card_that_others_use_is_refused_unless_it_is_allowed(
     busy = replace(card.facts, devices=(replace(H200, free_bytes=free),))
     report = tuned(busy, card.folder, Listener())
     assert (report.status, report.launches) == ("environment", 0)
-    assert "others use NVIDIA H200 (GPU-0): 4.6 GiB of 140.4 GiB are taken" in report.reason
+    expected = "the GPU NVIDIA H200 (GPU-0) is busy: other processes hold 4.6 GiB of 140.4 GiB"
+    assert expected in report.reason
     assert "--allow-busy" in report.hint
     allowed = tuned(busy, card.folder, Listener(), allow_busy=True, resume=True)
     assert allowed.status == "stable"

@@ -257,5 +257,5 @@ def test_a_trial_is_stopped_before_the_host_runs_out_of_memory(
     assert time.monotonic() - began < SOON
     assert isinstance(outcome, OutOfMemory), outcome
     assert (outcome.where, outcome.phase, outcome.cause) == ("host", phase, "host_memory_low")
-    assert "64 MiB of the host's memory left" in outcome.reason
+    assert "64 MiB of host memory left" in outcome.reason
     assert outcome.shortfall_bytes

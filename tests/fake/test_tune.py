@@ -413,7 +413,7 @@ def test_a_run_that_was_cut_short_is_gone_on_with(place: Place, end: str, torn: 
             file.write('{"number": 2, "fingerprint": "0')
     done = place.run(*SMALL, "--resume", "--json")
     assert done.returncode == 0, done.stderr
-    assert "1 launch of it need no repeating" in done.stderr
+    assert "1 launch saved" in done.stderr
     assert ("launch 2 is lost" in done.stderr) is torn
     report = json.loads(done.stdout)
     assert report == place.report()
@@ -431,7 +431,7 @@ def test_a_run_that_died_after_its_last_launch_is_only_reported(place: Place) ->
     again = place.run(*SMALL, "--json", "--resume", "--refresh", die_at="spawn")
     assert again.returncode == 0, again.stderr
     before, after = json.loads(done.stdout), json.loads(again.stdout)
-    assert "2 launches of it need no repeating" in again.stderr
+    assert "2 launches saved" in again.stderr
     for name in ("winner", "trials", "skipped", "launches", "created_at", "status"):
         assert after[name] == before[name]
 
@@ -445,9 +445,9 @@ def test_an_unfinished_run_is_pointed_out_and_another_search_does_not_go_on_with
     journal.write_text(json.dumps({**document, "fingerprint": "0"}) + "\n")
     done = place.run(*SMALL, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "cannot be resumed: today other launches would be chosen" in done.stderr
+    assert "conditions changed, the saved launches no longer apply" in done.stderr
     assert len(list(place.results.rglob("journal.jsonl"))) == 2
-    assert "is unfinished; --resume goes on with it" in place.run(*SMALL, "--refresh").stderr
+    assert "is unfinished; --resume continues it" in place.run(*SMALL, "--refresh").stderr
 
 
 def test_what_the_surroundings_spoiled_is_tried_again_on_another_day(place: Place) -> None:

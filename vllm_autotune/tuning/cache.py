@@ -131,7 +131,9 @@ class AnswerCache:
     def _boots(self, facts: Facts, note: Callable[[str], None]) -> Boots:
         path = self._boots_file(facts)
         try:
-            return load(Boots, path.read_bytes()) if path.exists() else ()
+            return load(Boots, path.read_bytes())
+        except FileNotFoundError:
+            pass
         except (OSError, ValueError) as error:
             note(f"the measurements in {path} are ignored: {error}")
         return ()

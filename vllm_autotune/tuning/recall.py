@@ -18,8 +18,8 @@ def still_valid(report: Report, facts: Facts) -> str | None:
     winner = report.winner
     if winner is None:
         return "it has no winner"
-    found = {name: value for name, value in winner.args.items() if facts.fixed.get(name) != value}
-    refused = forbidden(found, winner.env)
+    chosen = {name: value for name, value in winner.args.items() if facts.fixed.get(name) != value}
+    refused = forbidden(chosen, winner.env)  # what the user gave is allowed
     if refused is not None:
         return f"it sets {refused[0]}: {refused[1]}"
     if model_here(report, winner, facts) is None:
