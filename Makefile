@@ -11,15 +11,15 @@ TORCH_CPU := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 DEMO := .demo
-DEMO_MODEL := $(DEMO)/tiny-llama
-# Many wide heads on a narrow model: little to compute, but 768 KiB of KV cache per token.
-DEMO_SHAPE := --layers 12 --heads 32 --head-dim 256 --hidden-size 32 --context 1024 --dtype float32
-# Not all of the 1024 tokens, 768 MiB of KV cache, fit into this beside what a vLLM worker takes on
-# the CPU: 0.7 GiB, by the state of the machine some 0.2 GiB less or 0.3 GiB more.
-DEMO_MEMORY ?= 1250MiB
-# Without AVX-512 or AMX a CPU computes 16-bit floats far slower than 32-bit ones.
+DEMO_MODEL := $(DEMO)/tiny-qwen3
+# Many wide heads on a narrow model: little to compute, but 1 MiB of KV cache per token.
+DEMO_SHAPE := --layers 8 --heads 64 --head-dim 256 --hidden-size 16 --context 640 --dtype float32
+# A part of the 640 tokens, 640 MiB of KV cache, fits into this beside what a vLLM worker takes on
+# the CPU: 0.7 GiB with the weights, 0.2 GiB more or less by the state of the machine.
+DEMO_MEMORY ?= 1125MiB
+# A CPU without AVX-512 computes 16-bit floats far slower than 32-bit ones.
 DEMO_ARGS ?= --min-context 128 --exact -- \
-	--dtype float32 --enforce-eager --block-size 32 --max-num-seqs 16
+	--dtype float32 --enforce-eager --block-size 32 --max-num-seqs 8
 
 PYTEST := $(BIN)/python -m pytest
 LADDERS := default long-context low-latency

@@ -6,6 +6,7 @@ Standard library only, so that a model costs a second and no download:
 """
 
 import argparse
+import itertools
 import json
 import math
 import random
@@ -49,14 +50,14 @@ def make_tiny_model(
 ) -> Path:
     """Write the model into `folder` and return it; the same arguments write the same bytes.
 
-    vLLM's Qwen2 knows no hidden size but `heads * head_dim`: with another one the model is a Llama.
+    vLLM's Qwen2 knows no hidden size but `heads * head_dim`: with another one the model is a Qwen3.
     One token of KV cache takes `2 * layers * kv_heads * head_dim` numbers (see
     `kv_bytes_per_token`).
     """
     kv_heads = kv_heads or heads
     width, kv_width = heads * head_dim, kv_heads * head_dim
     hidden_size = hidden_size or width
-    family = "Qwen2" if hidden_size == width else "Llama"
+    family = "Qwen2" if hidden_size == width else "Qwen3"
     config = {
         "architectures": [f"{family}ForCausalLM"],
         "model_type": family.lower(),
@@ -78,8 +79,10 @@ def make_tiny_model(
         "use_sliding_window": False,
     }
     shapes = dict(tensor_shapes(layers, hidden_size, width, kv_width, intermediate_size))
-    if family == "Llama":
+    if family == "Qwen3":  # where Qwen2 has biases, it has norms
         shapes = {name: shape for name, shape in shapes.items() if not name.endswith(".bias")}
+        for layer, name in itertools.product(range(layers), ("q_norm", "k_norm")):
+            shapes[f"model.layers.{layer}.self_attn.{name}.weight"] = (head_dim,)
     shapes["model.embed_tokens.weight"] = (vocab_size, hidden_size)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
