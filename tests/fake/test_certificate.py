@@ -198,8 +198,8 @@ def test_the_wanted_concurrency_is_proven_at_full_length(bench: Bench) -> None:
 @pytest.mark.parametrize("mode", ["slow", "slow metrics_missing"])
 def test_a_slow_server_is_no_hung_one(bench: Bench, mode: str) -> None:
     """It moves at every token: on the counters, or at least on our streams."""
-    impatience = Patience(step_factor=4, min_seconds=3, first_seconds=3, poll_seconds=0.05)
-    with bench.serving(mode=mode, seconds=6) as target:
+    impatience = Patience(step_factor=4, min_seconds=1.5, first_seconds=1.5, poll_seconds=0.05)
+    with bench.serving(mode=mode, seconds=3) as target:
         result = certify(target, QUICK, patience=impatience)
     assert isinstance(result, Certificate), result
 

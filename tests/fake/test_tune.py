@@ -129,7 +129,7 @@ def test_what_vllm_refuses_whatever_is_tried_is_not_said_not_to_fit(place: Place
     report = place.report()
     assert report["status"] == "environment"
     assert "--swap-space" in report["reason"]
-    assert "drop the flag" in report["hint"]
+    assert "remove it" in report["hint"]
 
 
 def test_the_server_of_a_winner_takes_the_place_of_autotune(place: Place) -> None:
@@ -172,7 +172,7 @@ def test_a_winner_whose_model_is_gone_is_refused(tuned: Place) -> None:
     path.write_text(json.dumps(report))
     refused = tuned.check()
     assert refused.returncode == 2, refused.stderr
-    assert "/models/gone-AWQ is not here" in refused.stderr
+    assert "/models/gone-AWQ was not found here" in refused.stderr
 
 
 def test_a_report_that_would_load_code_is_not_believed_unless_it_is_our_own(tuned: Place) -> None:
@@ -507,7 +507,7 @@ def test_a_terminal_that_is_closed_ends_a_run_in_good_order(place: Place) -> Non
         process.kill()
         process.wait()
     report = place.report()
-    assert (report["status"], report["reason"]) == ("interrupted", "SIGHUP stopped it")
+    assert (report["status"], report["reason"]) == ("interrupted", "stopped by SIGHUP")
 
 
 def test_nohup_outlives_the_terminal(place: Place) -> None:
