@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -89,22 +88,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that is large enough to be short of memory."""
     folder = tmp_path_factory.mktemp("model") / "tiny-qwen2"
     return make_tiny_model(folder, layers=32, heads=16, context=4096)
-
-
-@pytest.fixture(scope="session")
-def vllm_python() -> str:
-    """An interpreter that has a real vLLM: AUTOTUNE_TEST_VLLM_PYTHON, else our own.
-
-    A missing vLLM is a failure, so that no CI passes without it;
-    AUTOTUNE_TEST_VLLM_PYTHON=none skips these tests on purpose.
-    """
-    python = os.environ.get("AUTOTUNE_TEST_VLLM_PYTHON") or sys.executable
-    if python == "none":
-        pytest.skip("AUTOTUNE_TEST_VLLM_PYTHON=none")
-    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
-    if subprocess.run([python, "-c", code], check=False).returncode:
-        pytest.fail(f"{python} has no vLLM (set AUTOTUNE_TEST_VLLM_PYTHON, or to `none` to skip)")
-    return python
 
 
 @pytest.fixture
