@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.fake_nvml import Cards, pynvml
 from tests.support.fake_vllm import environment
-from tests.support.trial_bench import CONTEXT, Bench
+from tests.support.trial_bench import CONTEXT, SEQUENCES, Bench
 from vllm_autotune.errors import BadUsage, NoDevice
 from vllm_autotune.launch import device_memory
 from vllm_autotune.launch.launch import Progress
@@ -20,7 +20,7 @@ from vllm_autotune.search.facts import Candidate, Facts
 from vllm_autotune.tuning import walk
 from vllm_autotune.tuning.tune import tune
 from vllm_autotune.tuning.walk import Options
-from vllm_autotune.workload import Workload
+from vllm_autotune.workload import Probe, Workload
 
 SCRIPT = {"device": "cuda", "total_gib": 140.4, "weights_gib": 0.01, "kv_bytes_per_token": 4096}
 H200 = Device(
@@ -51,7 +51,8 @@ def cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cards:
 def card(bench: Bench, cards: Cards) -> Bench:
     assert cards.folder.exists()
     engine = replace(bench.facts.engine, platform="cuda")
-    return replace(bench, facts=replace(bench.facts, devices=(H200,), engine=engine))
+    few = {"max-num-seqs": SEQUENCES}
+    return replace(bench, facts=replace(bench.facts, devices=(H200,), engine=engine, fixed=few))
 
 
 class Listener:
@@ -76,7 +77,8 @@ class Listener:
 
 def tuned(facts: Facts, folder: Path, listener: Listener, **options: Any) -> Report:
     how = Options(results=folder / "results", cache=folder / "cache", **options)
-    facts = replace(facts, workload=Workload(context=CONTEXT, min_context=CONTEXT))
+    quick = Workload(context=CONTEXT, min_context=CONTEXT, probe=Probe(effort="quick"))
+    facts = replace(facts, workload=quick)
     return tune(facts, how, listener)[0]
 
 

@@ -451,7 +451,10 @@ def test_an_unfinished_run_is_pointed_out_and_another_search_does_not_go_on_with
     assert done.returncode == 0, done.stderr
     assert "cannot be resumed: today other launches would be chosen" in done.stderr
     assert len(list(place.results.rglob("journal.jsonl"))) == 2
-    assert "is unfinished; --resume goes on with it" in place.run(*SMALL, "--refresh").stderr
+    assert (
+        "is unfinished; --resume goes on with it"
+        in place.run(*SMALL, "--refresh", "--max-launches", "1").stderr
+    )
 
 
 def test_what_the_surroundings_spoiled_is_tried_again_on_another_day(place: Place) -> None:
