@@ -86,7 +86,7 @@ def test_a_card_whose_memory_comes_back_is_stable(card: Bench) -> None:
     assert isinstance(card.trial(SCRIPT).outcome, Stable)
 
 
-def test_an_answer_asks_for_what_its_server_took_and_not_for_its_share_alone(
+def test_an_answer_needs_what_its_server_took_beyond_its_share(
     card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cards.folder.exists()
@@ -99,7 +99,7 @@ def test_an_answer_asks_for_what_its_server_took_and_not_for_its_share_alone(
     )
 
 
-def test_a_server_that_takes_what_is_to_stay_free_is_given_less(
+def test_a_server_that_takes_the_headroom_is_given_less(
     card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vLLM leaves 8 % of the card, and the server takes all but 100 MiB of it."""
@@ -118,7 +118,7 @@ def test_a_server_that_takes_what_is_to_stay_free_is_given_less(
     assert second.certificate.least_free_bytes >= facts.headroom_bytes
 
 
-def test_memory_that_does_not_come_back_is_the_surroundings_fault(
+def test_memory_that_does_not_come_back_is_an_environment_failure(
     card: Bench, cards: Cards
 ) -> None:
     def take(_: Progress) -> None:
@@ -130,7 +130,7 @@ def test_memory_that_does_not_come_back_is_the_surroundings_fault(
     assert "3.0 GiB did not come back" in outcome.reason
 
 
-def test_a_trial_that_another_tenant_spoiled_is_made_again_once(
+def test_a_trial_that_another_tenant_spoiled_is_repeated_once(
     card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tenant comes in the first launch and stays; the second launch sees no change."""
@@ -147,7 +147,7 @@ def test_a_trial_that_another_tenant_spoiled_is_made_again_once(
     assert report.status == "stable"
 
 
-def test_a_card_that_others_use_is_refused_unless_it_is_allowed(
+def test_a_busy_card_is_refused_without_allow_busy(
     card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment(SCRIPT).items():
@@ -163,7 +163,7 @@ def test_a_card_that_others_use_is_refused_unless_it_is_allowed(
     assert allowed.status == "stable"
 
 
-def test_a_gpu_that_has_no_memory_but_the_hosts_is_tuned_in_it(
+def test_a_gpu_that_shares_the_hosts_memory_is_tuned(
     card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NVML has no numbers for a GB10; what others use of the host's memory makes it not busy."""
@@ -198,7 +198,7 @@ def test_a_gpu_that_is_lost_spoils_no_other(
 
 
 @pytest.mark.parametrize("variable", [None, "0"])
-def test_no_gpu_but_one_that_is_lost_is_none(
+def test_a_single_gpu_that_is_lost_counts_as_none(
     cards: Cards, monkeypatch: pytest.MonkeyPatch, variable: str | None
 ) -> None:
     (cards.folder / "lost-0").touch()
@@ -208,7 +208,7 @@ def test_no_gpu_but_one_that_is_lost_is_none(
 
 
 @pytest.mark.parametrize("variable", ["", "-1", "NoDevFiles", "none", "void", "7", "-1,0"])
-def test_cuda_sees_no_gpu_from_the_first_name_on_that_is_none(
+def test_cuda_sees_no_gpu_behind_the_first_invalid_name(
     cards: Cards, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     (cards.folder / "count").write_text("2")
@@ -227,7 +227,7 @@ def show(monkeypatch: pytest.MonkeyPatch, variable: str | None) -> None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
 
 
-def test_a_gpu_that_is_lost_is_no_traceback(cards: Cards) -> None:
+def test_a_lost_gpu_is_a_refusal(cards: Cards) -> None:
     (cards.folder / "lost").touch()
     with pytest.raises(NoDevice, match=r"no NVIDIA driver answers \(GPU is lost\)"):
         free_bytes(H200)
