@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.fake_nvml import Cards, pynvml
 from tests.support.fake_vllm import environment
-from tests.support.trial_bench import CONTEXT, Bench
+from tests.support.trial_bench import CONTEXT, SEQUENCES, Bench
 from vllm_autotune.errors import BadUsage, NoDevice
 from vllm_autotune.launch import device_memory
 from vllm_autotune.launch.launch import Progress
@@ -21,7 +21,7 @@ from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.tuning import walk
 from vllm_autotune.tuning.tune import tune
 from vllm_autotune.tuning.walk import Options
-from vllm_autotune.workload import Workload
+from vllm_autotune.workload import Probe, Workload
 
 SCRIPT = {"device": "cuda", "total_gib": 140.4, "weights_gib": 0.01, "kv_bytes_per_token": 4096}
 H200 = Device(
@@ -52,7 +52,8 @@ def cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cards:
 def card(bench: Bench, cards: Cards) -> Bench:
     assert cards.folder.exists()
     engine = replace(bench.facts.engine, platform="cuda")
-    return replace(bench, facts=replace(bench.facts, devices=(H200,), engine=engine))
+    few = {"max-num-seqs": SEQUENCES}
+    return replace(bench, facts=replace(bench.facts, devices=(H200,), engine=engine, fixed=few))
 
 
 class Listener:
@@ -77,7 +78,8 @@ class Listener:
 
 def tuned(facts: Facts, folder: Path, listener: Listener, **options: Any) -> Report:
     how = Options(results=folder / "results", cache=folder / "cache", **options)
-    facts = replace(facts, workload=Workload(context=CONTEXT, min_context=CONTEXT))
+    quick = Workload(context=CONTEXT, min_context=CONTEXT, probe=Probe(effort="quick"))
+    facts = replace(facts, workload=quick)
     return tune(facts, how, listener)[0]
 
 
@@ -85,7 +87,7 @@ def test_a_card_whose_memory_comes_back_is_stable(card: Bench) -> None:
     assert isinstance(card.trial(SCRIPT).outcome, Stable)
 
 
-def test_an_answer_asks_for_what_its_server_took_and_not_for_its_share_alone(
+def test_an_answer_needs_what_its_server_took_beyond_its_share(
     card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cards.folder.exists()
@@ -98,7 +100,7 @@ def test_an_answer_asks_for_what_its_server_took_and_not_for_its_share_alone(
     )
 
 
-def test_a_server_that_takes_what_is_to_stay_free_is_given_less(
+def test_a_server_that_takes_the_headroom_is_given_less(
     card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vLLM leaves 8 % of the card, and the server takes all but 100 MiB of it."""
@@ -117,7 +119,7 @@ def test_a_server_that_takes_what_is_to_stay_free_is_given_less(
     assert second.certificate.least_free_bytes >= facts.headroom_bytes
 
 
-def test_memory_that_does_not_come_back_is_the_surroundings_fault(
+def test_memory_that_does_not_come_back_is_an_environment_failure(
     card: Bench, cards: Cards
 ) -> None:
     def take(_: Progress) -> None:
@@ -129,7 +131,7 @@ def test_memory_that_does_not_come_back_is_the_surroundings_fault(
     assert "3.0 GiB did not come back" in outcome.reason
 
 
-def test_a_trial_that_another_tenant_spoiled_is_made_again_once(
+def test_a_trial_that_another_tenant_spoiled_is_repeated_once(
     card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tenant comes in the first launch and stays; the second launch sees no change."""
@@ -146,7 +148,7 @@ def test_a_trial_that_another_tenant_spoiled_is_made_again_once(
     assert report.status == "stable"
 
 
-def test_a_card_that_others_use_is_refused_unless_it_is_allowed(
+def test_a_busy_card_is_refused_without_allow_busy(
     card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment(SCRIPT).items():
@@ -163,7 +165,7 @@ def test_a_card_that_others_use_is_refused_unless_it_is_allowed(
     assert allowed.status == "stable"
 
 
-def test_a_gpu_that_has_no_memory_but_the_hosts_is_tuned_in_it(
+def test_a_gpu_that_shares_the_hosts_memory_is_tuned(
     card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NVML has no numbers for a GB10; what others use of the host's memory makes it not busy."""
@@ -198,7 +200,7 @@ def test_a_gpu_that_is_lost_spoils_no_other(
 
 
 @pytest.mark.parametrize("variable", [None, "0"])
-def test_no_gpu_but_one_that_is_lost_is_none(
+def test_a_single_gpu_that_is_lost_counts_as_none(
     cards: Cards, monkeypatch: pytest.MonkeyPatch, variable: str | None
 ) -> None:
     (cards.folder / "lost-0").touch()
@@ -208,7 +210,7 @@ def test_no_gpu_but_one_that_is_lost_is_none(
 
 
 @pytest.mark.parametrize("variable", ["", "-1", "NoDevFiles", "none", "void", "7", "-1,0"])
-def test_cuda_sees_no_gpu_from_the_first_name_on_that_is_none(
+def test_cuda_sees_no_gpu_behind_the_first_invalid_name(
     cards: Cards, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     (cards.folder / "count").write_text("2")
@@ -227,7 +229,7 @@ def show(monkeypatch: pytest.MonkeyPatch, variable: str | None) -> None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
 
 
-def test_a_gpu_that_is_lost_is_no_traceback(cards: Cards) -> None:
+def test_a_lost_gpu_is_a_refusal(cards: Cards) -> None:
     (cards.folder / "lost").touch()
     with pytest.raises(NoDevice, match=r"the NVIDIA driver does not respond \(GPU is lost\)"):
         free_bytes(H200)

@@ -120,7 +120,7 @@ def test_a_tenant_is_seen_and_gone_afterwards(bench: Bench) -> None:
 
 
 @pytest.mark.slow
-def test_a_tenant_that_comes_while_it_is_probed_is_made_room_for(bench: Bench) -> None:
+def test_a_tenant_that_comes_during_the_probe_gets_its_room(bench: Bench) -> None:
     # The request that ran out is the verdict, not that the tenant's memory stays gone. Answers are
     # slow, so that the tenant is there before the third request.
     dies = {"die_at": "serving", "how": "oom", "unless": ["--gpu-memory-utilization"], "after": 3}
@@ -138,7 +138,7 @@ def test_twins_are_tuned_at_once(bench: Bench) -> None:
     assert row["ok"] is True, row
 
 
-def test_a_case_that_turns_out_otherwise_says_how(bench: Bench) -> None:
+def test_a_case_that_fails_says_why(bench: Bench) -> None:
     # The weights are four times what they should be: nothing fits.
     row = bench.run("7b-80GiB", weights_gib=90)["7b-80GiB"]
 

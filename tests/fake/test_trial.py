@@ -56,7 +56,7 @@ def test_running_out_of_memory_is_known_by_its_phase(bench: Bench, phase: str, d
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_unknown_words_are_a_crash_and_never_out_of_memory(bench: Bench, phase: str) -> None:
+def test_an_unknown_exception_is_a_crash_and_never_out_of_memory(bench: Bench, phase: str) -> None:
     outcome = bench.trial({"die_at": phase, "how": "crash", "after": 3}).outcome
     assert isinstance(outcome, Crashed), outcome
     assert outcome.phase in (phase, ALSO.get(phase))
@@ -90,7 +90,7 @@ def test_a_short_kv_cache_is_refused_with_its_numbers(bench: Bench) -> None:
     assert outcome.shortfall_bytes > 0
 
 
-def test_a_refusal_is_final_at_its_line(bench: Bench) -> None:
+def test_a_refusal_ends_the_trial_before_the_server_does(bench: Bench) -> None:
     began = time.monotonic()
     trial = bench.trial({"budget_gib": 0.8, "kv_bytes_per_token": 65536, "linger": LATEST})
     assert isinstance(trial.outcome, OutOfMemory), trial.outcome
@@ -135,7 +135,7 @@ def test_a_context_beyond_the_model_is_rejected(bench: Bench) -> None:
     assert any("max_position_embeddings=8192" in line for line in outcome.evidence)
 
 
-def test_a_stolen_port_is_the_surroundings_fault(bench: Bench) -> None:
+def test_a_stolen_port_is_an_environment_failure(bench: Bench) -> None:
     port = free_port()
     with closing(socket.socket()) as thief:
 
@@ -150,7 +150,7 @@ def test_a_stolen_port_is_the_surroundings_fault(bench: Bench) -> None:
     assert any("Address already in use" in line for line in outcome.evidence)
 
 
-def test_a_stranger_on_the_port_is_the_surroundings_fault(bench: Bench) -> None:
+def test_a_stranger_on_the_port_is_an_environment_failure(bench: Bench) -> None:
     outcome = bench.trial({"mode": "stranger"}).outcome
     assert isinstance(outcome, Environment), outcome
     assert outcome.cause == "stranger_on_port"
@@ -162,7 +162,7 @@ def test_a_server_that_dies_before_it_lists_its_model_is_no_stranger(bench: Benc
     assert outcome.exit_code == -9
 
 
-def test_an_out_of_memory_line_is_believed_though_all_answers_were_right(bench: Bench) -> None:
+def test_an_out_of_memory_line_counts_though_all_answers_were_right(bench: Bench) -> None:
     outcome = bench.trial({"mode": "oom_line"}).outcome
     assert isinstance(outcome, OutOfMemory), outcome
     assert outcome.phase == "serving"

@@ -93,7 +93,7 @@ def test_a_refused_context_is_shortened_proven_reported_and_recalled(place: Plac
     assert len(list(place.results.rglob("report.json"))) == 1
 
 
-def test_a_recalled_answer_lies_in_the_results_of_whoever_asked(tuned: Place) -> None:
+def test_a_recalled_answer_is_written_to_the_results_folder_too(tuned: Place) -> None:
     """As in CI: the cache is kept, the checkout is fresh."""
     winner = tuned.report()["winner"]
     shutil.rmtree(tuned.results)
@@ -112,7 +112,7 @@ def test_a_recalled_answer_lies_in_the_results_of_whoever_asked(tuned: Place) ->
     assert f"cannot write {tuned.results}" in again.stderr
 
 
-def test_an_answer_that_the_cache_cannot_keep_is_an_answer(place: Place) -> None:
+def test_a_cache_that_cannot_be_written_does_not_spoil_an_answer(place: Place) -> None:
     (device,) = detect("cpu")
     cache = place.folder / "cache"
     cache.mkdir()
@@ -123,7 +123,7 @@ def test_an_answer_that_the_cache_cannot_keep_is_an_answer(place: Place) -> None
     assert place.report()["status"] == "stable"
 
 
-def test_what_vllm_refuses_whatever_is_tried_is_not_said_not_to_fit(place: Place) -> None:
+def test_a_flag_that_vllm_always_rejects_is_not_called_too_little_memory(place: Place) -> None:
     done = place.run(*SMALL, fixed=(*EAGER, "--swap-space", "4"))
     assert done.returncode == 3, done.stderr
     report = place.report()
@@ -132,7 +132,7 @@ def test_what_vllm_refuses_whatever_is_tried_is_not_said_not_to_fit(place: Place
     assert "remove it" in report["hint"]
 
 
-def test_the_server_of_a_winner_takes_the_place_of_autotune(place: Place) -> None:
+def test_serve_becomes_the_server_of_the_winner(place: Place) -> None:
     port = free_port()
     serving = ("--hos", "127.0.0.1", "--port", str(port), "--api-k", "s3cret")
     words = place.command(*LARGE, fixed=(*EAGER, *serving))
@@ -155,7 +155,7 @@ def test_the_server_of_a_winner_takes_the_place_of_autotune(place: Place) -> Non
     assert "s3cret" not in json.dumps(place.report())
 
 
-def test_a_winner_is_proven_again_or_found_wanting(tuned: Place) -> None:
+def test_check_proves_a_winner_again_or_fails(tuned: Place) -> None:
     good = tuned.check()
     assert good.returncode == 0, good.stderr
     assert "requests answered correctly" in good.stdout
@@ -165,7 +165,7 @@ def test_a_winner_is_proven_again_or_found_wanting(tuned: Place) -> None:
     assert "expected 8 completion tokens, got 4" in bad.stdout
 
 
-def test_a_winner_whose_model_is_gone_is_refused(tuned: Place) -> None:
+def test_check_refuses_a_winner_whose_model_is_gone(tuned: Place) -> None:
     (path,) = tuned.results.rglob("report.json")
     report = json.loads(path.read_text())
     report["winner"]["model"] = "/models/gone-AWQ"
@@ -175,7 +175,7 @@ def test_a_winner_whose_model_is_gone_is_refused(tuned: Place) -> None:
     assert "/models/gone-AWQ was not found here" in refused.stderr
 
 
-def test_a_report_that_would_load_code_is_not_believed_unless_it_is_our_own(tuned: Place) -> None:
+def test_check_refuses_a_report_that_loads_code_without_own(tuned: Place) -> None:
     (path,) = tuned.results.rglob("report.json")
     report = json.loads(path.read_text())
     report["fixed"] |= {"trust-remote-code": True}
@@ -187,7 +187,7 @@ def test_a_report_that_would_load_code_is_not_believed_unless_it_is_our_own(tune
     assert "--own" in refused.stderr
 
 
-def test_json_is_the_only_document_on_stdout_and_what_is_fixed_stays(place: Place) -> None:
+def test_json_is_all_of_stdout_and_fixed_arguments_stay(place: Place) -> None:
     """What does not fit ends with 1, and with a document all the same."""
     fixed = ("--enforce-eager", "--max-model-len", "8192", "--kv-cache-dtype=auto")
     done = place.run(*SMALL[:2], "--json", fixed=fixed)
@@ -244,7 +244,7 @@ def test_a_length_that_vllm_chose_too_short_is_no_answer(place: Place) -> None:
     assert first["outcome"]["limit"] < 7000
 
 
-def test_the_last_launch_allowed_is_the_last(place: Place) -> None:
+def test_a_run_ends_at_max_launches(place: Place) -> None:
     done = place.run(*SMALL, "--max-launches", "1")
     assert done.returncode == 4, done.stderr
     report = place.report()
@@ -326,7 +326,7 @@ def test_of_two_tunings_on_one_device_one_is_refused(place: Place) -> None:
     assert first.returncode == 130
 
 
-def test_what_a_walk_measured_spares_the_next_one_a_launch(place: Place, tmp_path: Path) -> None:
+def test_measurements_save_the_next_run_a_launch(place: Place, tmp_path: Path) -> None:
     """A model of 128 KiB a token, of whose 512 MiB about half fit."""
     shape = {
         "architectures": ["Qwen2ForCausalLM"],
@@ -361,7 +361,7 @@ def test_what_a_walk_measured_spares_the_next_one_a_launch(place: Place, tmp_pat
     assert 0.9 * given[0] <= given[1] <= given[0]
 
 
-def test_measurements_that_cannot_be_read_are_left_aside_with_a_note(tuned: Place) -> None:
+def test_measurements_that_cannot_be_read_are_ignored_with_a_note(tuned: Place) -> None:
     (pool,) = (tuned.folder / "cache" / "measured").glob("*.json")
     pool.write_text('[{"model": 1}]')
     done = tuned.run(*SMALL, "--refresh")
@@ -381,7 +381,7 @@ def test_the_second_of_two_tunings_waits_and_takes_over_the_answer(place: Place)
     assert first.returncode == 0
 
 
-def test_who_waits_can_be_interrupted(place: Place) -> None:
+def test_waiting_can_be_interrupted(place: Place) -> None:
     with place.running(*LARGE, die_at="load", how="hang") as first:
         place.wait_for("Starting to load model", first)
         with place.running(*LARGE, "--wait") as second:
@@ -401,7 +401,7 @@ def fingerprints(report: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(("end", "torn"), [("SIGINT", False), ("SIGKILL", True), ("budget", False)])
-def test_a_run_that_was_cut_short_is_gone_on_with(place: Place, end: str, torn: bool) -> None:
+def test_resume_continues_a_run_that_was_cut_short(place: Place, end: str, torn: bool) -> None:
     """The first launch is refused; in the second one the run ends, and then does not repeat."""
     if end == "budget":
         assert place.run(*SMALL, "--max-launches", "1").returncode == 4
@@ -428,7 +428,7 @@ def test_a_run_that_was_cut_short_is_gone_on_with(place: Place, end: str, torn: 
     assert report["winner"]["rungs"] == ["utilization", "shorter-context"]
 
 
-def test_a_run_that_died_after_its_last_launch_is_only_reported(tuned: Place) -> None:
+def test_resume_launches_nothing_where_only_the_report_is_missing(tuned: Place) -> None:
     (path,) = tuned.results.rglob("report.json")
     before = json.loads(path.read_text())
     path.unlink()
@@ -440,7 +440,7 @@ def test_a_run_that_died_after_its_last_launch_is_only_reported(tuned: Place) ->
         assert after[name] == before[name]
 
 
-def test_an_unfinished_run_is_pointed_out_and_another_search_does_not_go_on_with_it(
+def test_an_unfinished_run_is_pointed_out_and_another_search_does_not_resume_it(
     place: Place,
 ) -> None:
     assert place.run(*SMALL, "--max-launches", "1").returncode == 4
@@ -451,10 +451,13 @@ def test_an_unfinished_run_is_pointed_out_and_another_search_does_not_go_on_with
     assert done.returncode == 0, done.stderr
     assert "conditions changed, the saved launches no longer apply" in done.stderr
     assert len(list(place.results.rglob("journal.jsonl"))) == 2
-    assert "is unfinished; --resume continues it" in place.run(*SMALL, "--refresh").stderr
+    assert (
+        "is unfinished; --resume continues it"
+        in place.run(*SMALL, "--refresh", "--max-launches", "1").stderr
+    )
 
 
-def test_what_the_surroundings_spoiled_is_tried_again_on_another_day(place: Place) -> None:
+def test_resume_repeats_launches_that_failed_for_outside_reasons(place: Place) -> None:
     spoiled = place.run(*SMALL, mode="stranger", only_with=["--max-model-len"])
     assert spoiled.returncode == 3, spoiled.stderr
     assert len(place.report()["trials"]) == 3
@@ -468,7 +471,7 @@ def test_what_the_surroundings_spoiled_is_tried_again_on_another_day(place: Plac
             path.unlink()
 
 
-def test_a_screen_that_nobody_reads_does_not_end_a_run(place: Place) -> None:
+def test_a_closed_stderr_does_not_end_a_run(place: Place) -> None:
     with place.running(*SMALL, "--json") as process:
         assert process.stderr
         assert process.stdout
@@ -480,7 +483,7 @@ def test_a_screen_that_nobody_reads_does_not_end_a_run(place: Place) -> None:
     assert report == place.report()
 
 
-def test_a_terminal_that_is_closed_ends_a_run_in_good_order(place: Place) -> None:
+def test_closing_the_terminal_ends_a_run_with_a_report(place: Place) -> None:
     ours, theirs = os.openpty()
     take_over = "import fcntl, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0); "
     command = place.command(*LARGE)

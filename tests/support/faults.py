@@ -151,7 +151,7 @@ class Cell:
         """Return what is left that should not be, after a while."""
         deadline = time.monotonic() + SOON
         while True:
-            left = [f"process {described({p})}" for p in self.processes()]
+            left = [f"process {described([p])}" for p in self.processes()]
             left += [f"segment {p.name}" for p in Path("/dev/shm").glob(f"psm_{self.name}*")]
             left += [
                 f"file {path.name}"
@@ -168,8 +168,8 @@ class Fault:
     """What strikes: `codes` are the exit codes it may lead to.
 
     `flows` lets the phase pass instead of hanging in it; `mode` is a habit of the server from the
-    start; `senseless` says in which phases it makes no sense, and why. `on_gpu` runs the cell on
-    a stand-in for a GPU, where launch 1 is the one that is struck.
+    start; `left_out` names the phases in which it cannot happen, and why. `on_gpu` runs the cell
+    on a stand-in for a GPU, where launch 1 is the one that is struck.
     """
 
     strike: Callable[[Cell], None]
@@ -177,7 +177,7 @@ class Fault:
     flows: bool = False
     mode: str = ""
     on_gpu: bool = False
-    senseless: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def signalled(number: signal.Signals) -> Callable[[Cell], None]:
@@ -204,13 +204,13 @@ FAULTS = {
     "SIGTERM": Fault(signalled(signal.SIGTERM), frozenset({143})),
     "SIGHUP": Fault(signalled(signal.SIGHUP), frozenset({129})),
     "SIGKILL of autotune": Fault(signalled(signal.SIGKILL), frozenset({-9})),
-    "SIGKILL of the server": Fault(lambda c: c.server().kill(), CRASHED, senseless=NO_SERVER),
-    "SIGKILL of the engine": Fault(lambda c: c.engine().kill(), CRASHED, senseless=NO_WORKER),
-    "ignores SIGTERM": Fault(INT, frozenset({130}), mode="ignores_sigterm", senseless=NO_SERVER),
+    "SIGKILL of the server": Fault(lambda c: c.server().kill(), CRASHED, left_out=NO_SERVER),
+    "SIGKILL of the engine": Fault(lambda c: c.engine().kill(), CRASHED, left_out=NO_WORKER),
+    "ignores SIGTERM": Fault(INT, frozenset({130}), mode="ignores_sigterm", left_out=NO_SERVER),
     "worker called setsid": Fault(
-        INT, frozenset({130}), mode="setsid_grandchild", senseless=NO_WORKER
+        INT, frozenset({130}), mode="setsid_grandchild", left_out=NO_WORKER
     ),
-    "stray child": Fault(INT, frozenset({130}), mode="stray_child", senseless=NO_SERVER),
+    "stray child": Fault(INT, frozenset({130}), mode="stray_child", left_out=NO_SERVER),
     "disk full": Fault(fill_disk, frozenset({0, 3}), flows=True),
     "results removed": Fault(
         lambda c: shutil.rmtree(c.place.results), frozenset({0, 3}), flows=True
@@ -219,7 +219,7 @@ FAULTS = {
         steal_port,
         frozenset({0}),
         flows=True,
-        senseless={
+        left_out={
             **dict.fromkeys(("loading", "ready", "probing", "stopping"), "the server has it"),
             **NO_SERVER,
         },
@@ -229,7 +229,7 @@ FAULTS = {
         frozenset({3}),
         flows=True,
         on_gpu=True,
-        senseless={"report": "it has come back"},
+        left_out={"report": "it has come back"},
     ),
     "clock jumps": Fault(lambda c: c.clock.touch(), frozenset({0}), flows=True),
 }  # fmt: skip
@@ -244,9 +244,9 @@ class Verdict:
 
 
 def cells() -> Iterator[tuple[str, str]]:
-    """Yield every phase and fault that make sense together."""
+    """Yield every phase and fault that can meet."""
     for name, fault in FAULTS.items():
-        yield from ((phase, name) for phase in PHASES if phase not in fault.senseless)
+        yield from ((phase, name) for phase in PHASES if phase not in fault.left_out)
 
 
 def strike(place: Place, phase_name: str, fault_name: str) -> Verdict:
@@ -342,15 +342,15 @@ def table(verdicts: Mapping[tuple[str, str], Verdict]) -> str:
         lines.append(f"{fault:24}" + "".join(f"{word:>12}" for word in words))
     lines.append("")
     for name, fault_ in FAULTS.items():
-        for phase, why in fault_.senseless.items():
+        for phase, why in fault_.left_out.items():
             lines.append(f"- {phase}, {name}: {why}")
     bad = {cell: verdict for cell, verdict in verdicts.items() if verdict.bad}
     for (phase, name), verdict in bad.items():
         lines.append(f"BAD {phase}, {name}: {'; '.join(verdict.bad)}")
-    left_out = sum(len(fault_.senseless) for fault_ in FAULTS.values())
+    missing = sum(len(fault_.left_out) for fault_ in FAULTS.values())
     lines.append(
         f"{len(verdicts)} cells: {len(verdicts) - len(bad)} good, {len(bad)} bad; "
-        f"{left_out} make no sense; in brackets the exit code of the run that was struck"
+        f"{missing} are left out; in brackets the exit code of the run that was struck"
     )
     return "\n".join(lines)
 

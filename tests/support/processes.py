@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def words_of(process: psutil.Process) -> list[str]:
         return []
 
 
-def described(processes: set[psutil.Process]) -> str:
+def described(processes: Iterable[psutil.Process]) -> str:
     return "\n".join(f"{p.pid} {' '.join(words_of(p))[:200]}" for p in processes)
 
 

@@ -44,7 +44,7 @@ Modes while serving:
     health_lies          after `after` requests the engine is dead, and /health still 200
     occupied             others hold 13 of 16 parts of the KV cache
     tells_key            its errors repeat the key it was given
-    memory_creep         every request keeps `creep_mib` MiB more
+    memory_creep         every request keeps a MiB more
     leak_blocks          the blocks of a client that left in a stream stay taken
     rate_limit           429 when more than `limit` requests run
     reset                every `every`-th connection is reset

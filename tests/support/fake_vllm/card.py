@@ -36,15 +36,12 @@ class Card:
 
     def __init__(self, script: Script, args: dict[str, list[str]]) -> None:
         self.script = script
-        self.args = {
-            name: values for name, values in args.items() if name not in script.ignored_flags
-        }
+        self.args = args
         cpu = script.device == "cpu"
         self.block = self.integer("block-size", 128 if cpu else 16)
         self.workers = self.integer("tensor-parallel-size", 1)
         share = self.workers * self.integer("pipeline-parallel-size", 1)
         self.total = int((script.total_gib or (8.21 if cpu else 139.8)) * GIB)
-        self.free = int(script.free_gib * GIB) if script.free_gib is not None else self.total
         self.utilization = float(self.text("gpu-memory-utilization") or 0.92)
         self.requested = int(
             script.budget_gib * GIB if script.budget_gib else self.total * self.utilization
@@ -56,7 +53,6 @@ class Card:
         # On the CPU nothing is profiled without a compilation.
         self.activation = 0 if cpu and self.eager else int(script.activation_gib * GIB)
         self.graphs = 0 if cpu or self.eager else int(script.graph_gib * GIB)
-        self.hidden = 0 if cpu or self.eager else int(script.hidden_gib * GIB)
         self.consumed = self.weights + self.activation + int(script.other_gib * GIB)
         halved = (self.text("kv-cache-dtype") or "auto").startswith("fp8")
         self.kv_per_token = script.kv_bytes_per_token / share / (2 if halved else 1)
@@ -128,29 +124,9 @@ class Card:
             )
         return length
 
-    def check_free(self) -> None:
-        """Raise what vLLM raises when others hold the memory it wants."""
-        if self.script.budget_gib or self.free >= self.requested:
-            return
-        if self.script.device == "cuda":
-            raise Raised(
-                f"ValueError: Free memory on device cuda:0 ({gib(self.free)}/{gib(self.total)} GiB)"
-                " on startup is less than desired GPU memory utilization "
-                f"({self.utilization}, {gib(self.requested)} GiB). Decrease GPU memory utilization "
-                "or reduce GPU memory used by other processes."
-            )
-        if not self.explicit_kv:
-            raise Raised(
-                f"ValueError: Available memory on node 0 ({gib(self.free)}/{gib(self.total)} GiB) "
-                "on startup is less than desired CPU memory utilization "
-                f"({self.utilization}, {gib(self.requested)} GiB). On the CPU backend, the "
-                "`--gpu-memory-utilization` flag controls the fraction of CPU memory reserved "
-                "(despite its name)."
-            )
-
     def check_kv(self) -> None:
         """Raise what the CPU worker raises when the rest leaves no room."""
-        if self.script.device == "cuda" or (0 < self.kv <= self.free):
+        if self.script.device == "cuda" or (0 < self.kv <= self.total):
             return
         wanted = gib(self.kv) if self.explicit_kv else f"{gib(self.kv)}/{gib(self.requested)}"
         hint = (
@@ -159,7 +135,8 @@ class Card:
             if self.explicit_kv
             else "Reduce CPU memory used by other processes."
         )
+        total = gib(self.total)
         raise Raised(
-            f"ValueError: Available memory on node 0 ({gib(self.free)}/{gib(self.total)} GiB) on kv"
+            f"ValueError: Available memory on node 0 ({total}/{total} GiB) on kv"
             f" cache allocation is less than requested memory for kv ({wanted} GiB). {hint}"
         )

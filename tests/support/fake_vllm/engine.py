@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from .card import Card, Raised, out_of_memory
+from .card import Card, Raised
 from .words import GIB, LEAVING, gib, raw, say, say_lines, traceback
 from .worker import Crew, Worker, close_all_but, die, perish, set_up_process
 
@@ -85,12 +85,9 @@ class Engine:
         return crew
 
     def capture(self) -> None:
-        """Capture the graphs, which may take more than vLLM foresaw."""
         card = self.card
         if card.script.device == "cuda" and not card.eager:
             raw("\nCapturing CUDA graphs (PIECEWISE):   0%|          | 0/51 [00:00<?, ?it/s]")
-            if card.consumed + card.kv + card.graphs + card.hidden > card.free:
-                raise Raised(out_of_memory(card, "graphs"))
             raw("\rCapturing CUDA graphs (PIECEWISE): 100%|██████████| 51/51 [00:02<00:00, 25it/s]")
         die(card, "graphs")
         if card.graphs:

@@ -255,7 +255,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if script.is_on("preemption_storm"):
             scheduler.preemptions += 50
         if script.is_on("memory_creep"):
-            api.creep.append(b"\1" * (script.creep_mib * 2**20))
+            api.creep.append(b"\1" * 2**20)
         if script.is_on("engine_restart") and request == script.after:
             api.replace_engine()
 

@@ -26,20 +26,15 @@ class Script:
     # The card and the model.
     device: str = "cpu"
     total_gib: float | None = None
-    free_gib: float | None = None
     budget_gib: float | None = None  # instead of utilization x total
     context: int = 32768
     weights_gib: float = 0.5
     other_gib: float = 0.25
     activation_gib: float = 0.1
     graph_gib: float = 0.1
-    hidden_gib: float = 0.0  # taken by the graphs, though vLLM did not foresee it
     beyond_gib: float | None = None  # taken beside its share; NVML's stand-in counts both then
     kv_bytes_per_token: int = 32768
     vocab_size: int = 152064
-    # The flags this version lacks, and those that it takes and ignores.
-    unknown_flags: list[str] = dataclasses.field(default_factory=lambda: ["swap-space"])
-    ignored_flags: list[str] = dataclasses.field(default_factory=list)
     version: str = "0.32.0"
     # Speed, and seconds to spend in a phase.
     prefill_tokens_per_second: float = 2e6
@@ -53,7 +48,6 @@ class Script:
     seconds: float = 0.5
     limit: int = 2
     every: int = 3
-    creep_mib: int = 1
     flood_mib: int = 32
     rename: dict[str, str] = dataclasses.field(
         default_factory=lambda: {"vllm:kv_cache_usage_perc": "vllm:gpu_cache_usage_perc"}

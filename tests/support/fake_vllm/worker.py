@@ -72,10 +72,9 @@ class Worker:
         """Load and profile, printing as `role`, or raise what stops it."""
         card = self.card
         cpu = card.script.device == "cpu"
-        card.check_free()
         starting = "cpu_model_runner.py:68" if cpu else "gpu_model_runner.py:5079"
         say(role, starting, f"Starting to load model {card.text('model')}...")
-        if not cpu and card.weights > card.free:
+        if not cpu and card.weights > card.total:
             raise Raised(out_of_memory(card, "load"))
         die(card, "load")
         raw("\nLoading safetensors checkpoint shards:   0% Completed | 0/1 [00:00<?, ?it/s]\n")

@@ -23,7 +23,7 @@ def test_names_and_rungs_of_cases_are_real() -> None:
     assert set(QUICK) <= set(BY_NAME)
 
 
-def test_what_is_not_as_it_must_be_is_named() -> None:
+def test_each_fault_of_a_report_is_named() -> None:
     wrong = recorded("7b-prompt-logprobs-fixed")
     assert BY_NAME["7b-11GiB-fp8"].faults(wrong) == [
         "rungs ['smaller-batches'], wanted ['fp8-weights']",

@@ -29,7 +29,7 @@ def test_the_page_in_the_repository_is_the_one_the_reports_make() -> None:
     assert page.page(EXAMPLES) in text
 
 
-def test_a_run_is_taken_over_and_one_not_run_replaces_nothing(tmp_path: Path) -> None:
+def test_adopting_a_run_keeps_the_rows_of_cases_that_did_not_run(tmp_path: Path) -> None:
     out, machine = tmp_path / "out", tmp_path / "h200"
     (out / "reports" / "a").mkdir(parents=True)
     (out / "reports" / "a" / "report.json").write_text(json.dumps(recorded("7b-as-it-is")))

@@ -60,7 +60,7 @@ def test_a_word_that_belongs_to_no_option_is_refused() -> None:
 
 
 @given(args=arguments)
-def test_arguments_say_the_same_after_a_round_trip(args: dict[str, Value]) -> None:
+def test_arguments_survive_a_round_trip(args: dict[str, Value]) -> None:
     config = LaunchConfig("m", args)
     assert parse_arguments(config.flags()) == config.args
 
@@ -109,7 +109,7 @@ def test_numbers_are_read_as_vllm_reads_them(text: str, number: float | None) ->
     assert parse_number(text) == number
 
 
-def test_a_flag_that_is_no_number_has_none() -> None:
+def test_a_value_that_is_no_number_reads_as_none() -> None:
     config = LaunchConfig("m", {"a": True, "b": ("1", "2"), "c": "auto", "d": 3, "e": "2K"})
     assert [config.number(name) for name in "abcdef"] == [None, None, None, 3, 2048, None]
     assert config.integer("e", 7) == 2048

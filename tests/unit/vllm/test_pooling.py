@@ -40,7 +40,7 @@ def test_pooling_is_known_by_the_flags_and_else_by_the_name(
         ({"task": "generate"}, False),
     ],
 )
-def test_a_model_of_sentence_transformers_pools_unless_the_flags_say_otherwise(
+def test_a_sentence_transformers_model_pools_unless_the_flags_say_otherwise(
     args: dict[str, Value], pooling: bool
 ) -> None:
     assert pools(LaunchConfig("m", args), "Qwen3ForCausalLM", pooled=True) is pooling
