@@ -21,7 +21,7 @@ from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.tuning import walk
 from vllm_autotune.tuning.tune import tune
 from vllm_autotune.tuning.walk import Options
-from vllm_autotune.workload import Probe, Workload
+from vllm_autotune.workload import Effort, Workload
 
 SCRIPT = {"device": "cuda", "total_gib": 140.4, "weights_gib": 0.01, "kv_bytes_per_token": 4096}
 H200 = Device(
@@ -78,7 +78,7 @@ class Listener:
 
 def tuned(facts: Facts, folder: Path, listener: Listener, **options: Any) -> Report:
     how = Options(results=folder / "results", cache=folder / "cache", **options)
-    quick = Workload(context=CONTEXT, min_context=CONTEXT, probe=Probe(effort="quick"))
+    quick = Workload(context=CONTEXT, min_context=CONTEXT, probe=Effort(effort="quick"))
     facts = replace(facts, workload=quick)
     return tune(facts, how, listener)[0]
 
