@@ -71,6 +71,8 @@ def test_prompts_at_once_are_read_about_as_fast_as_one() -> None:
 def test_blocks_that_stay_in_use_are_a_leak() -> None:
     assert kv_leak(None, 0.01, "") is None
     assert kv_leak(0.0, 0.01, "") is None
+    assert kv_leak(0.0099, 0.01, "") is None
+    assert kv_leak(0.01, 0.01, "")
     found = kv_leak(0.125, 0.01, "after a client left")
     assert found
     assert found.reason.startswith("12.5% of the KV cache stayed in use after a client left")
