@@ -13,7 +13,7 @@ import click
 
 from ..output import shown
 from ..units import parse_bytes, parse_capability
-from .parsed import Effort, Parsed, UserPath, parse_effort, parse_ports, parse_tokens
+from .parsed import EffortAndMinutes, Parsed, UserPath, parse_effort, parse_ports, parse_tokens
 
 FOREVER = 1e9
 CACHE_HELP = "Where answers are stored.  [the user's cache folder]"
@@ -56,7 +56,7 @@ def _declared(each: "Field[Any]") -> Callable[[Command], Command]:
 
 
 def legible(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    """Refuse what a report cannot repeat; it does not repeat folders."""
+    """Refuse text that is not UTF-8: a report could not hold it. Folders are not in a report."""
     texts = value if isinstance(value, tuple) else (value,)
     for text in () if param.type is FOLDER else texts:
         try:
@@ -71,7 +71,7 @@ def legible(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 class ProbeOptions:
     """How thoroughly a server is tested."""
 
-    probe: Effort | None = option(
+    probe: EffortAndMinutes | None = option(
         "How thoroughly to test a server: quick, standard, soak or soak=MINUTES.  [standard]",
         type=Parsed("effort", parse_effort),
     )

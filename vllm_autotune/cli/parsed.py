@@ -12,9 +12,9 @@ from ..errors import BadUsage
 from ..vllm.config import parse_number
 
 EffortName = Literal["quick", "standard", "soak"]
-Effort = tuple[EffortName, float]
+EffortAndMinutes = tuple[EffortName, float]
 
-EFFORTS: dict[str, Effort] = {
+EFFORTS: dict[str, EffortAndMinutes] = {
     "quick": ("quick", 0.0),
     "standard": ("standard", 0.0),
     "soak": ("soak", 10.0),
@@ -56,7 +56,7 @@ def parse_tokens(text: str) -> int:
     return int(number)
 
 
-def parse_effort(text: str) -> Effort:
+def parse_effort(text: str) -> EffortAndMinutes:
     """Read how thoroughly to test a server, with the minutes of a soak."""
     match = re.fullmatch(r"soak=(\d+(?:\.\d+)?)", text)
     if match and float(match[1]):
