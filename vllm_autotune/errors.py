@@ -11,7 +11,8 @@
     ├── NoServer        3  nobody answers at the given address, or it is no vLLM
     ├── NoPort          3  every allowed port is in use
     ├── CannotWrite     3  results or cache cannot be written
-    └── BudgetSpent     4  launches or time ran out
+    ├── BudgetSpent     4  launches or time ran out
+    └── NotCached       5  only a cached answer was wanted, and none holds
 
 A candidate that fails is not a refusal: it is an `Outcome`.
 """
@@ -66,6 +67,10 @@ class CannotWrite(Refusal): ...
 
 class BudgetSpent(Refusal):
     exit_code = 4
+
+
+class NotCached(Refusal):
+    exit_code = 5
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

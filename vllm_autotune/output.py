@@ -69,6 +69,15 @@ def shown(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def can_say(text: str) -> bool:
+    """Tell whether stdout has every character of the text."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def say(text: str) -> None:
     output = Output(sys.stdout, needed=True)
     output.write(f"{text}\n")

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from .errors import Refusal, did_you_mean
+from .files import read_bytes
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ class TomlFile:
     @classmethod
     def read(cls, path: Path, refusal: type[Refusal], hint: str) -> Self:
         try:
-            text = path.read_text(encoding="utf-8-sig")  # Notepad writes a mark in front
+            text = read_bytes(path).decode("utf-8-sig")  # Notepad writes a mark in front
             return cls(path, refusal, hint, text, tomllib.loads(text))
         except OSError as error:
             raise refusal(f"{path} cannot be read: {error.strerror}", hint) from error

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
-from vllm_autotune.errors import BadModel
+from vllm_autotune.errors import BadModel, BadUsage
 
 SIZES = {"BF16": 2, "F16": 2, "F32": 4, "I32": 4, "F8_E4M3": 1, "U8": 1}
 SMALL = {
@@ -81,7 +81,7 @@ def refusal_of(model: Path | str, *, weights_required: bool = True) -> str:
     """Read a model, which may be refused but not fail; return the refusal's message, else ""."""
     try:
         read_checkpoint(str(model), weights_required=weights_required)
-    except BadModel as error:
+    except (BadModel, BadUsage) as error:
         refusal = error
     else:
         return ""

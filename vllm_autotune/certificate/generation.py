@@ -14,7 +14,8 @@ from ..probe.reply import Reply
 from . import judgement
 from .answers import BY_SCHEMA, TOOL_CALL, not_finite, prompt_logprobs_of
 from .image import about_image
-from .own_requests import OWN_REQUESTS, read_requests
+from .items import OWN_REQUESTS, generating_items
+from .own_requests import read_requests
 from .server_under_test import Send, ServerUnderTest
 from .traffic import SHORT_OUTPUT, Burst
 
@@ -38,42 +39,42 @@ class GeneratingServer(ServerUnderTest):
     fastest: Item = field(init=False)
 
     def items(self) -> Iterator[tuple[str, Send]]:
-        """Yield the items, those that are most likely to kill the server as early as possible."""
-        probe, shared, send = self.workload.probe, self.target.shared, self.send
-        thorough = probe.effort != "quick"
-        yield "one by one", self.one_by_one
-        yield "full context", lambda name: send(name, self.traffic.full_context(), reported=True)
-        if not shared:
-            yield "long prompts at once", self.long_prompts
-        if adapter := self.target.adapter:
-            more = {"model": adapter}
-            yield "adapter", lambda name: send(name, self.traffic.full_context(), more=more)
-        if probe.logprobs:
-            yield "log probabilities of a full prompt", self.logprobs
-        if thorough and not shared:
-            yield "a batch and a bit", lambda name: send(name, self.traffic.batch_plus(+1))
-            yield "just under a batch", lambda name: send(name, self.traffic.batch_plus(-1))
-            yield "long and short mixed", lambda name: send(name, self.traffic.mixed_lengths())
-        yield "many short prompts", self.short_prompts
-        yield "client that leaves", self.client_that_leaves
-        yield "over-long prompt", self.over_long
-        if thorough:
-            yield "chat", lambda name: self.chat(name, QUESTION)
-        yield "streamed chat", lambda name: self.chat(name, QUESTION, stream=True)
-        if probe.image:
-            yield "image", lambda name: self.chat(name, about_image(self.rng))
-        if probe.schema:
-            yield "answer by a schema", lambda name: self.chat(name, BY_SCHEMA, TOOL_CALL_TOKENS)
-        if probe.tool:
-            yield "tool call", lambda name: self.chat(name, TOOL_CALL, TOOL_CALL_TOKENS)
-        if probe.file:
-            yield OWN_REQUESTS, self.own_requests
-        if probe.effort == "soak":
-            yield "soak", self.soak
-        yield "one by one again", self.one_by_one_again
-        if not shared:
-            yield "the same again and again", self.again
-        yield "ordinary request", self.ordinary
+        target, probe = self.target, self.workload.probe
+        names = generating_items(probe, shared=target.shared, adapter=target.adapter is not None)
+        return ((name, self.how(name)) for name in names)
+
+    def how(self, item: str) -> Send:
+        """Return what sends an item."""
+        traffic, send = self.traffic, self.send
+        ways: dict[str, Send] = {
+            "one by one": self.one_by_one,
+            "full context": lambda name: send(name, traffic.full_context(), reported=True),
+            "long prompts at once": self.long_prompts,
+            "adapter": self.to_adapter,
+            "log probabilities of a full prompt": self.logprobs,
+            "a batch and a bit": lambda name: send(name, traffic.batch_plus(+1)),
+            "just under a batch": lambda name: send(name, traffic.batch_plus(-1)),
+            "long and short mixed": lambda name: send(name, traffic.mixed_lengths()),
+            "many short prompts": self.short_prompts,
+            "client that leaves": self.client_that_leaves,
+            "over-long prompt": self.over_long,
+            "chat": lambda name: self.chat(name, QUESTION),
+            "streamed chat": lambda name: self.chat(name, QUESTION, stream=True),
+            "image": lambda name: self.chat(name, about_image(self.rng)),
+            "answer by a schema": lambda name: self.chat(name, BY_SCHEMA, TOOL_CALL_TOKENS),
+            "tool call": lambda name: self.chat(name, TOOL_CALL, TOOL_CALL_TOKENS),
+            OWN_REQUESTS: self.own_requests,
+            "soak": self.soak,
+            "one by one again": self.one_by_one_again,
+            "the same again and again": self.again,
+            "ordinary request": self.ordinary,
+        }
+        return ways[item]
+
+    async def to_adapter(self, name: str) -> Item:
+        return await self.send(
+            name, self.traffic.full_context(), more={"model": self.target.adapter}
+        )
 
     async def one_by_one(self, name: str) -> Item:
         """Warm up, and learn how fast the server is when it has nothing else to do."""

@@ -5,16 +5,17 @@ import json
 from pathlib import Path
 
 from ..errors import BadUsage
+from ..files import read_bytes, read_text
 from ..probe.prompt import CHAT, COMPLETIONS, Prompt
+from .items import OWN_REQUESTS
 
-OWN_REQUESTS = "your requests"
 HINT = 'each line must be one JSON object: {"messages": [...]} or {"prompt": "..."}'
 
 
 def read_requests(path: str) -> list[Prompt]:
     """Read a file of requests, one per line. Raises BadUsage, naming the line."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(Path(path))
     except (OSError, ValueError) as error:
         raise BadUsage(f"--probe-file {path}: {error}", "check the path") from error
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
@@ -26,7 +27,7 @@ def read_requests(path: str) -> list[Prompt]:
 def fingerprint(path: str) -> str:
     """Return a digest of a file of requests, after reading each line as `read_requests` does."""
     read_requests(path)
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(read_bytes(Path(path))).hexdigest()[:16]
 
 
 def _request(file: str, number: int, line: str) -> Prompt:

@@ -10,6 +10,7 @@ from ..outcome import Item
 from ..probe import POOLING
 from ..probe.failure import RequestRefused
 from ..probe.prompt import Prompt
+from . import items
 from .server_under_test import Send, ServerUnderTest
 from .traffic import Burst
 
@@ -22,11 +23,14 @@ class PoolingServer(ServerUnderTest):
 
     def items(self) -> Iterator[tuple[str, Send]]:
         full_context = Burst(requests=((self.target.max_model_len, 0),))
-        yield "first request", self.first
-        yield "full context", lambda name: self.send(name, full_context)
-        yield "many short prompts", lambda name: self.send(name, self.traffic.short_prompts())
-        yield "over-long prompt", self.over_long
-        yield "ordinary request", lambda name: self.send(name, self.traffic.one_short())
+        ways: tuple[Send, ...] = (
+            self.first,
+            lambda name: self.send(name, full_context),
+            lambda name: self.send(name, self.traffic.short_prompts()),
+            self.over_long,
+            lambda name: self.send(name, self.traffic.one_short()),
+        )
+        return zip(items.POOLING, ways, strict=True)
 
     async def first(self, name: str) -> Item:
         """Find the path that this model is asked through."""

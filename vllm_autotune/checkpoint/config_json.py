@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadModel
+from ..files import read_bytes
 from .refusals import Incomplete, unreadable
 
 # Fields by every name they go by in vLLM's model_arch_config_convertor.py.
@@ -102,7 +103,7 @@ def read_config(folder: Path) -> tuple[bytes, dict[str, Any]]:
 def read_json(path: Path) -> tuple[bytes, Any]:
     """Return a file's bytes and the JSON in them. Raises BadModel if it cannot be read."""
     try:
-        text = path.read_bytes()
+        text = read_bytes(path)
         return text, json.loads(text)
     except OSError as error:
         raise unreadable(path, error) from error

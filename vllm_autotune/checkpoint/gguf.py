@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadModel
-from .refusals import damaged, lacking
+from ..files import open_regular
+from .refusals import damaged, lacking, unreadable
 
 # Type of a number -> its letter for struct.
 SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
@@ -66,8 +67,13 @@ FIELDS = {
 def read_gguf(path: Path) -> tuple[dict[str, Any], int]:
     """Return a header as a `config.json`, and the bytes of its tensors, or raise BadModel."""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            open_regular(path) as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             return _Header(data).read()
+    except OSError as error:
+        raise unreadable(path, error) from error
     except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:
         why = error if isinstance(error, ValueError) else "its header is incomplete or damaged"
         raise damaged(path, "GGUF", why) from error

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import BadModel
+from ..files import user_path
 from .refusals import Incomplete
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -22,15 +23,15 @@ def cache_folder() -> Path:
     """Return the hub cache that `huggingface_hub` would use."""
     explicit = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     if explicit:
-        return Path(explicit).expanduser()
+        return user_path(explicit)
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
-    return Path(home).expanduser() / "hub"
+    return user_path(home) / "hub"
 
 
 def locate(model: str, revision: str | None) -> tuple[Path, str | None]:
     """Return a model's folder (or GGUF file) and revision, without network, or raise BadModel."""
-    path = Path(model).expanduser()
+    path = user_path(model)
     if path.exists():
         return path, revision
     if not NAME.fullmatch(model):

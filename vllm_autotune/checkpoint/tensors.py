@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import BadModel
+from ..files import open_regular
 from .config_json import read_json
 from .gguf import shards
 from .refusals import Incomplete, damaged, lacking, unreadable
@@ -55,7 +56,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], bytes]:
     """Return a safetensors file's header, parsed and as written. Raises BadModel if it is cut."""
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else HEADER_LIMIT
             if length > min(HEADER_LIMIT, size - 8):

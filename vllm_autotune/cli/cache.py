@@ -1,13 +1,16 @@
 """The commands of the cache."""
 
+import sys
 from pathlib import Path
 
 import click
 
-from ..errors import BadUsage
+from ..console import Screen
+from ..errors import BadReport, BadUsage
 from ..output import say
 from ..report.codec import dump
-from ..report.report import read_report
+from ..report.read import read_report
+from ..report.report import Report
 from ..tuning.cache import AnswerCache, cache_key, default_cache
 from ..tuning.gather import gather_facts
 from .group import ENVIRONMENT
@@ -51,15 +54,32 @@ def export(key: str, cache_dir: Path | None) -> None:
 
 @cache.command("import", context_settings=ENVIRONMENT)
 @click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace newer answers, too.")
 @cache_option
-def import_(reports: tuple[Path, ...], cache_dir: Path | None) -> None:
-    """Store the winners of reports; each is used where its key is the same, and only as data."""
+def import_(reports: tuple[Path, ...], force: bool, cache_dir: Path | None) -> None:
+    """Store the winners of reports, and print their keys.
+
+    Each is used where its key is the same and what it says is what is asked for then. A newer
+    answer is kept. Exit code 2: at least one report was refused, the others are stored.
+    """
+    cache, screen, refused = _answers(cache_dir), Screen(), False
     for path in reports:
-        report = read_report(path)
-        if report.winner is None:
-            raise BadUsage(f"{path} has no winner: {report.reason}", "tune again here")
-        _answers(cache_dir).remember(report.cache.key, report)
-        say(report.cache.key)
+        try:
+            report = read_report(path)
+            if report.winner is None:
+                raise BadReport(f"{path} has no winner: {report.reason}", "tune again here")
+            kept = None if force else cache.recall(report.cache.key)
+            if isinstance(kept, Report) and kept.created_at > report.created_at:
+                then = f"{path} is of {report.created_at}, the cache has one of {kept.created_at}"
+                screen.note(f"not imported: {then}; --force replaces it")
+                continue
+            cache.remember(report.cache.key, report)
+            say(report.cache.key)
+        except BadReport as refusal:
+            screen.refuse(refusal)
+            refused = True
+    if refused:
+        sys.exit(BadReport.exit_code)
 
 
 @cache.command(context_settings=ENVIRONMENT)

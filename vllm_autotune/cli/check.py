@@ -11,18 +11,32 @@ from ..interruption import interruptible
 from ..outcome import Environment, Outcome, Stable
 from ..output import say
 from ..report.codec import dump
-from ..report.report import find_report
+from ..report.read import find_report
+from ..report.report import Checked
 from ..tuning.check import check_report
 from ..tuning.check_url import check_url
 from .group import ENVIRONMENT
-from .options import ProbeOptions, VllmOptions, json_option, options, results_folder
+from .options import (
+    ProbeOptions,
+    VllmOptions,
+    json_option,
+    options,
+    results_folder,
+    trust_option,
+)
+from .parsed import UserPath
 from .request import probe_of
 
 
 @click.command(context_settings=ENVIRONMENT)
 @click.argument("report", type=click.Path(path_type=Path), required=False)
 @options("vllm", VllmOptions)
-@click.option("--own", is_flag=True, help="Trust the report: its arguments may load code.")
+@trust_option
+@click.option(
+    "--log",
+    type=UserPath(path_type=Path, dir_okay=False),
+    help="Where the server's log goes.  [check.log by the report, else a temporary folder]",
+)
 @options("probe", ProbeOptions)
 @click.option("--url", help="Test the server that runs there; launch nothing.  [--probe quick]")
 @click.option("--served-model-name", help="With --url: the name to test.  [the first]")
@@ -36,7 +50,8 @@ def check(
     report: Path | None,
     vllm: VllmOptions,
     probe: ProbeOptions,
-    own: bool,
+    trust_report: bool,
+    log: Path | None,
     url: str | None,
     served_model_name: str | None,
     api_key: str | None,
@@ -54,13 +69,14 @@ def check(
     with Screen() as screen, interruptible():
         if url is not None:
             outcome = check_url(url, served_model_name, api_key, asked, screen.progress)
-            line = dump(outcome)
+            document = Checked(outcome=outcome, url=url)
         else:
             path = find_report(report or results_folder())
-            trial = check_report(path, screen, asked, own=own, **vars(vllm))
-            outcome, line = trial.outcome, dump(trial)
+            trial = check_report(path, screen, asked, trust_report, log, **vars(vllm))
+            outcome = trial.outcome
+            document = Checked(outcome=outcome, trial=trial)
     if as_json:
-        say(line)
+        say(dump(document, indent=2))
     else:
         print_outcome(outcome)
     if not isinstance(outcome, Stable):

@@ -1,5 +1,7 @@
 """The group of all commands, which imports a command only where it runs."""
 
+import difflib
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,15 @@ from typing import Any
 import click
 
 from .. import __version__
+from ..errors import BadUsage
 
 SETTINGS = Path("autotune.toml")
-ENVIRONMENT = {"auto_envvar_prefix": "AUTOTUNE"}
+PREFIX = "AUTOTUNE"
+ENVIRONMENT = {"auto_envvar_prefix": PREFIX}
+# Variables that are no options: of the locks, and of the marks on what a trial starts.
+OTHERS = {"AUTOTUNE_LOCK_DIR", "AUTOTUNE_OWNER", "AUTOTUNE_TRIAL"}
+# So alike are the name of an option and one that is mistyped (1 is the same).
+ALIKE = 0.85
 # The module of each command, and its short help.
 COMMANDS = {
     "cache": ("cache", "List, look up, pass on and remove the stored answers."),
@@ -17,7 +25,7 @@ COMMANDS = {
     "diagnose": ("show", "Say what went wrong in a vLLM log, and what cures it."),
     "plan": ("tune", "Show the ladder and the estimates; launch nothing."),
     "render": ("show", "Print a report's winner as something to deploy."),
-    "schema": ("show", "Print the JSON Schema of the report or the plan."),
+    "schema": ("show", "Print the JSON Schema of what --json prints."),
     "serve": ("tune", "Recall or tune, then run the winning server in the foreground."),
     "show": ("show", "Show a report, or several as a table."),
     "tune": ("tune", "Find (or recall) the first stable configuration."),
@@ -38,6 +46,8 @@ class LazyGroup(click.Group):
         return name, self.load(name) if name else stand_in, rest
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and os.environ.get(f"{PREFIX}_MODEL"):
+            args = ["tune"]
         if args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
             args = ["tune", *args]
         return super().parse_args(ctx, args)
@@ -65,10 +75,37 @@ def cli(ctx: click.Context) -> None:
     Exit codes: 0 stable (or recalled), 1 it does not fit, 2 usage, 3 the environment, 4 a
     budget is spent, 130/143 interrupted.
 
-    Every option of tune and plan can also be set as AUTOTUNE_<OPTION>, or in autotune.toml.
+    Every option can also be set as AUTOTUNE_<OPTION>, those of tune and plan in autotune.toml.
     """
+    _refuse_unknown_variables(ctx.invoked_subcommand or "tune")
     if SETTINGS.exists():
         from .settings import read_settings  # noqa: PLC0415  which brings pydantic
 
         settings = read_settings(SETTINGS, cli.load("tune").params)
         ctx.default_map = dict.fromkeys(COMMANDS, settings)
+
+
+def _refuse_unknown_variables(command: str) -> None:
+    """Raise BadUsage for a variable that is nearly the name of an option; note any other."""
+    found = {name for name in os.environ if name.startswith(f"{PREFIX}_")} - OTHERS
+    known: set[str] = set()
+    for name in (command, *COMMANDS):  # loading all of them takes a moment
+        if not found - known:
+            return
+        known |= _variables(cli.load(name))
+    names = [name.removeprefix(f"{PREFIX}_") for name in known | OTHERS]
+    for name in sorted(found - known):
+        written = name.removeprefix(f"{PREFIX}_")
+        if close := difflib.get_close_matches(written, names, n=1, cutoff=ALIKE):
+            hint = f"did you mean `{PREFIX}_{close[0]}`?"
+            raise BadUsage(f"there is no option for the variable {name}", hint)
+        click.echo(f"the variable {name} is ignored: no option is set by it", err=True)
+
+
+def _variables(command: click.Command) -> set[str]:
+    """Return the variables that set options of a command or of those below it."""
+    found = set().union(*map(_variables, getattr(command, "commands", {}).values()))
+    for param in command.params:
+        given = [param.envvar] if isinstance(param.envvar, str) else param.envvar or ()
+        found |= {*given, f"{PREFIX}_{param.name}".upper()}
+    return found

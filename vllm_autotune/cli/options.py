@@ -11,9 +11,18 @@ from typing import Any
 
 import click
 
+from ..files import user_path
 from ..output import shown
 from ..units import parse_bytes, parse_capability
-from .parsed import EffortAndMinutes, Parsed, UserPath, parse_effort, parse_ports, parse_tokens
+from .parsed import (
+    EffortAndMinutes,
+    Parsed,
+    ShellWords,
+    UserPath,
+    parse_effort,
+    parse_ports,
+    parse_tokens,
+)
 
 FOREVER = 1e9
 CACHE_HELP = "Where answers are stored.  [the user's cache folder]"
@@ -130,7 +139,12 @@ class RequestOptions(ProbeOptions, VllmOptions, ModelOptions):
     """What is asked of a tuning; the options come in the order of the bases, the last one first."""
 
     fixed: tuple[str, ...] = field(
-        metadata={"nargs": -1, "type": click.UNPROCESSED, "metavar": "[-- VLLM_ARGS]"}
+        metadata={
+            "nargs": -1,
+            "type": ShellWords(),
+            "metavar": "[-- VLLM_ARGS]",
+            "envvar": "AUTOTUNE_FIXED",
+        }
     )
 
 
@@ -156,6 +170,7 @@ class TuningOptions:
     )
     cache_dir: Path | None = option(CACHE_HELP, type=FOLDER)
     refresh: bool = option("Search again, whatever is cached.")
+    cached_only: bool = option("Launch nothing: recall, or fail with exit code 5.")
     resume: bool = option("Continue the newest unfinished run.")
     wait: float | None = option(
         "Wait for another run on the same device.  [do not wait; without SECONDS: forever]",
@@ -176,6 +191,9 @@ class TuningOptions:
 
 
 cache_option = click.option("--cache-dir", type=FOLDER, help=CACHE_HELP)
+trust_option = click.option(
+    "--trust-report", is_flag=True, help="Take over what could load code or open files, too."
+)
 json_option = click.option(
     "--json",
     "as_json",
@@ -190,4 +208,4 @@ json_option = click.option(
 def results_folder() -> Path:
     """Return the folder that tunings leave their reports in, as the settings have it."""
     set_there = click.get_current_context().lookup_default("results_dir")
-    return Path(os.environ.get("AUTOTUNE_RESULTS_DIR") or set_there or "results").expanduser()
+    return user_path(os.environ.get("AUTOTUNE_RESULTS_DIR") or set_there or "results")

@@ -1,12 +1,14 @@
 """Types of options: a function that reads a text, and a path that may begin with `~`."""
 
 import re
+import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.types import UnprocessedParamType
 
 from ..errors import BadUsage
 from ..vllm.config import parse_number
@@ -37,6 +39,16 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]  # it is generic only s
             self.fail(f"{refusal.message}; {refusal.hint}", param, ctx)
         except ValueError as error:
             self.fail(f"must be {error}, not `{value}`", param, ctx)
+
+
+class ShellWords(UnprocessedParamType):
+    """Arguments as they are; in a variable, words as a shell would split them."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        try:
+            return shlex.split(rv)
+        except ValueError as error:
+            raise click.BadParameter(f"`{rv}`: {error}") from error
 
 
 class UserPath(click.Path):

@@ -4,6 +4,7 @@ import time
 from dataclasses import fields
 
 from ..certificate import fingerprint
+from ..errors import BadUsage
 from ..search.ladder_file import find_ladder, read_ladder
 from ..tuning.cache import default_cache
 from ..tuning.gather import Request
@@ -38,11 +39,16 @@ def probe_of(given: ProbeOptions, usual: EffortName = "standard") -> Effort | No
 
 
 def tuning_of(given: TuningOptions) -> Options:
-    """Return how to tune; the time budget begins to run."""
+    """Return how to tune; the time budget begins to run. Raises BadUsage for contradictions."""
+    if given.cached_only and (given.refresh or given.resume):
+        raise BadUsage(
+            "--cached-only launches nothing, and --refresh and --resume would", "drop one of them"
+        )
     return Options(
         results=given.results_dir,
         cache=given.cache_dir or default_cache(),
         refresh=given.refresh,
+        cached_only=given.cached_only,
         max_launches=given.max_launches,
         launch_seconds=given.launch_timeout,
         until=time.monotonic() + given.time_budget if given.time_budget else None,

@@ -2,25 +2,31 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from ..console import print_diagnosis, print_report, print_reports
-from ..deploy import FORMATS
+from ..console import Screen, print_diagnosis, print_report, print_reports
+from ..deploy import FORMATS, KeySource, Service, added_arguments
 from ..diagnose import read_log
-from ..errors import BadReport
-from ..output import say
+from ..errors import BadReport, BadUsage
+from ..output import can_say, say
 from ..report import codec
-from ..report.plan import Plan
-from ..report.report import Refused, Report, read_report
-from .options import json_option, results_folder
+from ..report.documents import DOCUMENTS
+from ..report.read import read_report
+from ..report.report import SCHEMA_VERSION
+from ..report.trust import distrusted
+from .group import ENVIRONMENT
+from .options import json_option, results_folder, trust_option
+from .parsed import Parsed
 
 
-@click.command()
+@click.command(context_settings=ENVIRONMENT)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[REPORT]...")
+@trust_option
 @json_option
-def show(paths: tuple[Path, ...], as_json: bool) -> None:
+def show(paths: tuple[Path, ...], trust_report: bool, as_json: bool) -> None:
     """Show a report, or several as a table.
 
     A folder stands for all reports below it.
@@ -36,7 +42,7 @@ def show(paths: tuple[Path, ...], as_json: bool) -> None:
         except BadReport as refusal:
             if len(files) == 1:
                 raise
-            click.echo(f"left out: {refusal.message}", err=True)
+            Screen().note(f"left out: {refusal.message}")
     if not reports:
         message = f"none of the {len(files)} files is an autotune report"
         raise BadReport(message, "give a report.json, or its folder")
@@ -44,31 +50,67 @@ def show(paths: tuple[Path, ...], as_json: bool) -> None:
         documents = [json.loads(codec.dump(report)) for report in reports]
         say(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
     elif len(reports) == 1:
-        print_report(reports[0], str(files[0]))
+        distrust = None if trust_report else distrusted(reports[0])
+        print_report(reports[0], str(files[0]), distrust)
     else:
         print_reports(reports)
 
 
-@click.command()
-@click.argument("report", type=click.Path(path_type=Path), required=False)
-@click.option("--as", "form", type=click.Choice([*FORMATS]), default="shell", show_default=True)
-def render(report: Path | None, form: str) -> None:
+@click.command(
+    context_settings=ENVIRONMENT,
+    epilog="Arguments after -- are added for the deployment: -- --port 9000 --served-model-name m",
+)
+@click.argument("report", required=False)
+@click.argument("added", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM_ARGS]")
+@click.option(
+    "--as",
+    "form",
+    envvar="AUTOTUNE_AS",
+    type=click.Choice([*FORMATS]),
+    default="shell",
+    show_default=True,
+    help="What to write.",
+)
+@click.option(
+    "--api-key-from",
+    type=Parsed("source", KeySource.parse),
+    help="Where the server finds its key: env:NAME, or for k8s secret:NAME/KEY.",
+)
+@trust_option
+def render(
+    report: str | None,
+    added: tuple[str, ...],
+    form: str,
+    api_key_from: KeySource | None,
+    trust_report: bool,
+) -> None:
     """Print a report's winner as something to deploy.
 
     A folder stands for its newest report.
     """
-    say(FORMATS[form](read_report(report or results_folder())))
+    if report is not None and report.startswith("-"):  # what followed the `--`
+        added, report = (report, *added), None
+    found = read_report(Path(report) if report else results_folder())
+    if not trust_report and (distrust := distrusted(found)):
+        raise distrust
+    service = Service(found, key=api_key_from)
+    service = replace(service, added=added_arguments(added, service.winner))
+    text = FORMATS[form](service)
+    if not can_say(text):
+        reason = f"the output is {sys.stdout.encoding}, and the winner has other characters"
+        raise BadUsage(reason, "set PYTHONIOENCODING=utf-8")
+    say(text)
 
 
-@click.command()
-@click.argument("document", type=click.Choice(["report", "plan"]), default="report")
+@click.command(context_settings=ENVIRONMENT)
+@click.argument("document", type=click.Choice([*DOCUMENTS]), default="report")
 def schema(document: str) -> None:
-    """Print the JSON Schema of the report or the plan.
+    """Print the JSON Schema of what --json prints.
 
-    The report's schema also describes what is printed instead of either where it is refused.
+    A report's file is such a document, too. What is printed instead where a command is refused is
+    described as well.
     """
-    described = Plan if document == "plan" else Report | Refused
-    say(json.dumps(codec.schema(described), indent=2))
+    say(json.dumps(codec.schema(DOCUMENTS[document], document, SCHEMA_VERSION), indent=2))
 
 
 @click.command()

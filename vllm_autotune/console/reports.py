@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator
 
 from rich.text import Text
 
-from ..deploy import shell
+from ..deploy import Service, shell
+from ..errors import BadReport
 from ..outcome import Certificate
+from ..output import can_say
 from ..report.report import Report, Winner
 from ..search.trial import Accuracy
 from ..units import GIB, format_bytes
@@ -13,8 +15,8 @@ from .tables import headed_table, pairs_table, stdout
 from .wording import clean, duration, rung_names, sentence, speed_rows
 
 
-def print_report(report: Report, path: str | None) -> None:
-    """Print a report in full; the last line starts the winner."""
+def print_report(report: Report, path: str | None, distrust: BadReport | None = None) -> None:
+    """Print a report in full; the last line starts the winner, unless it is not to be trusted."""
     console = stdout()
     style = "bold green" if report.status == "stable" else "bold red"
     console.print(Text.assemble((report.status, style), f": {clean(report.reason)}"))
@@ -33,9 +35,17 @@ def print_report(report: Report, path: str | None) -> None:
             console.print(Text(f"skipped {skip.rung}: {clean(skip.reason)}", style="dim"))
     if path:
         console.print(Text(f"\nreport: {path}"))
-    if report.winner:
+    if report.winner is None:
+        return
+    if distrust is not None:
+        console.print(Text(f"\nno line to start it: {clean(distrust.message)}\n{distrust.hint}"))
+        return
+    line = shell(Service(report))
+    if can_say(line):
         console.print("\nstart it with:")
-        console.print(Text(shell(report)))
+        console.print(Text(line))
+    else:
+        console.print("\nthe line that starts it needs an output in UTF-8 (PYTHONIOENCODING)")
 
 
 def print_reports(reports: Iterable[Report]) -> None:
@@ -90,6 +100,9 @@ def _winner_rows(winner: Winner, context: int) -> Iterator[tuple[str, str]]:
     yield from speed_rows(winner.certificate)
     yield "ready in", duration(winner.startup_seconds)
     yield from (("gives up", text) for text in winner.gives_up)
+    if winner.left_out:
+        flags = ", ".join(f"--{name}" for name in winner.left_out)
+        yield "left out", f"{flags} (of the deployment: autotune render REPORT -- ARGS adds them)"
 
 
 def _proof(certificate: Certificate) -> str:

@@ -1,20 +1,15 @@
 """The winner for the machine it was found on: a shell, vLLM's configuration file, systemd."""
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from ..errors import BadReport
+from ..errors import BadReport, BadUsage
 from ..vllm.config import LaunchConfig, Value
-from .winner import STOP_SECONDS, environment, server_name, to_yaml, winner_of
-
-if TYPE_CHECKING:
-    from ..report.report import Report
+from .service import KEY_VARIABLE, STOP_SECONDS, Service, escaped, quoted, to_yaml
 
 UNIT = """\
 # {proven}.
-# Runs as root: add User= with an account that may read the model.
+{notes}# Runs as root: add User= with an account that may read the model.
 [Unit]
 Description=vLLM server {name}
 Wants=network-online.target
@@ -34,42 +29,58 @@ WantedBy=multi-user.target"""
 
 def command_line(argv: Sequence[str], env: Mapping[str, str]) -> str:
     """Write the line to paste into a shell."""
-    variables = [f"{name}={shlex.quote(value)}" for name, value in env.items()]
-    return " ".join([*variables, shlex.join(argv)])
+    variables = (f"{name}={quoted(value)}" for name, value in env.items())
+    return " ".join((*variables, *map(quoted, argv)))
 
 
-def shell(report: "Report") -> str:
-    return command_line(winner_of(report).argv, environment(report))
+def shell(service: Service) -> str:
+    """Write the line to paste into a shell, below what is to be known of it."""
+    line = command_line(service.argv, service.environment)
+    if name := service.key_variable("shell"):
+        line = f'{KEY_VARIABLE}="${{{name}:?}}" {line}'
+    return "\n".join((*_comments(service), line))
 
 
-def env(report: "Report") -> str:
+def _comments(service: Service) -> list[str]:
+    return [f"# {note}" for note in service.notes()]
+
+
+def env(service: Service) -> str:
     """Write the variables, a line each, as `docker run --env-file` and systemd read them alike.
 
     Docker takes what follows the `=` as it is; systemd's EnvironmentFile= takes away blanks at
     the ends, quotes at the front and backslashes anywhere (systemd.exec(5)). Raises BadReport for
     a value that the two would read differently.
     """
-    variables = environment(report)
+    if service.key is not None:
+        hint = "give the server its key beside the file, in a variable VLLM_API_KEY"
+        raise BadUsage("--as env: a file of variables cannot name where a key comes from", hint)
+    variables = service.environment
     for name, value in variables.items():
         if not value.isprintable() or value != value.strip() or re.search(r"^[\"']|\\", value):
             reason = f"docker and systemd would read {name}={to_yaml(value)} differently"
             raise BadReport(reason, "use --as docker or --as systemd, which quote it")
     lines = [f"{name}={value}" for name, value in variables.items()]
-    return "\n".join(lines or ["# the winner needs no environment variables"])
+    nothing = ["# the winner needs no environment variables"]
+    return "\n".join((*_comments(service), *(lines or nothing)))
 
 
-def vllm_config(report: "Report") -> str:
+def vllm_config(service: Service) -> str:
     """Write the file for `vllm serve --config FILE.yaml`.
 
     vLLM reads YAML: `true` as a flag alone, a list as several words, all else as one word
     (`load_config_file` in utils/argparse_utils.py, 0.32; older ones drop what is `false`).
     """
-    winner = winner_of(report)
-    lines = [f"# {name}={to_yaml(value)}" for name, value in environment(report).items()]
+    winner = service.winner
+    lines = [f"# {name}={to_yaml(value)}" for name, value in service.environment.items()]
+    if name := service.key_variable("vllm-config"):
+        lines.append(f"# {KEY_VARIABLE}, from {name}")
     if lines:
         lines.insert(0, "# This file cannot set environment variables; the server needs these:")
-    settings = {"model": winner.model, **LaunchConfig(winner.model, winner.args).args}
-    return "\n".join([*lines, *(_yaml_line(*item) for item in settings.items())])
+    args = {**LaunchConfig(winner.model, winner.args).args, **service.added}
+    settings = {"model": winner.model, **args}
+    words = (_yaml_line(*item) for item in settings.items())
+    return "\n".join((*_comments(service), *lines, *words))
 
 
 def _yaml_line(name: str, value: Value) -> str:
@@ -78,15 +89,22 @@ def _yaml_line(name: str, value: Value) -> str:
     return f"{name}: {'true' if value == () else to_yaml(value)}"
 
 
-def systemd(report: "Report") -> str:
-    winner = winner_of(report)
-    program, *words = winner.argv
-    variables = environment(report).items()
+def systemd(service: Service) -> str:
+    """Write a unit. A key can come only from the variable that vLLM reads: systemd renames none."""
+    winner, vllm = service.winner, service.report.versions.vllm
+    program, *words = service.argv
+    environment = [f"Environment={_quoted(f'{n}={v}')}" for n, v in service.environment.items()]
+    if name := service.key_variable("systemd"):
+        if name != KEY_VARIABLE:
+            hint = f"use --api-key-from env:{KEY_VARIABLE}"
+            raise BadUsage(f"systemd cannot hand {name} on as {KEY_VARIABLE}", hint)
+        environment.append(f"PassEnvironment={name}")
     where = f"{winner.valid_for.count} x {winner.valid_for.device}"
     return UNIT.format(
-        proven=to_yaml(f"{winner.model}, proven on {where} with vLLM {report.versions.vllm}")[1:-1],
-        name=server_name(report),
-        environment="".join(f"Environment={_quoted(f'{n}={v}')}\n" for n, v in variables),
+        proven=to_yaml(f"{winner.model}, proven on {where} with vLLM {vllm}")[1:-1],
+        notes="".join(f"{line}\n" for line in _comments(service)),
+        name=service.name,
+        environment="".join(f"{line}\n" for line in environment),
         command=" ".join([_quoted(program), *(_quoted(word.replace("$", "$$")) for word in words)]),
         stop=STOP_SECONDS,
     )
@@ -102,5 +120,4 @@ def _quoted(text: str) -> str:
     if re.fullmatch(r"[\w@%+=:,./${}-]+", text, re.ASCII):
         return text
     text = text.replace("\\", "\\\\").replace('"', '\\"')
-    text = re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)
-    return f'"{text}"'
+    return f'"{"".join(c if c.isprintable() else escaped(c) for c in text)}"'

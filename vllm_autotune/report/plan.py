@@ -9,9 +9,7 @@ from ..search.step import next_step, prospects
 from ..search.trial import Fits, Prediction
 from ..vllm.config import LaunchConfig, Value
 from ..workload import Workload
-from .report import Model, model_of
-
-SCHEMA_VERSION = 1
+from .report import SCHEMA_VERSION, Model, SchemaVersion, model_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +61,7 @@ class Plan:
     is worth a launch, for `reason`.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     model: Model
     devices: tuple[Device, ...]
     vllm: str

@@ -2,20 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from ..errors import BadReport
 from ..machine.device import Device
-from ..outcome import Certificate
+from ..outcome import Certificate, Outcome
 from ..search.facts import Facts
 from ..search.step import Skip
 from ..search.trial import Trial
 from ..vllm.config import Value
 from ..workload import Workload
-from .codec import load
 
-SCHEMA_VERSION = 1
+SchemaVersion = Literal[1]
+SCHEMA_VERSION: SchemaVersion = 1
 
 Status = Literal["stable", "exhausted", "environment", "budget", "interrupted"]
 EXIT_CODES: Mapping[Status, int] = {
@@ -90,7 +88,11 @@ class ValidFor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Winner:
-    """The configuration to deploy; `argv` starts it, without host, port or keys."""
+    """The configuration to deploy; `argv` starts it, without host, port or keys.
+
+    `left_out` are the names of the user's arguments that belong to the deployment, not to the
+    answer.
+    """
 
     argv: tuple[str, ...]
     model: str
@@ -105,6 +107,7 @@ class Winner:
     certificate: Certificate
     startup_seconds: float
     valid_for: ValidFor
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +122,7 @@ class CacheUse:
 class Report:
     """What one run found, and how; `reason` is a sentence on why it ended."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     status: Status
     reason: str
     hint: str = ""
@@ -139,44 +142,22 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What became of a check: of a report's winner, the `trial`; of a running server, its `url`."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    outcome: Outcome
+    trial: Trial | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """What is printed in place of a report where no run was begun."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     status: Literal["refused"] = "refused"
     reason: str
     hint: str
     winner: None = None
     trials: tuple[()] = ()
-
-
-def parse_report(text: str) -> Report:
-    """Read a report of this schema version. Raises ValueError for anything else."""
-    try:
-        version = load(dict[str, Any], text)["schema_version"]
-    except (ValueError, KeyError) as error:
-        raise ValueError("not an autotune report") from error
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"schema version {version}, but this autotune reads {SCHEMA_VERSION}")
-    return load(Report, text)
-
-
-def find_report(path: Path) -> Path:
-    """Return the path itself, or for a folder the newest report below it, else raise BadReport."""
-    if not path.is_dir():
-        return path
-    found = max(path.rglob("report.json"), key=lambda p: p.stat().st_mtime, default=None)
-    if found is None:
-        raise BadReport(f"{path} contains no report.json", "run autotune first")
-    return found
-
-
-def read_report(path: Path) -> Report:
-    """Read a report file, or the newest one below a folder, else raise BadReport."""
-    path = find_report(path)
-    try:
-        return parse_report(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadReport(f"{path} cannot be read: {error.strerror}", "check the path") from error
-    except ValueError as error:
-        raise BadReport(f"{path}: {error}", "create it again with autotune tune") from error

@@ -22,7 +22,8 @@ class Facts:
     quantized siblings) to what it is. `headroom_bytes` must stay free on each device,
     `host_free_bytes` is what weights may be offloaded into. `boots` is what earlier walks
     measured on devices of this kind with this vLLM, `withheld` are those of the user's arguments
-    that must not be written down.
+    that must not be written down, `left_out` are the names of these and of what belongs to the
+    deployment.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Facts:
     env: Mapping[str, str] = field(default_factory=dict)
     boots: tuple[Boot, ...] = ()
     withheld: Mapping[str, Value] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @property
     def checkpoint(self) -> Checkpoint:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ..files import write_whole
 from ..owner import Owner, owned, read_owned
 from .processes import end_all, processes_of
 from .shared_memory import remove_segments, segments_of
@@ -35,7 +36,7 @@ def make_scratch(trial: str) -> Path:
     Sockets live in it, and their paths are limited: a long TMPDIR is not used.
     """
     scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_parents()[-1]))
-    (scratch / OWNER).write_text(owned(trial=trial), encoding="utf-8")
+    write_whole(scratch / OWNER, owned(trial=trial))
     return scratch
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import CannotWrite
+from ..files import create
 from ..vllm.credentials import HIDDEN
 
 # How much of a log is kept on disk: of its beginning, and of its end.
@@ -43,7 +44,7 @@ class Log:
         self._unread_size = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._file = create(path)
         self._pipe, self.writer = os.pipe()
         os.set_blocking(self._pipe, False)
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)

@@ -2,19 +2,22 @@
 
 import hashlib
 import json
+import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .. import __version__
 from ..errors import BadReport, CannotWrite
-from ..files import make_folder, safe_name, write_whole
+from ..files import make_folder, read_bytes, read_text, safe_name, write_whole
+from ..machine.device import Device
 from ..memory import Boot
 from ..report.codec import dump, load
-from ..report.report import Report, parse_report
+from ..report.read import parse_report
+from ..report.report import Report
 from ..search.facts import Facts
 
 CACHE_TAG = "CACHEDIR.TAG"
@@ -29,9 +32,14 @@ Boots = tuple[Boot, ...]
 
 
 def default_cache() -> Path:
+    """Return the user's cache folder. Raises CannotWrite for a user that has no home folder."""
     from platformdirs import user_cache_path  # noqa: PLC0415
 
-    return user_cache_path("autotune", appauthor=False)
+    folder = user_cache_path("autotune", appauthor=False)
+    if not folder.is_absolute():
+        hint = "name a folder with --cache-dir, or set HOME"
+        raise CannotWrite("this user has no home folder for a cache", hint)
+    return folder
 
 
 def cache_key(facts: Facts) -> str:
@@ -45,15 +53,20 @@ def cache_key(facts: Facts) -> str:
         "ladder": [facts.ladder.text, [rung.name for rung in facts.ladder.rungs]],
         "headroom": facts.headroom_bytes,
         "engine": [engine.version, engine.torch],
-        "devices": [
-            [d.name, d.memory_bytes, d.limit_bytes, (d.driver or "").split(".")[0], d.mig]
-            for d in devices
-        ],
+        "devices": cards(devices),
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     model = safe_name(Path(facts.model).name or facts.model)
     revision = safe_name((facts.checkpoint.revision or "local")[:12])
     return f"{devices[0].slug}-x{len(devices)}/{model}@{revision}/{digest}"
+
+
+def cards(devices: Iterable[Device]) -> list[list[object]]:
+    """Return what an answer depends on of the devices, and not of which ones of a kind they are."""
+    return [
+        [d.name, d.memory_bytes, d.limit_bytes, (d.driver or "").split(".")[0], d.mig]
+        for d in devices
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +87,12 @@ class AnswerCache:
         """Return the answer for a key, None if there is none, or the reason it cannot be used."""
         path = self._answer(key)
         try:
-            return parse_report(path.read_text(encoding="utf-8"))
+            return parse_report(read_text(path))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            return f"the cache entry {path} cannot be read: {error.strerror}"
+        except ValueError as error:
             return f"the cache entry {path} is ignored: {error}"
 
     def remember(self, key: str, report: Report) -> None:
@@ -96,6 +111,10 @@ class AnswerCache:
         write_whole(self._boots_file(facts), dump((*kept, boot), Boots, indent=1))
 
     def keys(self) -> list[str]:
+        """Return the key of every answer. Raises CannotWrite if the folder cannot be read."""
+        if self.folder.is_dir() and not os.access(self.folder, os.R_OK | os.X_OK):
+            hint = "ask its owner, or use another --cache-dir"
+            raise CannotWrite(f"the cache {self.folder} is not yours to read", hint)
         files = self.folder.glob("*/*/*.json")
         return sorted(str(f.relative_to(self.folder).with_suffix("")) for f in files)
 
@@ -105,9 +124,9 @@ class AnswerCache:
         self._require_tag(keys)
         for key in keys:
             path = self._answer(key)
-            with suppress(OSError):
+            with suppress(FileNotFoundError):  # another run removed it
                 if now - path.stat().st_mtime > days * 86400 or isinstance(self.recall(key), str):
-                    path.unlink()
+                    _remove(path)
                     forgotten.append(key)
         return forgotten
 
@@ -117,7 +136,8 @@ class AnswerCache:
         files = [*answers, *(self.folder / BOOTS_FOLDER).glob("*.json")]
         self._require_tag(files)
         for file in files:
-            file.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                _remove(file)
         return len(answers)
 
     def _answer(self, key: str) -> Path:
@@ -131,7 +151,7 @@ class AnswerCache:
     def _boots(self, facts: Facts, note: Callable[[str], None]) -> Boots:
         path = self._boots_file(facts)
         try:
-            return load(Boots, path.read_bytes())
+            return load(Boots, read_bytes(path))
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
@@ -142,3 +162,13 @@ class AnswerCache:
         if files and not (self.folder / CACHE_TAG).exists():
             reason = f"{self.folder} has no {CACHE_TAG}, so it may not be a cache"
             raise CannotWrite(reason, "delete the folder yourself if it is one")
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        hint = "check permissions, and whether the disk may be written to"
+        raise CannotWrite(f"cannot remove {file}: {error.strerror}", hint) from error

@@ -1,65 +1,78 @@
 """Start a recorded winner again on this machine, and prove it again."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..certificate import read_requests
-from ..errors import BadReport
+from ..errors import BadReport, CannotWrite
+from ..files import make_folder
 from ..launch.launch import Limits, run_trial
 from ..memory import Calibration
-from ..report.report import Report, read_report
+from ..report.read import read_report
+from ..report.report import Report
+from ..report.trust import TRUST_HINT, refused_setting
 from ..search.facts import Facts
 from ..search.ladder_file import find_ladder, read_ladder
 from ..search.prediction import predict
 from ..search.trial import Candidate, Trial
 from ..server import remove_leftovers
 from ..vllm.config import LaunchConfig
-from ..vllm.untrusted import forbidden
 from ..workload import Effort
 from .gather import Request, gather_facts
 from .lock import locked
 from .recall import model_here
 from .walk import Audience
 
+LOG = "check.log"
+
 
 def check_report(
-    path: Path, audience: Audience, probe: Effort | None = None, *, own: bool = False, **where: Any
+    path: Path,
+    audience: Audience,
+    probe: Effort | None = None,
+    trust: bool = False,
+    log: Path | None = None,
+    **where: Any,
 ) -> Trial:
-    """Launch a report's winner and return the trial; its log is written next to the report.
+    """Launch a report's winner and return the trial.
 
-    Arguments that load code (`--trust-remote-code`) are accepted only from the user's `own`
-    report. The server must survive the report's workload, at the context it was proven at, and the
-    same probe unless `probe` is given. `where` are fields of a Request: `gpus`, `vllm_python`,
-    `vllm_command`. Raises a Refusal for whatever is missing, and for a report without a winner.
+    Arguments that load code (`--trust-remote-code`) are accepted only with `trust`. The log is
+    written next to the report where that is possible, unless `log` says where. The server must
+    survive the report's workload, at the context it was proven at, and the same probe unless
+    `probe` is given. `where` are fields of a Request: `gpus`, `vllm_python`, `vllm_command`. Raises
+    a Refusal for whatever is missing, and for a report without a winner.
     """
     report = read_report(path)
-    if not own:
-        _refuse_code(report)
+    refused = report.winner and not trust and refused_setting(report, report.winner)
+    if refused:
+        raise BadReport(f"the report {refused}", TRUST_HINT)
     workload = replace(report.workload, probe=probe or report.workload.probe)
     if workload.probe.file:
         read_requests(workload.probe.file)  # raises a Refusal if it was deleted
     facts = replace(_facts(report, workload.probe, where), workload=workload)
-    candidate = _candidate(report, facts)
+    candidate = candidate_of(report, facts)
     with locked(facts.devices, facts.model):
         for leftover in remove_leftovers():
             audience.note(leftover)
         audience.begin(1, candidate)
-        log = path.with_name("check.log")
-        trial = run_trial(facts, candidate, 1, log, Limits(), audience.progress)
+        where_to = log or _log_by(path, audience)
+        trial = run_trial(facts, candidate, 1, where_to, Limits(), audience.progress)
     audience.end(trial)
     return trial
 
 
-def _refuse_code(report: Report) -> None:
-    winner = report.winner
-    args = {**report.fixed, **(winner.args if winner else {})}
-    args.pop("revision", None)
-    refused = forbidden(args, winner.env if winner else {})
-    if refused is not None:
-        reason = f"the report sets {refused[0]}: {refused[1]}"
-        raise BadReport(reason, "if it is your own report, add --own")
+def _log_by(report: Path, audience: Audience) -> Path:
+    """Return where to log: by the report, in a temporary folder where nothing can be written."""
+    try:
+        make_folder(report.parent)
+    except CannotWrite as refusal:
+        log = Path(tempfile.mkdtemp(prefix="autotune-check-")) / LOG
+        audience.note(f"{refusal.message}: the log is {log}")
+        return log
+    return report.with_name(LOG)
 
 
 def _facts(report: Report, probe: Effort, where: Mapping[str, Any]) -> Facts:
@@ -75,7 +88,8 @@ def _facts(report: Report, probe: Effort, where: Mapping[str, Any]) -> Facts:
     return gather_facts(replace(request, **where))
 
 
-def _candidate(report: Report, facts: Facts) -> Candidate:
+def candidate_of(report: Report, facts: Facts) -> Candidate:
+    """Return what a check starts. Raises BadReport for what cannot start here."""
     winner = report.winner
     if winner is None:
         raise BadReport(f"the report has no winner: {report.reason}", "there is nothing to check")

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..checkpoint import Checkpoint, read_checkpoint
 from ..errors import BadUsage, NoEngine
+from ..files import user_path
 from ..machine.cards import hypothetical_devices
 from ..machine.device import Device, detect, host_free_bytes
 from ..memory import estimate
@@ -68,14 +68,15 @@ def gather_facts(request: Request) -> Facts:
     """
     given = _tuned(parse_arguments(request.fixed))
     _refuse_contradictions(request, given)
-    local = Path(request.model).expanduser()
+    local = user_path(request.model)
     if local.exists():  # the deployed command must start from any folder
         request = replace(request, model=str(local.resolve()))
     dummy = given.get("load-format") == "dummy"
     checkpoint = read_checkpoint(request.model, request.revision, weights_required=not dummy)
     engine = _engine(request)
-    given = _tuned(arguments(request.fixed, engine))
-    _refuse_contradictions(request, given)  # shortened flags have their full names now
+    everything = arguments(request.fixed, engine)  # shortened flags have their full names now
+    given = _tuned(everything)
+    _refuse_contradictions(request, given)
     withheld = {name: value for name, value in given.items() if is_credential(name, value)}
     fixed = {name: value for name, value in given.items() if name not in withheld}
     if request.revision and "revision" not in fixed:
@@ -98,6 +99,7 @@ def gather_facts(request: Request) -> Facts:
         host_free_bytes=host_free_bytes(),
         env=_environment(),
         withheld=withheld,
+        left_out=tuple(sorted(everything.keys() - fixed.keys())),
     )
     _refuse_impossible(facts)
     free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed

@@ -7,10 +7,11 @@ from itertools import count
 from pathlib import Path
 
 from .. import __version__
-from ..files import cannot_write, make_folder, write_whole
+from ..files import append_line, cannot_write, make_folder, read_bytes, read_text, write_whole
 from ..owner import owned, read_owned
 from ..report.codec import dump, load
-from ..report.report import Report, parse_report
+from ..report.read import parse_report
+from ..report.report import Report
 from ..search.trial import Trial
 
 HEAD = "run.json"
@@ -59,15 +60,7 @@ class Run:
 
     def add_trial(self, trial: Trial) -> None:
         """Add a trial to the journal, safe on disk before this returns."""
-        path = self.folder / JOURNAL
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as journal:
-                journal.write(dump(trial) + "\n")
-                journal.flush()
-                os.fsync(journal.fileno())
-        except OSError as error:
-            raise cannot_write(path, error) from error
+        append_line(self.folder / JOURNAL, dump(trial))
 
     def read_trials(self) -> tuple[list[Trial], str]:
         """Return the trials before the first damaged line, and a note for the user if there is one.
@@ -76,7 +69,7 @@ class Run:
         """
         path = self.folder / JOURNAL
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = read_bytes(path).decode(errors="replace")
         except FileNotFoundError:
             return [], ""
         except OSError as error:
@@ -101,10 +94,10 @@ class Run:
 def write_recalled(results: Path, report: Report) -> Path:
     """Write a recalled report where its run wrote it, as the newest result; return its path."""
     path = _folder(results, report.cache.key, report.created_at) / REPORT
-    if not path.exists():
+    if path.is_symlink() or not path.is_file():
         write_whole(path, dump(report, indent=2))
     with suppress(OSError):
-        path.touch()
+        os.utime(path, follow_symlinks=False)
     return path
 
 
@@ -123,7 +116,7 @@ def find_unfinished(results: Path, key: str) -> Run | None:
 
 def _answered(folder: Path) -> bool:
     with suppress(OSError, ValueError):
-        return parse_report((folder / REPORT).read_text(encoding="utf-8")).status in ANSWERED
+        return parse_report(read_text(folder / REPORT)).status in ANSWERED
     return False
 
 

@@ -1,19 +1,20 @@
 """One tuning per device at a time: a lock per device, and a note that names its holder."""
 
+import errno
+import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from ..errors import DeviceBusy
-from ..files import cannot_write, safe_name
+from ..errors import CannotWrite, DeviceBusy
+from ..files import cannot_write, safe_name, write_whole
 from ..machine.device import Device
 from ..owner import Owner, owned, read_owned
 
@@ -23,6 +24,10 @@ POLL_SECONDS = 0.5
 # RemoveIPC deletes a user's files there, locks among them, when the user logs out.
 FOLDERS = (Path("/tmp"), Path("/dev/shm"))  # noqa: S108  the folder of the locks is everyone's
 FOLDER_VARIABLE = "AUTOTUNE_LOCK_DIR"
+HINT = f"name another folder for locks in {FOLDER_VARIABLE}; all who share the GPU must name it"
+# What flock says where another process holds the lock, and where there are no locks at all.
+HELD = (errno.EWOULDBLOCK, errno.EACCES)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
@@ -52,24 +57,30 @@ class DeviceLock:
     @contextmanager
     def held(self, model: str, deadline: float, say: Say) -> Iterator[None]:
         """Hold the lock for the length of the block; raise DeviceBusy at `deadline` (monotonic)."""
-        with self._acquired(deadline, say):
+        path = self.folder / f"{safe_name(self.device.uuid)}.lock"
+        descriptor = _opened(path)
+        try:
+            self._acquire(path, descriptor, deadline, say)
             note = self._write_note(model)
             try:
                 yield
             finally:
                 note.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)  # which releases the lock
 
-    def _acquired(self, deadline: float, say: Say) -> AbstractContextManager[object]:
-        lock = FileLock(self.folder / f"{safe_name(self.device.uuid)}.lock", mode=0o666)
-        with suppress(Timeout):
-            return lock.acquire(timeout=0)
-        seconds = deadline - time.monotonic()
-        if seconds > 0:
-            say(f"waiting: {self._holder()}")
-            with suppress(Timeout):
-                return lock.acquire(timeout=seconds, poll_interval=POLL_SECONDS)
-        hint = "wait for it to end (--wait): concurrent runs distort each other's measurements"
-        raise DeviceBusy(self._holder(), hint)
+    def _acquire(self, path: Path, descriptor: int, deadline: float, say: Say) -> None:
+        said = False
+        while not _taken(path, descriptor):
+            if time.monotonic() >= deadline:
+                hint = (
+                    "wait for it to end (--wait): concurrent runs distort each other's measurements"
+                )
+                raise DeviceBusy(self._holder(), hint)
+            if not said:
+                say(f"waiting: {self._holder()}")
+                said = True
+            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def _write_note(self, model: str) -> Path:
         """Note that we hold the lock, and remove the notes of dead holders."""
@@ -79,8 +90,8 @@ class DeviceLock:
                     path.unlink()
         path = self.folder / f"{safe_name(self.device.uuid)}.{os.getpid()}.json"
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        with suppress(OSError):  # the lock is what counts
-            path.write_text(owned(model=model, since=since), encoding="utf-8")
+        with suppress(CannotWrite):  # the lock is what counts
+            write_whole(path, owned(model=model, since=since), mode=0o644)
         return path
 
     def _holder(self) -> str:
@@ -95,20 +106,82 @@ class DeviceLock:
 
     def _notes(self) -> Iterator[tuple[Path, Owner, dict[str, Any]]]:
         for path in sorted(self.folder.glob(f"{safe_name(self.device.uuid)}.*.json")):
-            owner, document = read_owned(path)
+            owner, document = (None, {}) if path.is_symlink() else read_owned(path)
             if owner:
                 yield path, owner, document
 
 
+def _opened(path: Path) -> int:
+    """Return the descriptor of a lock file, made for all users if it is missing.
+
+    Nothing is followed, truncated or changed that another user may have put there.
+    """
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        with suppress(FileExistsError):
+            descriptor = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            os.fchmod(descriptor, 0o666)  # whatever the umask
+            return descriptor
+        try:
+            descriptor = os.open(path, flags | os.O_RDWR)
+        except PermissionError:
+            descriptor = os.open(path, flags)  # enough to lock it, but on NFS
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _not_ours(path, "a link") from error
+        raise cannot_write(path, error, HINT) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(descriptor)
+        raise _not_ours(path, "no lock file")
+    return descriptor
+
+
+def _taken(path: Path, descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD:
+            return False
+        if error.errno in NO_LOCKS:
+            reason = f"the file system of {path.parent} has no file locks ({error.strerror})"
+            raise CannotWrite(reason, HINT) from error
+        raise cannot_write(path, error, HINT) from error
+    return True
+
+
 def _folder() -> Path:
+    """Return the folder of the locks, made for all users if it is missing.
+
+    Its owner can only make others wait. Raises CannotWrite for one that is a link, or in which
+    one user can replace another's files.
+    """
     given = os.environ.get(FOLDER_VARIABLE)
     usable = (folder for folder in FOLDERS if os.access(folder, os.W_OK | os.X_OK))
     parent = Path(given) if given else next(usable, Path(tempfile.gettempdir()))
     folder = parent / "vllm-autotune.locks"
     try:
-        folder.mkdir(exist_ok=True)
-        with suppress(PermissionError):  # another user made it, and did this
-            folder.chmod(0o1777)
+        with suppress(FileExistsError):
+            _make_for_all(folder)
+        status = folder.lstat()
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cannot_write(folder, error, HINT) from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise _not_ours(folder, "a link" if stat.S_ISLNK(status.st_mode) else "not a folder")
+    mine = status.st_uid in (0, os.geteuid())
+    shared = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    if not (status.st_mode & stat.S_ISVTX or (mine and not shared)):
+        raise _not_ours(folder, "a folder in which other users can replace locks")
     return folder
+
+
+def _make_for_all(folder: Path) -> None:
+    before = os.umask(0)
+    try:
+        folder.mkdir(mode=0o1777)
+    finally:
+        os.umask(before)
+
+
+def _not_ours(path: Path, what: str) -> CannotWrite:
+    return CannotWrite(f"{path} is {what}: it is not used", f"remove it, or {HINT}")

@@ -1,45 +1,101 @@
-"""A recalled answer: whether it is valid on this machine now, and how it starts here."""
+"""A recalled answer: whether it is true to the request and valid here, and how it starts."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 
+from ..certificate import missing_items
 from ..report.report import Report, Winner
+from ..report.trust import refused_setting
 from ..search.facts import Facts
 from ..units import format_bytes
-from ..vllm.config import LaunchConfig
-from ..vllm.untrusted import forbidden
+from ..vllm.config import LaunchConfig, Value
+from ..vllm.pooling import pools
+from .cache import cards
 
 # A winner that gave something up is searched for again once this much more memory is free.
 MORE_MEMORY = 1.1
 
 
-def still_valid(report: Report, facts: Facts) -> str | None:
-    """Return the reason an answer cannot be used on these devices now, None if it can."""
+def still_valid(report: Report, facts: Facts, key: str) -> str | None:
+    """Return the reason an answer cannot be used for this request now, None if it can.
+
+    Only its place in the cache says that it belongs to the key; all that it says is compared.
+    """
     winner = report.winner
     if winner is None:
-        return "it has no winner"
-    chosen = {name: value for name, value in winner.args.items() if facts.fixed.get(name) != value}
-    refused = forbidden(chosen, winner.env)  # what the user gave is allowed
-    if refused is not None:
-        return f"it sets {refused[0]}: {refused[1]}"
-    if model_here(report, winner, facts) is None:
+        return f"it has no winner, its status is {report.status}"
+    model = model_here(report, winner, facts)
+    if model is None:
         return f"its model {winner.model} was not found here"
+    config = LaunchConfig(model, winner.args, winner.env)
+    objections = (
+        *_of_another_request(report, winner, facts, key),
+        *_too_little(winner, config, facts),
+        *_other_memory(winner, config, facts),
+    )
+    return next(iter(objections), None)
+
+
+def _of_another_request(report: Report, winner: Winner, facts: Facts, key: str) -> Iterator[str]:
+    if refused := refused_setting(report, winner, allowed=facts.fixed):
+        yield f"it {refused}"
+    engine, headroom = facts.engine, winner.valid_for.headroom_bytes
+    found_for = {
+        "key": (report.cache.key, key),
+        "vLLM": (report.versions.vllm, engine.version),
+        "torch": (report.versions.torch, engine.torch),
+        "device": (cards(report.devices), cards(facts.devices)),
+        "ladder": (report.ladder, facts.ladder.name),
+        "workload": (report.workload, facts.workload),
+        "fixed arguments": (report.fixed, dict(facts.fixed)),
+        "headroom": (headroom, None if headroom is None else facts.headroom_bytes),
+    }
+    for name, (then, now) in found_for.items():
+        if then != now:
+            yield f"its {name} is not the one asked for: {_shortened(then)}, not {_shortened(now)}"
+    for name, value in facts.env.items():
+        if winner.env.get(name) != value:
+            yield f"it was found without {name}={value}"
+
+
+def _too_little(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[str]:
+    asked = facts.workload
+    if winner.max_model_len < asked.min_context:
+        yield f"it serves {winner.max_model_len:,} tokens, {asked.min_context:,} are asked for"
+    if winner.max_num_seqs < asked.concurrency:
+        yield f"it serves {winner.max_num_seqs} sequences, {asked.concurrency} are asked for"
+    checkpoint = facts.checkpoints[config.model]
+    pooling = pools(config, checkpoint.architecture, pooled=checkpoint.pooled)
+    adapter = "lora-modules" in config.args
+    lacks = missing_items(winner.certificate, asked.probe, pooling=pooling, adapter=adapter)
+    if lacks:
+        yield f"its certificate lacks `{lacks[0]}`"
+
+
+def _other_memory(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[str]:
+    used = facts.used(config)
+    limit = min((d.limit_bytes for d in used if d.limit_bytes), default=None)
+    reserved = facts.reserved(config)
+    if limit is not None and "kv-cache-memory-bytes" not in config.args and reserved > limit:
+        yield f"it reserves {format_bytes(reserved)}, the limit is {format_bytes(limit)}"
     needed, was = winner.valid_for.needed_bytes, winner.valid_for.budget_bytes
-    used = facts.devices[: winner.valid_for.count]
     free = min(d.free_bytes for d in used) - facts.headroom_bytes // 2
     if free < needed:
-        return f"it needs {format_bytes(needed)}, only {format_bytes(max(0, free))} may be used now"
-    offloaded = LaunchConfig(winner.model, winner.args).cpu_offload_gib * len(used) * 2**30
+        yield f"it needs {format_bytes(needed)}, only {format_bytes(max(0, free))} may be used now"
+    offloaded = config.cpu_offload_gib * len(used) * 2**30
     if offloaded > (free := facts.host_free_bytes):
-        return f"it offloads {format_bytes(offloaded)}, the host has {format_bytes(free)} free now"
-    budget = min(facts.budget(d) for d in used)
-    if winner.gives_up and budget > was * MORE_MEMORY:
-        return "more memory is free now than when it was found, so a better one may fit"
-    return None
+        yield f"it offloads {format_bytes(offloaded)}, the host has {format_bytes(free)} free now"
+    if winner.gives_up and min(facts.budget(d) for d in used) > was * MORE_MEMORY:
+        yield "more memory is free now than when it was found, so a better one may fit"
+
+
+def _shortened(value: object) -> str:
+    return str(value)[:100]
 
 
 def here(report: Report, facts: Facts) -> Report:
-    """Return a valid answer with the command line and the devices of this machine.
+    """Return a valid answer as if it had been found here: with our models, devices and command.
 
     The command line is made again: a file from elsewhere must start nothing but our vLLM.
     """
@@ -47,9 +103,21 @@ def here(report: Report, facts: Facts) -> Report:
     assert winner is not None
     model = model_here(report, winner, facts)
     assert model is not None
-    config = LaunchConfig(model, winner.args, winner.env)
-    winner = replace(winner, model=model, argv=tuple(facts.engine.argv(config)))
-    return replace(report, devices=facts.devices, winner=winner)
+
+    def argv(args: Mapping[str, Value]) -> tuple[str, ...]:
+        return tuple(facts.engine.argv(LaunchConfig(model, args)))
+
+    trials = tuple(
+        replace(trial, model=model, argv=argv(trial.args)) if trial.model == winner.model else trial
+        for trial in report.trials
+    )
+    return replace(
+        report,
+        devices=facts.devices,
+        model=replace(report.model, path=facts.model),
+        winner=replace(winner, model=model, argv=argv(winner.args), left_out=facts.left_out),
+        trials=trials,
+    )
 
 
 def model_here(report: Report, winner: Winner, facts: Facts) -> str | None:

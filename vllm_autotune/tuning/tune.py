@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from .. import __version__
-from ..errors import CannotWrite
+from ..errors import CannotWrite, NotCached
 from ..report.report import CacheUse, Report, Versions, model_of
 from ..search.facts import Facts
 from ..search.step import Skip
@@ -19,6 +19,8 @@ from .lock import locked
 from .recall import here, still_valid
 from .walk import Audience, Options, Walk, refreshed
 
+NOTHING = "nothing is cached for this request"
+
 
 def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Path | None]:
     """Return the report and its path, None where a cached answer cannot be written to the results.
@@ -28,15 +30,21 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
     began = time.monotonic()
     cache, key = AnswerCache(options.cache), cache_key(facts)
     recall = partial(_recall, cache, key, options, audience, began)
-    if answer := recall(facts):
+    answer = recall(facts)
+    if not isinstance(answer, str):
         return answer
+    if options.cached_only:
+        raise NotCached(answer, "run it once without --cached-only, or import an answer")
+    if answer != NOTHING:
+        audience.note(answer)
     cache.prepare()
     facts = cache.with_boots(facts, audience.note)
     left = math.inf if options.until is None else max(0.0, options.until - time.monotonic())
     with locked(facts.devices, facts.model, min(options.wait, left), audience.note):
         if options.wait:  # whoever held the device may have found the answer
             facts = refreshed(facts)
-            if answer := recall(facts):
+            answer = recall(facts)
+            if not isinstance(answer, str):
                 return answer
         for leftover in remove_leftovers():
             audience.note(leftover)
@@ -76,23 +84,21 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
 
 def _recall(
     cache: AnswerCache, key: str, options: Options, audience: Audience, began: float, facts: Facts
-) -> tuple[Report, Path | None] | None:
-    """Return a valid cached answer and its path among the results, None without one."""
+) -> tuple[Report, Path | None] | str:
+    """Return a valid cached answer and its path among the results, or why there is none."""
     found = None if options.refresh else cache.recall(key)
-    if isinstance(found, Report):
-        objection = still_valid(found, facts)
-        if objection is None:
-            hit, elapsed = CacheUse(key=key, hit=True), round(time.monotonic() - began, 3)
-            report = replace(here(found, facts), cache=hit, launches=0, elapsed_seconds=elapsed)
-            try:
-                return report, write_recalled(options.results, report)
-            except CannotWrite as refusal:
-                audience.note(refusal.message)
-                return report, None
-        found = f"the cached answer cannot be used: {objection}"
-    if found:
-        audience.note(found)
-    return None
+    if not isinstance(found, Report):
+        return found or NOTHING
+    objection = still_valid(found, facts, key)
+    if objection is not None:
+        return f"the cached answer cannot be used: {objection}"
+    hit, elapsed = CacheUse(key=key, hit=True), round(time.monotonic() - began, 3)
+    report = replace(here(found, facts), cache=hit, launches=0, elapsed_seconds=elapsed)
+    try:
+        return report, write_recalled(options.results, report)
+    except CannotWrite as refusal:
+        audience.note(refusal.message)
+        return report, None
 
 
 def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk:

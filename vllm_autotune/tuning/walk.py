@@ -46,12 +46,14 @@ class Options(Limits):
     """How to run: the limits of every launch, where results and cache are, what else is allowed.
 
     `wait` is how many seconds to wait for another tuning on the same device. `resume` continues
-    the newest unfinished run; `allow_busy` tunes on devices that other programs use as well.
+    the newest unfinished run; `cached_only` launches nothing; `allow_busy` tunes on devices that
+    other programs use as well.
     """
 
     results: Path
     cache: Path
     refresh: bool = False
+    cached_only: bool = False
     max_launches: int = 12
     wait: float = 0.0
     resume: bool = False

@@ -45,4 +45,5 @@ def winner_of(facts: Facts, trial: Trial, certificate: Certificate) -> Winner:
             budget_bytes=min(facts.budget(d) for d in used),
             headroom_bytes=facts.headroom_bytes,
         ),
+        left_out=facts.left_out,
     )

@@ -39,9 +39,24 @@ PARALLEL = (
 SERVING = frozenset(
     {
         *("host", "port", "uds", "api-key", "served-model-name", "root-path"),
-        *("ssl-keyfile", "ssl-certfile", "ssl-ca-certs", "ssl-cert-reqs", "allowed-origins"),
+        *("ssl-keyfile", "ssl-certfile", "ssl-ca-certs", "ssl-cert-reqs", "ssl-ciphers"),
+        *("enable-ssl-refresh", "allow-credentials", "allowed-origins", "allowed-methods"),
+        "allowed-headers",
     }
 )
+# What may be added to a proven answer: it changes neither memory nor speed by much
+# (FrontendArgs and BaseFrontendArgs, entrypoints/**/cli_args.py, 0.6.6 to 0.33).
+DEPLOYMENT = SERVING | {
+    *("chat-template", "chat-template-content-format", "default-chat-template-kwargs"),
+    *("disable-access-log-for-endpoints", "disable-fastapi-docs", "disable-log-requests"),
+    *("disable-uvicorn-access-log", "enable-auto-tool-choice", "enable-force-include-usage"),
+    *("enable-log-outputs", "enable-log-requests", "enable-prompt-tokens-details"),
+    *("enable-request-id-headers", "enable-server-load-tracking"),
+    *("exclude-tools-when-tool-choice-none", "h11-max-header-count"),
+    *("h11-max-incomplete-event-size", "log-config-file", "max-log-len", "middleware"),
+    *("otlp-traces-endpoint", "reasoning-parser", "response-role"),
+    *("return-tokens-as-token-ids", "tool-call-parser", "uvicorn-log-level"),
+}
 # What puts weights or KV cache into the host's memory.
 OFFLOADING = ("cpu-offload-gb", "swap-space", "kv-offloading-size", "offload-group-size")
 # With one of these the model may accept more tokens than its config.json says.

@@ -112,7 +112,7 @@ def test_several_reports_make_one_table(capsys: pytest.CaptureFixture[str]) -> N
     assert header.split()[:3] == ["device", "memory", "model"]
     stable, exhausted = sorted(lines, key=lambda line: "exhausted" in line)
     assert stable.split()[:3] == ["1", "x", "NVIDIA"]
-    assert stable.split()[-5:] == ["shorter-context", "16", "0", "3.0", "s"]  # no KV tokens known
+    assert stable.split()[-5:] == ["shorter-context", "16", "1", "3.0", "s"]  # no KV tokens known
     assert exhausted.split()[-4:] == ["exhausted", "0", "3.0", "s"]
     assert stable.index("16") + 2 == header.index("context") + len("context")
 

@@ -4,7 +4,7 @@ import csv
 import itertools
 import json
 import re
-import shlex
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from tests.support.paths import EXAMPLES
 from vllm_autotune.cli import cli
-from vllm_autotune.deploy import FORMATS
+from vllm_autotune.deploy import FORMATS, Service
 from vllm_autotune.errors import BadReport
-from vllm_autotune.report.report import Report, read_report
+from vllm_autotune.report.read import read_report
+from vllm_autotune.report.report import Report
 from vllm_autotune.vllm.config import LaunchConfig, Value
 
 H200 = EXAMPLES / "h200"
@@ -69,7 +70,7 @@ def changed(
 
 
 def render(report: Report, form: str = "shell") -> str:
-    return FORMATS[form](report)
+    return FORMATS[form](Service(report))
 
 
 def argv_of(report: Report) -> list[str]:
@@ -86,6 +87,16 @@ def served(report: Report) -> list[str]:
 # How each format is read, by the rules of whoever reads it.
 
 
+def shell_words(text: str) -> list[str]:
+    """Return the words that bash makes of a line, below comments."""
+    program = f"words=({text}\n); printf '%s\\0' \"${{words[@]}}\""
+    said = subprocess.run(
+        ["bash", "-c", program], env={"LC_ALL": "C.UTF-8"}, capture_output=True, check=True
+    )
+    assert not said.stderr
+    return said.stdout.decode().split("\0")[:-1]
+
+
 def sections(unit: str) -> Iterator[tuple[str, str]]:
     """Read a unit file: systemd joins lines that end in a backslash, and skips comments."""
     for line in unit.split("\n"):
@@ -95,7 +106,7 @@ def sections(unit: str) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-ESCAPED = re.compile(r"\\(?:x([0-9a-f]{2})|(.))", re.DOTALL)
+ESCAPED = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.))", re.DOTALL)
 
 
 def systemd_words(text: str) -> list[str]:
@@ -113,7 +124,8 @@ def systemd_words(text: str) -> list[str]:
 
 
 def _unescaped(match: re.Match[str]) -> str:
-    code, letter = match.groups()
+    *codes, letter = match.groups()
+    code = "".join(filter(None, codes))
     assert code or letter in '\\"'
     return chr(int(code, 16)) if code else str(letter)
 
@@ -149,8 +161,9 @@ def loaded_by_vllm(config: str) -> list[str]:
 
 
 def docker_words(line: str) -> list[str]:
-    assert shlex.split(line)[:2] == ["docker", "run"]
-    return shlex.split(line)
+    found = shell_words(line)
+    assert found[:2] == ["docker", "run"]
+    return found
 
 
 def options(line: str, name: str) -> list[str]:
@@ -214,7 +227,7 @@ def test_the_real_winners_start_with_the_very_words_that_were_proven(report: Rep
     assert report.winner
     argv = argv_of(report)
     assert argv[-len(served(report)) :] == served(report)
-    line = shlex.split(render(report))
+    line = shell_words(render(report))
     assert line[-len(argv) :] == argv
     assert started_by_systemd(render(report, "systemd"))[0] == argv
     assert ["serve", *loaded_by_vllm(render(report, "vllm-config"))] == [
@@ -230,7 +243,7 @@ def test_every_value_comes_back_from_every_format(
     folder: str, args: dict[str, Value], env: dict[str, str]
 ) -> None:
     report = changed(model=f"/{folder}", args=args, env=env)
-    line = shlex.split(render(report))
+    line = shell_words(render(report))
     assert line == [*(f"{name}={value}" for name, value in env.items()), *argv_of(report)]
     assert started_by_systemd(render(report, "systemd")) == (argv_of(report), env)
     model, flags_given = ["--model", f"/{folder}"], served(report)[2:]
@@ -291,7 +304,7 @@ def test_on_the_machine_itself_a_winner_is_shown_its_devices_unless_it_takes_the
 ) -> None:
     report = changed(indices=indices, device={"mig": mig, "uuid": "MIG-9"}, env={"VLLM_X": "1"})
     pairs = [f"{name}={value}" for name, value in {**shown, "VLLM_X": "1"}.items()]
-    assert shlex.split(render(report))[: len(pairs)] == pairs
+    assert shell_words(render(report))[: len(pairs)] == pairs
     assert render(report, "env").splitlines() == pairs
     assert started_by_systemd(render(report, "systemd"))[1] == {**shown, "VLLM_X": "1"}
 
@@ -495,14 +508,6 @@ def test_a_variable_that_docker_and_systemd_read_differently_is_refused(value: s
 @pytest.mark.parametrize("value", ["", "1", "a b", '{"a": "b"}', "it's", "a=b", "$HOME %i #x"])
 def test_a_variable_that_both_read_alike_stays_as_it_is(value: str) -> None:
     assert render(changed(env={"VLLM_X": value}), "env") == f"VLLM_X={value}"
-
-
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("name", ["X;rm -rf ~;Y", "a\nport", "", "a: 1 #"])
-def test_a_name_that_would_be_read_as_more_than_a_name_is_refused(form: str, name: str) -> None:
-    for report in (changed(args={name: "1"}), changed(env={name: "1"})):
-        with pytest.raises(BadReport, match="is not a valid name"):
-            render(report, form)
 
 
 @pytest.mark.parametrize("form", FORMATS)

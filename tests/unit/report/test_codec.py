@@ -13,13 +13,14 @@ from tests.support.reports import OUTCOMES, STABLE, intervals, make_report, tria
 from vllm_autotune.memory import Interval
 from vllm_autotune.outcome import Crashed, Outcome, Stable
 from vllm_autotune.report.codec import dump, load, schema
-from vllm_autotune.report.report import Refused, Report, parse_report
+from vllm_autotune.report.read import parse_report
+from vllm_autotune.report.report import Refused, Report
 from vllm_autotune.search.trial import Trial
 
 EXAMPLES = Path(__file__).parents[3] / "results" / "examples"
 RECORDED = sorted(EXAMPLES.glob("**/report.json"))
 
-validator = jsonschema.Draft202012Validator(schema(Report | Refused))
+validator = jsonschema.Draft202012Validator(schema(Report | Refused, "report", 1))
 
 
 def reduced(new: Any, old: Any) -> Any:
@@ -85,9 +86,12 @@ def test_the_items_of_a_tuple_have_the_kind_they_are_given() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{", "Invalid JSON"),
+        ("{", "property name"),
         ("[]", "Input should be an object"),
-        ("[" * 10**5, "recursion limit"),
+        ("[" * 10**5, "nested too deeply"),
+        ('{"certificate": {"seconds": 1e999}}', "1e999 is not a number"),
+        ('{"certificate": {"seconds": NaN}}', "NaN is not a number"),
+        ('{"certificate": {"seconds": %s}}' % 10**400, "is too large"),
         ('{"certificate": {"checks": 3}}', "field `certificate.checks`"),
     ],
 )

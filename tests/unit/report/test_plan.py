@@ -13,6 +13,7 @@ from tests.support.command import CODE, Autotune, Ended, computing_seconds
 from tests.support.memory_model import install
 from tests.support.planning import DUMMY, model, site
 from vllm_autotune.report.codec import dump, load, schema
+from vllm_autotune.report.documents import DOCUMENTS
 from vllm_autotune.report.plan import Plan
 from vllm_autotune.units import GIB
 
@@ -88,9 +89,9 @@ def test_nothing_can_be_launched_on_a_card_that_is_not_here(
 
 def test_the_document_is_what_its_schema_says(autotune: Autotune, model: Path) -> None:
     ended = autotune("plan", "--json", "--model", model, "--device", "2 x A100 80GB", *DUMMY)
-    jsonschema.validate(document(ended), schema(Plan))
+    jsonschema.validate(document(ended), schema(DOCUMENTS["plan"], "plan", 1))
     assert dump(load(Plan, ended.out), indent=2) == ended.out.rstrip()
-    assert json.loads(autotune("schema", "plan").out) == schema(Plan)
+    assert json.loads(autotune("schema", "plan").out) == schema(DOCUMENTS["plan"], "plan", 1)
 
 
 def test_the_document_says_what_each_rung_needs(autotune: Autotune, model: Path) -> None:

@@ -12,14 +12,17 @@ import pytest
 from tests.support.reports import STABLE, make_report, trial
 from vllm_autotune.errors import BadReport
 from vllm_autotune.report.codec import dump, schema
-from vllm_autotune.report.report import EXIT_CODES, Refused, Report, parse_report, read_report
+from vllm_autotune.report.read import parse_report, read_report
+from vllm_autotune.report.report import EXIT_CODES, Refused, Report
 
-validator = jsonschema.Draft202012Validator(schema(Report | Refused))
+validator = jsonschema.Draft202012Validator(schema(Report | Refused, "report", 1))
 
 
 def test_the_schema_is_a_json_schema() -> None:
-    jsonschema.Draft202012Validator.check_schema(schema(Report | Refused))
-    statuses = schema(Report | Refused)["$defs"]["Report"]["properties"]["status"]["enum"]
+    jsonschema.Draft202012Validator.check_schema(schema(Report | Refused, "report", 1))
+    statuses = schema(Report | Refused, "report", 1)["$defs"]["Report"]["properties"]["status"][
+        "enum"
+    ]
     assert statuses == list(EXIT_CODES)
 
 

@@ -11,7 +11,8 @@ from tests.support.memory_model import cards, engine, gather, install
 from tests.support.paths import EXAMPLES, SHAPES
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.outcome import Environment, Readings
-from vllm_autotune.report.report import Report, read_report
+from vllm_autotune.report.read import read_report
+from vllm_autotune.report.report import Report
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.prediction import accuracy, calibrate, measured, predict
 from vllm_autotune.search.trial import Candidate, Trial

@@ -1,5 +1,7 @@
 """Locks: one tuning per device, whoever asks, and the next one when it ends."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -16,7 +18,8 @@ import pytest
 
 from tests.support.pace import LATEST, SOON
 from tests.support.paths import ROOT
-from vllm_autotune.errors import DeviceBusy
+from tests.support.users import NOBODY, as_nobody, only_root, open_folder
+from vllm_autotune.errors import CannotWrite, DeviceBusy
 from vllm_autotune.machine.device import Device
 from vllm_autotune.tuning import lock
 from vllm_autotune.tuning.lock import locked
@@ -123,3 +126,136 @@ def test_a_dead_holder_is_not_named_and_its_note_is_removed(tmp_path: Path) -> N
         notes = [json.loads(path.read_text()) for path in folder.glob("*.json")]
         assert [note["model"] for note in notes] == ["mine", "mine"]
     assert not list(folder.glob("*.json"))
+
+
+# Others can write where the locks are, too.
+
+
+def locks(tmp_path: Path) -> Path:
+    return tmp_path / "vllm-autotune.locks"
+
+
+def planted(tmp_path: Path) -> Path:
+    """Return the folder of the locks as another user could have made it."""
+    folder = locks(tmp_path)
+    folder.mkdir()
+    folder.chmod(0o1777)
+    return folder
+
+
+def test_the_folder_of_the_locks_is_for_all_and_so_is_a_lock(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with locked(CARDS[:1], "m"):
+            assert locks(tmp_path).stat().st_mode & 0o7777 == 0o1777
+            assert (locks(tmp_path) / "GPU-0.lock").stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
+
+
+def test_a_folder_that_is_a_link_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o700)
+    locks(tmp_path).symlink_to(victim)
+    with pytest.raises(CannotWrite, match="is a link") as refused, locked(CARDS, "m"):
+        pass
+    assert lock.FOLDER_VARIABLE in refused.value.hint
+    assert victim.stat().st_mode & 0o7777 == 0o700
+    assert not list(victim.iterdir())
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_a_folder_in_which_others_can_replace_a_lock_is_refused(tmp_path: Path, mode: int) -> None:
+    planted(tmp_path).chmod(mode)
+    with pytest.raises(CannotWrite, match="other users can replace locks"), locked(CARDS, "m"):
+        pass
+    assert locks(tmp_path).stat().st_mode & 0o7777 == mode
+
+
+@only_root
+def test_another_users_private_folder_is_refused(tmp_path: Path) -> None:
+    planted(tmp_path).chmod(0o755)
+    os.chown(locks(tmp_path), NOBODY, NOBODY)
+    with pytest.raises(CannotWrite, match="it is not used"), locked(CARDS, "m"):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder"])
+def test_what_is_no_lock_is_refused_and_left_as_it_is(tmp_path: Path, kind: str) -> None:
+    path, victim = planted(tmp_path) / "GPU-0.lock", tmp_path / "victim"
+    victim.write_text("precious")
+    victim.chmod(0o600)
+    made = {
+        "link": lambda: path.symlink_to(victim),
+        "hard link": lambda: path.hardlink_to(victim),
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+    }
+    made[kind]()
+    with pytest.raises(CannotWrite, match="GPU-0") as refused, locked(CARDS, "m"):
+        pass
+    assert lock.FOLDER_VARIABLE in refused.value.hint
+    assert victim.read_text() == "precious"
+    assert victim.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_note_that_is_a_link_is_replaced(tmp_path: Path) -> None:
+    note, victim = planted(tmp_path) / f"GPU-0.{os.getpid()}.json", tmp_path / "victim"
+    victim.write_text("precious")
+    note.symlink_to(victim)
+    with locked(CARDS[:1], "mine"):
+        assert json.loads(note.read_text())["model"] == "mine"
+        assert note.stat().st_mode & 0o777 == 0o644
+    assert victim.read_text() == "precious"
+
+
+def test_notes_that_are_pipes_or_links_hold_nobody_up(tmp_path: Path) -> None:
+    folder = planted(tmp_path)
+    os.mkfifo(folder / "GPU-0.1.json")
+    (folder / "GPU-0.2.json").symlink_to("/dev/zero")
+    with locked(CARDS[:1], "m"):
+        pass
+
+
+@only_root
+def test_a_lock_that_another_user_made_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = planted(tmp_path) / "GPU-0.lock"
+    path.write_text("")
+    path.chmod(0o644)
+    os.chown(path, NOBODY, NOBODY)
+    with locked(CARDS[:1], "m"):
+        with pytest.raises(DeviceBusy), locked(CARDS[:1], "m"):
+            pass
+        assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said_and_nobody_is_blamed(
+    monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(CannotWrite, match="has no file locks") as refused, locked(CARDS, "m"):
+        pass
+    assert lock.FOLDER_VARIABLE in refused.value.hint
+
+
+@only_root
+def test_a_user_who_may_not_write_there_is_told_which_variable_helps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hold() -> None:
+        with locked(CARDS, "m"):
+            pass
+
+    with open_folder() as folder:
+        monkeypatch.setenv(lock.FOLDER_VARIABLE, str(folder))
+        raised = as_nobody(hold)
+        assert raised.startswith("CannotWrite: cannot write")
+        assert lock.FOLDER_VARIABLE in raised
+        folder.chmod(0o1777)
+        assert as_nobody(hold) == ""
+        with locked(CARDS, "mine"):
+            assert as_nobody(hold).startswith("DeviceBusy: another autotune (pid")

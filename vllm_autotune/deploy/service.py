@@ -1,0 +1,168 @@
+"""A winner as a service: with what belongs to its deployment, which no report has."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import BadReport, BadUsage
+from ..machine.device import Device, visible_environment
+from ..vllm.config import LaunchConfig, Value, parse_arguments
+from ..vllm.credentials import is_credential
+from ..vllm.flags import DEPLOYMENT
+
+if TYPE_CHECKING:
+    from ..report.report import Report, Winner
+
+# How long a server may take to stop: running requests may finish, then memory is freed.
+STOP_SECONDS = 60
+PORT = 8000
+# What vLLM reads its key from (envs.py, 0.6.6 to 0.33).
+KEY_VARIABLE = "VLLM_API_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """Where a deployed server finds its key: a variable, or the key of a Kubernetes secret."""
+
+    kind: Literal["env", "secret"]
+    name: str
+    key: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "KeySource":
+        """Read `env:NAME` or `secret:NAME/KEY`; a ValueError says what it must be."""
+        if found := re.fullmatch(r"env:([A-Za-z_][A-Za-z0-9_]*)", text):
+            return cls("env", found[1])
+        if found := re.fullmatch(r"secret:([a-z0-9][a-z0-9.-]*)/([A-Za-z0-9._-]+)", text):
+            return cls("secret", found[1], found[2])
+        raise ValueError("env:NAME or secret:NAME/KEY")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A report's winner, the arguments `added` for its deployment, and where its key comes from.
+
+    Raises BadReport without a winner.
+    """
+
+    report: "Report"
+    added: Mapping[str, Value] = field(default_factory=dict)
+    key: KeySource | None = None
+
+    def __post_init__(self) -> None:
+        if self.report.winner is None:
+            reason = f"the report has no winner: {self.report.reason}"
+            raise BadReport(reason, "there is nothing to deploy from it")
+
+    @property
+    def winner(self) -> "Winner":
+        assert self.report.winner is not None
+        return self.report.winner
+
+    @property
+    def added_flags(self) -> list[str]:
+        return LaunchConfig("", self.added).flags()
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The words that start it where it was proven."""
+        return (*self.winner.argv, *self.added_flags)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        return self.report.devices[: self.winner.valid_for.count]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The winner's variables, and those that select its devices where that is needed."""
+        devices = self.devices
+        first = [device.index for device in devices] == list(range(len(devices)))
+        default = first and not devices[0].mig  # what vLLM takes without being told
+        return {**({} if default else visible_environment(devices)), **self.winner.env}
+
+    @property
+    def name(self) -> str:
+        """A name for the server: a DNS label, as Kubernetes asks for (RFC 1035)."""
+        model = self.winner.model
+        cached = re.search(r"/models--([^/]+)/snapshots/", model)
+        last = cached[1].rpartition("--")[2] if cached else model.rstrip("/").rpartition("/")[2]
+        return f"vllm-{re.sub(r'[^a-z0-9]+', '-', last.lower())[:40]}".rstrip("-")
+
+    @property
+    def port(self) -> int:
+        return LaunchConfig("", self.added).integer("port", PORT)
+
+    @property
+    def encrypted(self) -> bool:
+        return "ssl-certfile" in self.added
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The names of arguments that it was tuned with and that are still missing."""
+        given = {*self.added, *(["api-key"] if self.key else [])}
+        return tuple(name for name in self.winner.left_out if name not in given)
+
+    def notes(self, *, published: bool = False) -> Iterator[str]:
+        """Yield what whoever deploys it must know; `published` where its port is opened."""
+        if self.left_out:
+            names = ", ".join(f"--{name}" for name in self.left_out)
+            yield f"left out, since they belong to the deployment: {names}"
+        if published and self.key is None:
+            yield f"no key protects port {self.port}: add one with --api-key-from"
+
+    def key_variable(self, form: str) -> str | None:
+        """Return the variable that holds the key; raise BadUsage for a secret of Kubernetes."""
+        if self.key is None:
+            return None
+        if self.key.kind == "secret":
+            hint = "use --api-key-from env:NAME, or --as k8s"
+            raise BadUsage(f"--as {form} cannot read a secret of Kubernetes", hint)
+        return self.key.name
+
+
+def added_arguments(words: Sequence[str], winner: "Winner") -> dict[str, Value]:
+    """Return arguments to add to a winner. Raises BadUsage for those that are not its own to add.
+
+    What was proven must stay as it is, and a key that is written down is none.
+    """
+    added = parse_arguments(words)
+    for name, value in added.items():
+        if is_credential(name, value):
+            hint = "name where it comes from: --api-key-from env:NAME or secret:NAME/KEY"
+            raise BadUsage(f"--{name} would be written down in plain text", hint)
+        if name in winner.args:
+            raise BadUsage(f"--{name} is part of the winner", "tune again with it after `--`")
+        if name not in DEPLOYMENT:
+            hint = "tune again with it after `--`"
+            raise BadUsage(f"--{name} could change what was proven", hint)
+    return added
+
+
+def quoted(word: str) -> str:
+    """Quote a word for a shell; what cannot be printed is written as bash reads it in `$'...'`."""
+    if word.isprintable():
+        return shlex.quote(word)
+    word = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{''.join(c if c.isprintable() else escaped(c) for c in word)}'"
+
+
+def escaped(character: str) -> str:
+    """Return a character as bash and systemd read it within quotes (systemd.syntax(7))."""
+    number = ord(character)
+    if number < 0x80:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def to_yaml(content: Any, indent: int | None = None) -> str:
+    r"""Write YAML that is JSON, too.
+
+    YAML reads no surrogate pairs, and takes U+0085 and the like for the end of a line (YAML 1.1,
+    5.4): what is printable stays as it is, the rest of the first 64 Ki becomes `\uXXXX`.
+    """
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    kept = (c if c.isprintable() or c == "\n" or c > "\uffff" else f"\\u{ord(c):04x}" for c in text)
+    return "".join(kept)
