@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.support.paths import EXAMPLES
+from vllm_autotune.certificate.items import generating_items
 from vllm_autotune.machine.device import Device
 from vllm_autotune.memory.interval import Interval
 from vllm_autotune.outcome import (
@@ -32,9 +33,13 @@ from vllm_autotune.report.report import (
     ValidFor,
     Versions,
     Winner,
+    model_of,
 )
-from vllm_autotune.search.step import Skip
+from vllm_autotune.search.facts import Facts
+from vllm_autotune.search.step import Skip, next_step
 from vllm_autotune.search.trial import Applied, Prediction, Trial
+from vllm_autotune.tuning.cache import cache_key
+from vllm_autotune.tuning.winner import winner_of
 from vllm_autotune.vllm.config import LaunchConfig, Value
 from vllm_autotune.workload import Workload
 
@@ -165,3 +170,42 @@ def recorded(case: str) -> dict[str, Any]:
     """Return the report of a case that ran on real GPUs."""
     document: dict[str, Any] = json.loads((EXAMPLES / "h200" / case / "report.json").read_text())
     return document
+
+
+def answer_for(facts: Facts) -> Report:
+    """Return what a tuning of these facts would have found, had its first launch been stable."""
+    candidate = next_step(facts, ()).candidate
+    assert candidate
+    items = generating_items(facts.workload.probe, shared=False, adapter=False)
+    checks = tuple(Item(name=name, requests=1, seconds=0.1) for name in items)
+    certificate = Certificate(checks=checks, seconds=1.5, least_free_bytes=2**30)
+    length = facts.workload.min_context
+    launched = Trial.of(
+        candidate,
+        Stable(certificate=certificate),
+        Readings(max_model_len=length, kv_tokens=20 * length, kv_bytes=2**30),
+        argv=tuple(facts.engine.argv(candidate.config)),
+        log="trial-01.log",
+    )
+    return Report(
+        status="stable",
+        reason="the first configuration that survived the certificate",
+        model=model_of(facts),
+        devices=facts.devices,
+        versions=Versions(
+            autotune="0",
+            vllm=facts.engine.version,
+            torch=facts.engine.torch,
+            driver=facts.devices[0].driver,
+        ),
+        workload=facts.workload,
+        ladder=facts.ladder.name,
+        fixed=dict(facts.fixed),
+        winner=winner_of(facts, launched, certificate),
+        trials=(launched,),
+        skipped=(),
+        launches=1,
+        elapsed_seconds=3.0,
+        cache=CacheUse(key=cache_key(facts), hit=False),
+        created_at="2026-01-01T00:00:00+00:00",
+    )

@@ -17,7 +17,7 @@ only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can play ano
 @contextmanager
 def open_folder() -> Iterator[Path]:
     """Make a folder that every user can read; those of pytest are private."""
-    folder = Path(tempfile.mkdtemp(prefix="p-"))
+    folder = Path(tempfile.mkdtemp(prefix="p-", dir="/tmp"))
     folder.chmod(0o755)
     try:
         yield folder

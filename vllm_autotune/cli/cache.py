@@ -1,6 +1,7 @@
 """The commands of the cache."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -69,7 +70,7 @@ def import_(reports: tuple[Path, ...], force: bool, cache_dir: Path | None) -> N
             if report.winner is None:
                 raise BadReport(f"{path} has no winner: {report.reason}", "tune again here")
             kept = None if force else cache.recall(report.cache.key)
-            if isinstance(kept, Report) and kept.created_at > report.created_at:
+            if isinstance(kept, Report) and _when(kept) > _when(report):
                 then = f"{path} is of {report.created_at}, the cache has one of {kept.created_at}"
                 screen.note(f"not imported: {then}; --force replaces it")
                 continue
@@ -101,3 +102,7 @@ def clear(cache_dir: Path | None) -> None:
 
 def _answers(folder: Path | None) -> AnswerCache:
     return AnswerCache(folder or default_cache())
+
+
+def _when(report: Report) -> datetime:
+    return datetime.fromisoformat(report.created_at)

@@ -7,6 +7,7 @@ started with; whatever else says how to start the winner must say the same.
 import json
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def parse_report(text: str) -> Report:
         version = load(dict[str, Any], text)["schema_version"]
     except (ValueError, KeyError) as error:
         raise ValueError("not an autotune report") from error
-    if version != SCHEMA_VERSION or not isinstance(version, int):
+    if version != SCHEMA_VERSION or type(version) is not int:
         raise ValueError(f"schema version {version!r}, but this autotune reads {SCHEMA_VERSION}")
     report = load(Report, text)
     for contradiction in _contradictions(report):
@@ -59,6 +60,8 @@ def read_report(path: Path) -> Report:
 
 def _contradictions(report: Report) -> Iterator[str]:
     winner, devices = report.winner, report.devices
+    if not _is_time(report.created_at):
+        yield "field `created_at`: it is no time with a time zone"
     if not devices:
         yield "field `devices`: it names none"
     if (report.status == "stable") != (winner is not None):
@@ -66,7 +69,8 @@ def _contradictions(report: Report) -> Iterator[str]:
         yield f"field `winner`: the status is {report.status}, but there is {has}"
     if winner is None or not devices:
         return
-    for names, allowed in ((winner.args, FLAG_NAME), (winner.env, VARIABLE_NAME)):
+    flags = (*winner.args, *winner.left_out)
+    for names, allowed in ((flags, FLAG_NAME), (tuple(winner.env), VARIABLE_NAME)):
         for name in names:
             if not allowed.fullmatch(name):
                 yield f"field `winner`: {json.dumps(name)} is no name of an argument or a variable"
@@ -89,6 +93,13 @@ def _contradictions(report: Report) -> Iterator[str]:
         yield "field `winner.valid_for`: `devices` says something else"
     if not any(_proves(trial, winner) for trial in report.trials):
         yield "field `winner`: no launch in `trials` was started so, and stable"
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _proves(trial: Trial, winner: Winner) -> bool:

@@ -1,0 +1,136 @@
+"""A report from somebody else: it reaches no shell, unit, container or mount but as data."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import Autotune
+from tests.support.paths import EXAMPLES
+from tests.support.users import only_root
+from vllm_autotune.deploy import FORMATS
+from vllm_autotune.report.codec import dump
+from vllm_autotune.report.read import read_report
+from vllm_autotune.report.report import Report
+from vllm_autotune.report.trust import distrusted
+from vllm_autotune.vllm.config import LaunchConfig, Value
+
+RECORDED = read_report(EXAMPLES / "h200" / "7b-as-it-is" / "report.json")
+
+
+def foreign(
+    args: Mapping[str, Value] = {},
+    env: Mapping[str, str] = {},
+    model: str = "/models/qwen2.5-7b",
+    command: tuple[str, ...] = ("/usr/bin/python3", "-m", "vllm.entrypoints.cli.main", "serve"),
+) -> Report:
+    """Return a report that says in every place that this was proven."""
+    winner, (trial,) = RECORDED.winner, RECORDED.trials
+    assert winner
+    config = LaunchConfig(model, {**winner.args, **args}, {**winner.env, **env})
+    argv = (*command, model, *config.flags())
+    settings: dict[str, Any] = {"argv": argv, "args": dict(config.args), "env": dict(config.env)}
+    return replace(
+        RECORDED,
+        model=replace(RECORDED.model, path=model),
+        winner=replace(winner, model=model, **settings),
+        trials=(replace(trial, **settings),),
+    )
+
+
+ATTACKS: dict[str, Report] = {
+    "LD_PRELOAD": foreign(env={"LD_PRELOAD": "/tmp/x.so"}),
+    "PATH": foreign(env={"PATH": "/tmp"}),
+    "VLLM_PLUGINS": foreign(env={"VLLM_PLUGINS": "evil"}),
+    "middleware": foreign({"middleware": "evil.Middleware"}),
+    "lora-modules": foreign({"lora-modules": ("x=/",)}),
+    "chat-template": foreign({"chat-template": "/etc/shadow"}),
+    "trust-remote-code": foreign({"trust-remote-code": True}),
+    "an abbreviation": foreign({"trust-remote": True}),
+    "a value that is a flag": foreign({"async-scheduling": "--trust-remote-code"}),
+    "a word that is a flag": foreign({"cudagraph-capture-sizes": ("1", "--middleware=a")}),
+    "speculative-config": foreign({"speculative-config": '{"model": "/etc"}'}),
+    "hf-overrides": foreign({"hf-overrides": '{"auto_map": {"AutoConfig": "evil.Config"}}'}),
+    "another program": foreign(command=("/bin/sh", "-c", "evil", "--")),
+    "another module": foreign(command=("python3", "-m", "evil")),
+    "another python": foreign(command=("./python3", "-m", "vllm.entrypoints.cli.main", "serve")),
+    "a system folder": foreign(model="/etc"),
+    "the root": foreign(model="/"),
+    "a flag for a model": foreign(model="--middleware=evil"),
+    "a way out of the hub": foreign(model="../../etc"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nothing_of_a_foreign_report_is_run_opened_or_mounted(
+    autotune: Autotune, tmp_path: Path, attack: str
+) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(dump(ATTACKS[attack]))
+    for form in FORMATS:
+        ended = autotune("render", path, "--as", form)
+        ended.refused(2, "the report ", "--trust-report")
+        assert ended.out == ""
+    shown = autotune("show", path)
+    assert shown.code == 0
+    assert "start it with" not in shown.out
+    assert "--trust-report" in shown.out
+    assert json.loads(autotune("show", path, "--json").out)["winner"]
+
+
+@pytest.mark.parametrize("attack", ["chat-template", "trust-remote-code", "another module"])
+def test_the_user_can_say_that_the_report_is_his(
+    autotune: Autotune, tmp_path: Path, attack: str
+) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(dump(ATTACKS[attack]))
+    for form in FORMATS:
+        assert autotune("render", path, "--as", form, "--trust-report").code == 0
+    assert "start it with" in autotune("show", path, "--trust-report").out
+
+
+def test_a_check_distrusts_the_same_settings(autotune: Autotune, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    for attack in ("LD_PRELOAD", "middleware", "an abbreviation", "a value that is a flag"):
+        path.write_text(dump(ATTACKS[attack]))
+        autotune("check", path).refused(2, "the report sets", "--trust-report")
+
+
+def test_what_a_tuning_itself_writes_is_trusted() -> None:
+    for path in sorted(EXAMPLES.glob("**/report.json")):
+        assert distrusted(read_report(path)) is None
+
+
+@only_root
+def test_a_python_that_anybody_could_replace_is_distrusted(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    python = f"{shared}/venv/bin/python3"
+    report = foreign(command=(python, "-m", "vllm.entrypoints.cli.main", "serve"))
+    assert "anybody may put a program into" in str(distrusted(report))
+    (shared / "venv").mkdir()
+    assert distrusted(report) is None
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\x9b31mb", "\u202eback", "\x07", "a\nb"])
+def test_nothing_in_a_report_steers_a_terminal(
+    autotune: Autotune, tmp_path: Path, text: str
+) -> None:
+    report = foreign({"seed": text}, {"VLLM_X": text})
+    winner = report.winner
+    assert winner
+    winner = replace(winner, gives_up=(text,), rungs=(text,))
+    report = replace(report, reason=text, hint=text, ladder=text, winner=winner)
+    path = tmp_path / "report.json"
+    path.write_text(dump(report))
+    for words in (
+        *(("render", path, "--as", form) for form in FORMATS if form != "env"),
+        *(("show", path), ("show", path, path), ("show", path, "--json")),
+    ):
+        ended = autotune(*words)
+        assert ended.code == 0, ended.err
+        assert [c for c in ended.out + ended.err if not (c.isprintable() or c == "\n")] == [], words
