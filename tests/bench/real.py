@@ -25,7 +25,7 @@ from typing import Any
 from tests.support.command import AUTOTUNE
 from tests.support.tiny_model import make_tiny_model
 from vllm_autotune.machine.device import detect
-from vllm_autotune.server import free_port
+from vllm_autotune.server.server import free_port
 
 EAGER = ("--", "--enforce-eager")
 START_SECONDS = 180

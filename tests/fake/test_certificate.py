@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from tests.support.trial_bench import ARGS, CONTEXT, PATIENCE, SEQUENCES, Bench
-from vllm_autotune.certificate import certify
+from vllm_autotune.certificate.certify import certify
 from vllm_autotune.outcome import Certificate, Crashed, Degraded, FailedOutcome, Hung, Stable
-from vllm_autotune.probe import Patience
+from vllm_autotune.probe.target import Patience
 from vllm_autotune.vllm.config import Value
 from vllm_autotune.workload import Effort, Workload
 

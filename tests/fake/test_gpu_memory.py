@@ -12,15 +12,15 @@ from tests.support.fake_vllm import environment
 from tests.support.trial_bench import CONTEXT, SEQUENCES, Bench
 from vllm_autotune.errors import BadUsage, NoDevice
 from vllm_autotune.launch import device_memory
-from vllm_autotune.launch.launch import Progress
+from vllm_autotune.launch.progress import Progress
 from vllm_autotune.machine.device import Device, detect, free_bytes, host_free_bytes
 from vllm_autotune.outcome import Environment, OutOfMemory, Stable
 from vllm_autotune.report.report import Report
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.tuning import walk
+from vllm_autotune.tuning.options import Options
 from vllm_autotune.tuning.tune import tune
-from vllm_autotune.tuning.walk import Options
 from vllm_autotune.workload import Effort, Workload
 
 SCRIPT = {"device": "cuda", "total_gib": 140.4, "weights_gib": 0.01, "kv_bytes_per_token": 4096}

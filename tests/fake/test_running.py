@@ -10,7 +10,7 @@ import pytest
 from tests.support.trial_bench import CONTEXT, PATIENCE, Bench
 from vllm_autotune.errors import BadUsage, NoServer
 from vllm_autotune.outcome import Certificate, Degraded, Outcome, Stable
-from vllm_autotune.server import free_port
+from vllm_autotune.server.server import free_port
 from vllm_autotune.tuning.check_url import check_url
 from vllm_autotune.workload import Effort
 

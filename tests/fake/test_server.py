@@ -21,10 +21,9 @@ from tests.support.fake_vllm import COMMAND, environment
 from tests.support.pace import LATEST, SOON
 from tests.support.paths import ROOT
 from vllm_autotune.errors import CannotWrite, NoEngine, NoPort
-from vllm_autotune.probe import is_healthy
-from vllm_autotune.server import Server, free_port, remove_leftovers
-from vllm_autotune.server.leftovers import make_scratch
-from vllm_autotune.server.server import check_disk
+from vllm_autotune.probe.listing import is_healthy
+from vllm_autotune.server.leftovers import make_scratch, remove_leftovers
+from vllm_autotune.server.server import Server, check_disk, free_port
 
 pytestmark = pytest.mark.usefixtures("nothing_open", "scratch")
 
@@ -305,7 +304,7 @@ def test_a_long_tmpdir_is_not_used_since_vllms_sockets_would_not_fit_in_it(
 ABANDONS = """
 import os, signal, sys
 from pathlib import Path
-from vllm_autotune.server import Server
+from vllm_autotune.server.server import Server
 server = Server(sys.argv[2:], {}, Path(sys.argv[1]), f"abandoned-{os.getpid()}")
 with server:
     while "Application startup" not in server.new_text():

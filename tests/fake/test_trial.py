@@ -11,7 +11,7 @@ import pytest
 from tests.support.pace import LATEST, SOON
 from tests.support.trial_bench import ARGS, CONTEXT, SEQUENCES, Bench
 from vllm_autotune.errors import BudgetSpent
-from vllm_autotune.launch.launch import Progress
+from vllm_autotune.launch.progress import Progress
 from vllm_autotune.machine import cgroup
 from vllm_autotune.outcome import (
     Crashed,
@@ -22,8 +22,8 @@ from vllm_autotune.outcome import (
     Rejected,
     Stable,
 )
-from vllm_autotune.probe import Patience
-from vllm_autotune.server import free_port
+from vllm_autotune.probe.target import Patience
+from vllm_autotune.server.server import free_port
 
 pytestmark = pytest.mark.usefixtures("nothing_open", "scratch")
 

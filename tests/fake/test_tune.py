@@ -19,8 +19,8 @@ from tests.support.command import AUTOTUNE
 from tests.support.pace import LATEST, SOON
 from tests.support.tuning import EAGER, LARGE, SMALL, STANDARD, Place
 from vllm_autotune.machine.device import detect
-from vllm_autotune.probe import is_healthy
-from vllm_autotune.server import free_port
+from vllm_autotune.probe.listing import is_healthy
+from vllm_autotune.server.server import free_port
 
 
 @pytest.fixture

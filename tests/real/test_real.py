@@ -18,8 +18,8 @@ from tests.support.command import AUTOTUNE
 from tests.support.pace import LATEST, SOON
 from tests.support.processes import words_of
 from tests.support.tiny_model import make_tiny_model
-from vllm_autotune.probe import is_healthy, served_length
-from vllm_autotune.server import Server, free_port
+from vllm_autotune.probe.listing import is_healthy, served_length
+from vllm_autotune.server.server import Server, free_port
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(2400)]
 

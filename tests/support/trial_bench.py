@@ -10,13 +10,16 @@ from typing import Any
 
 from tests.support.fake_vllm import COMMAND, environment
 from tests.support.pace import LATEST
-from vllm_autotune.launch.launch import Limits, Progress, run_trial
+from vllm_autotune.launch.launch import run_trial
+from vllm_autotune.launch.limits import Limits
+from vllm_autotune.launch.progress import Progress
 from vllm_autotune.memory.calibration import Calibration
-from vllm_autotune.probe import Patience, Target, is_healthy
+from vllm_autotune.probe.listing import is_healthy
+from vllm_autotune.probe.target import Patience, Target
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.prediction import predict
 from vllm_autotune.search.trial import Candidate, Trial
-from vllm_autotune.server import Server, free_port
+from vllm_autotune.server.server import Server, free_port
 from vllm_autotune.vllm.config import LaunchConfig, Value
 
 CONTEXT = 2048

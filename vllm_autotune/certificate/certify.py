@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from .. import interruption
 from ..outcome import Certificate, FailedOutcome, Item
-from ..probe import Patience, Target
 from ..probe.endpoint import Endpoint
 from ..probe.failure import ProbeFailed, raise_if
+from ..probe.target import Patience, Target
 from ..workload import Workload
 from .generation import GeneratingServer
 from .judgement import preemption_storm

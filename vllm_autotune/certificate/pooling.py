@@ -7,9 +7,8 @@ from functools import partial
 from typing import Any
 
 from ..outcome import Item
-from ..probe import POOLING
 from ..probe.failure import RequestRefused
-from ..probe.prompt import Prompt
+from ..probe.prompt import POOLING, Prompt
 from . import items
 from .server_under_test import Send, ServerUnderTest
 from .traffic import Burst

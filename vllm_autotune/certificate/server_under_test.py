@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..outcome import Item, Speed
-from ..probe import Target, is_healthy, served_length
 from ..probe.endpoint import Endpoint
 from ..probe.failure import ProbeFailed, crashed, degraded, raise_if
+from ..probe.listing import is_healthy, served_length
 from ..probe.prompt import Prompt
 from ..probe.reply import Reply
+from ..probe.target import Target
 from ..workload import Workload
 from . import judgement
 from .speed import measured

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..probe import Target
+from ..probe.target import Target
 from ..workload import Workload
 
 # At most so many requests in one item; each is a connection, and a process may have 1024.

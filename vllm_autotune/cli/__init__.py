@@ -40,7 +40,7 @@ def main() -> NoReturn:
 
 
 def _refuse(refusal: Refusal, as_json: bool) -> NoReturn:
-    from ..console import Screen  # noqa: PLC0415  --help is quick without
+    from ..console.screen import Screen  # noqa: PLC0415  --help is quick without
 
     if as_json:
         from ..report.codec import dump  # noqa: PLC0415

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..console import Screen
+from ..console.screen import Screen
 from ..errors import BadReport, BadUsage
 from ..output import say
 from ..report.codec import dump

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from ..console import Screen, print_outcome
+from ..console.outcomes import print_outcome
+from ..console.screen import Screen
 from ..errors import BadUsage
 from ..interruption import interruptible
 from ..outcome import Environment, Outcome, Stable

@@ -23,7 +23,7 @@ COMMANDS = {
     "cache": ("cache", "List, look up, pass on and remove the stored answers."),
     "check": ("check", "Start a report's winner again here, and prove it again."),
     "diagnose": ("show", "Say what went wrong in a vLLM log, and what cures it."),
-    "plan": ("tune", "Show the ladder and the estimates; launch nothing."),
+    "plan": ("plan", "Show the ladder and the estimates; launch nothing."),
     "render": ("show", "Print a report's winner as something to deploy."),
     "schema": ("show", "Print the JSON Schema of what --json prints."),
     "serve": ("tune", "Recall or tune, then run the winning server in the foreground."),

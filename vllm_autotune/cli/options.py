@@ -24,6 +24,7 @@ from .parsed import (
     parse_tokens,
 )
 
+FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
 FOREVER = 1e9
 CACHE_HELP = "Where answers are stored.  [the user's cache folder]"
 

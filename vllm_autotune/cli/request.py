@@ -3,12 +3,11 @@
 import time
 from dataclasses import fields
 
-from ..certificate import fingerprint
 from ..errors import BadUsage
 from ..search.ladder_file import find_ladder, read_ladder
 from ..tuning.cache import default_cache
 from ..tuning.gather import Request
-from ..tuning.walk import Options
+from ..tuning.options import Options
 from ..workload import STANDARD, Effort
 from .options import ProbeOptions, RequestOptions, TuningOptions
 from .parsed import EffortName
@@ -24,12 +23,16 @@ def request_of(given: RequestOptions) -> Request:
 def probe_of(given: ProbeOptions, usual: EffortName = "standard") -> Effort | None:
     """Return the probe, with the usual effort if none is given; None without any option."""
     effort, minutes = given.probe or (usual, 0.0)
-    file = given.probe_file
+    file, digest = given.probe_file, None
+    if file:
+        from ..certificate.own_requests import fingerprint  # noqa: PLC0415  which brings HTTP
+
+        digest = fingerprint(str(file))
     probe = Effort(
         effort=effort,
         soak_minutes=minutes,
         file=str(file.resolve()) if file else None,
-        digest=fingerprint(str(file)) if file else None,
+        digest=digest,
         logprobs=given.probe_logprobs,
         image=given.probe_image,
         schema=given.probe_schema,

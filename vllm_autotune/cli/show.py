@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from ..console import Screen, print_diagnosis, print_report, print_reports
+from ..console.outcomes import print_diagnosis
+from ..console.reports import print_report, print_reports
+from ..console.screen import Screen
 from ..deploy import FORMATS, KeySource, Service, added_arguments
 from ..diagnose import read_log
 from ..errors import BadReport, BadUsage

@@ -1,28 +1,28 @@
-"""The commands that tune, or would: tune, serve and plan."""
+"""The commands that tune: tune and serve."""
 
 import sys
-from pathlib import Path
 
 import click
 
-from ..console import Screen, print_report
-from ..console.plan import print_plan
-from ..deploy.serve import serving_flags, start_server
+from ..console.screen import Screen
 from ..errors import BadUsage
 from ..interruption import interruptible
 from ..output import say
 from ..report.codec import dump
-from ..report.plan import make_plan
 from ..report.report import EXIT_CODES, Report
 from ..search.facts import Facts
-from ..tuning.cache import AnswerCache, default_cache
-from ..tuning.gather import describe, gather_facts
+from ..tuning.gather import gather_facts
 from ..tuning.tune import tune as run_tuning
 from .group import ENVIRONMENT
-from .options import PlanOptions, RequestOptions, TuningOptions, cache_option, json_option, options
+from .options import (
+    FIXED_HELP,
+    PlanOptions,
+    RequestOptions,
+    TuningOptions,
+    json_option,
+    options,
+)
 from .request import request_of, tuning_of
-
-FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
 
 
 @click.command(context_settings=ENVIRONMENT, epilog=FIXED_HELP)
@@ -33,7 +33,9 @@ FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
 def tune(request: PlanOptions, tuning: TuningOptions, dry_run: bool, as_json: bool) -> None:
     """Find (or recall) the first stable configuration."""
     if dry_run:
-        _plan(request, as_json, tuning.cache_dir)
+        from .plan import show_plan  # noqa: PLC0415  an answer is recalled quicker without
+
+        show_plan(request, as_json, tuning.cache_dir)
         return
     if request.device is not None or request.capability is not None:
         raise BadUsage(
@@ -44,7 +46,7 @@ def tune(request: PlanOptions, tuning: TuningOptions, dry_run: bool, as_json: bo
     if as_json:
         say(dump(report, indent=2))
     else:
-        print_report(report, path)
+        _print(report, path)
     sys.exit(code)
 
 
@@ -58,22 +60,17 @@ def serve(request: RequestOptions, tuning: TuningOptions) -> None:
     """
     report, path, facts, code = _tuned(request, tuning)
     if report.winner is None:
-        print_report(report, path)
+        _print(report, path)
         sys.exit(code)
+    from ..deploy.serve import serving_flags, start_server  # noqa: PLC0415  as above
+
     start_server(report.winner, facts, serving_flags(request.fixed, facts.engine))
 
 
-@click.command(context_settings=ENVIRONMENT, epilog=FIXED_HELP)
-@options("request", PlanOptions)
-@cache_option
-@json_option
-def plan(request: PlanOptions, cache_dir: Path | None, as_json: bool) -> None:
-    """Show the ladder and the estimates; launch nothing.
+def _print(report: Report, path: str | None) -> None:
+    from ..console.reports import print_report  # noqa: PLC0415  as above
 
-    With --device the GPU need not be here, and vLLM need not be installed. Exit code 0: there
-    is something worth a launch, 1: nothing can fit.
-    """
-    _plan(request, as_json, cache_dir)
+    print_report(report, path)
 
 
 def _tuned(request: RequestOptions, tuning: TuningOptions) -> tuple[Report, str | None, Facts, int]:
@@ -81,21 +78,8 @@ def _tuned(request: RequestOptions, tuning: TuningOptions) -> tuple[Report, str 
     how = tuning_of(tuning)
     with Screen() as screen, interruptible() as signals:
         facts = gather_facts(request_of(request))
-        screen.note(describe(facts))
         report, path = run_tuning(facts, how, screen)
     code = EXIT_CODES[report.status]
     if report.status == "interrupted" and signals:
         code = 128 + signals[0]
     return report, str(path) if path else None, facts, code
-
-
-def _plan(request: PlanOptions, as_json: bool, cache_dir: Path | None) -> None:
-    cache, asked = AnswerCache(cache_dir or default_cache()), request_of(request)
-    facts = cache.with_boots(gather_facts(asked), lambda note: click.echo(note, err=True))
-    made = make_plan(facts)
-    if as_json:
-        say(dump(made, indent=2))
-    else:
-        print_plan(made, describe(facts))
-    if made.first is None:
-        sys.exit(1)

@@ -9,7 +9,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from ..errors import Refusal
-from ..launch.launch import Progress
+from ..launch.progress import Progress
 from ..output import Output
 from ..search.trial import Candidate, Trial
 from ..units import format_bytes

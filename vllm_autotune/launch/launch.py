@@ -4,10 +4,10 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..certificate import certify
+from ..certificate.certify import certify
 from ..diagnose import LogReader
 from ..errors import BudgetSpent
 from ..machine import cgroup, device
@@ -21,14 +21,17 @@ from ..outcome import (
     Phase,
     Stable,
 )
-from ..probe import Patience, Target, adapter_of, is_healthy, served_length
+from ..probe.listing import adapter_of, is_healthy, served_length
+from ..probe.target import Target
 from ..search.auto_length import deployed
 from ..search.facts import Facts
 from ..search.trial import Candidate, Trial
-from ..server import READY_GRACE, Server, free_port
+from ..server.server import READY_GRACE, Server, free_port
 from ..vllm.config import LaunchConfig
 from ..vllm.pooling import pools
 from .device_memory import missing_bytes, not_returned
+from .limits import Limits
+from .progress import Progress
 from .requirements import too_little_headroom, too_small, without_effect
 from .watchdog import HOST_MEMORY_LOW, host_alarm
 
@@ -38,30 +41,6 @@ HEALTH_SECONDS = 1.0
 DEATH_SECONDS = 2.0
 # How long a dying engine may take to log the reason.
 LAST_WORDS_SECONDS = 4.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What a waiting person is shown: the phase, the seconds so far, the last useful log line.
-
-    `item` is the item of the certificate that runs now, None before the server is ready.
-    """
-
-    phase: Phase
-    seconds: float
-    line: str
-    free_bytes: int | None
-    item: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How long a launch may take, the monotonic time when everything must end, allowed ports."""
-
-    launch_seconds: float = 1800.0
-    until: float | None = None
-    ports: range | None = None
-    patience: Patience = field(default_factory=Patience)
 
 
 def run_trial(

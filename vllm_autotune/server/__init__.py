@@ -5,8 +5,3 @@ which starts workers; killing the first leaves the others holding the device. So
 gets its own session and a marker in its environment that all its descendants inherit, and
 stopping it ends with a search for that marker. A guardian process does the same if we die.
 """
-
-from .leftovers import remove_leftovers
-from .server import READY_GRACE, TRIAL_ENV, Server, free_port
-
-__all__ = ["READY_GRACE", "TRIAL_ENV", "Server", "free_port", "remove_leftovers"]

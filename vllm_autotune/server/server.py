@@ -16,26 +16,11 @@ import psutil
 
 from ..errors import CannotWrite, NoEngine, NoPort
 from ..vllm.credentials import secrets_of
+from .environment import TRIAL_ENV, UNSET_ENV
 from .leftovers import make_scratch, start_guardian
 from .log import HEAD, TAIL, Log
 from .processes import MARKER, end_all, processes_of
 from .shared_memory import all_segments, remove_segments, segments_of
-
-# What every trial's server is started with. The plan cache would replay other trials' memory;
-# without its log nobody knows why a server ended. setproctitle in vLLM's engine and workers wipes
-# their environment, and the marker with it, unless SPT_NOENV is set.
-TRIAL_ENV = {
-    "NO_COLOR": "1",
-    "SPT_NOENV": "1",
-    "PYTHONUNBUFFERED": "1",
-    "VLLM_CONFIGURE_LOGGING": "1",
-    "VLLM_LOGGING_LEVEL": "INFO",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_DO_NOT_TRACK": "1",
-    "VLLM_ENABLE_STARTUP_PLAN": "0",
-}
-# And without: the caller's key would lock our own probe out.
-UNSET_ENV = ("VLLM_API_KEY", "VLLM_PORT", "VLLM_LOGGING_CONFIG_PATH")
 
 # How long a server may take to end after SIGTERM. Before it is ready, it ignores that altogether
 # (0.26 and 0.32: still running after 15 s).

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..certificate import read_requests
+from ..certificate.own_requests import read_requests
 from ..errors import BadReport, CannotWrite
 from ..files import make_folder
-from ..launch.launch import Limits, run_trial
+from ..launch.launch import run_trial
+from ..launch.limits import Limits
 from ..memory import Calibration
 from ..report.read import read_report
 from ..report.report import Report
@@ -18,13 +19,13 @@ from ..search.facts import Facts
 from ..search.ladder_file import find_ladder, read_ladder
 from ..search.prediction import predict
 from ..search.trial import Candidate, Trial
-from ..server import remove_leftovers
+from ..server.leftovers import remove_leftovers
 from ..vllm.config import LaunchConfig
 from ..workload import Effort
 from .gather import Request, gather_facts
 from .lock import locked
+from .options import Audience
 from .recall import model_here
-from .walk import Audience
 
 LOG = "check.log"
 

@@ -3,20 +3,13 @@
 import time
 from collections.abc import Callable
 
-from ..certificate import certify
+from ..certificate.certify import certify
 from ..errors import BadUsage, NoServer
-from ..launch.launch import Progress
+from ..launch.progress import Progress
 from ..outcome import Certificate, FailedOutcome, Stable
-from ..probe import (
-    COMPLETIONS,
-    POOLING,
-    Patience,
-    Target,
-    cache_tokens,
-    context_of,
-    model_cards,
-    served_paths,
-)
+from ..probe.listing import cache_tokens, context_of, model_cards, served_paths
+from ..probe.prompt import COMPLETIONS, POOLING
+from ..probe.target import Patience, Target
 from ..workload import Effort, Workload
 
 # The server's vocabulary is not known; every tokenizer has more tokens than this.

@@ -12,7 +12,7 @@ from ..machine.device import Device, detect, host_free_bytes
 from ..memory import estimate
 from ..search.facts import Facts
 from ..search.ladder import Ladder
-from ..server import TRIAL_ENV
+from ..server.environment import TRIAL_ENV
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value, parse_arguments
 from ..vllm.credentials import is_credential

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 
-from ..certificate import missing_items
+from ..certificate.items import missing_items
 from ..report.report import Report, Winner
 from ..report.trust import refused_setting
 from ..search.facts import Facts

@@ -1,14 +1,12 @@
 """The launches of one walk: choose, launch, record, until one is stable."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
+from dataclasses import replace
 
 from ..diagnose import cures
 from ..errors import BudgetSpent, CannotWrite, DeviceBusy, Refusal
 from ..interruption import Interrupted
-from ..launch.launch import Limits, Progress, run_trial
+from ..launch.launch import run_trial
 from ..machine import device
 from ..machine.device import Device
 from ..outcome import Crashed, Environment, OutOfMemory, Rejected, Stable
@@ -20,6 +18,7 @@ from ..search.trial import Candidate, Trial
 from ..units import format_bytes
 from .cache import AnswerCache
 from .journal import Run
+from .options import Audience, Options
 from .winner import winner_of
 
 # What other programs may use of a GPU before it counts as busy: a desktop, the driver itself.
@@ -27,37 +26,6 @@ BUSY_BYTES = 2 * 2**30
 BUSY_SHARE = 0.02
 # The host's free memory always changes: up to this share counts as no change.
 HOST_SHARE = 0.1
-
-
-class Audience(Protocol):
-    """Who watches a tuning: notes that stop nothing, and launches that begin, go on and end.
-
-    `progress` is called several times a second.
-    """
-
-    def note(self, text: str) -> None: ...
-    def begin(self, number: int, candidate: Candidate) -> None: ...
-    def progress(self, progress: Progress) -> None: ...
-    def end(self, trial: Trial) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options(Limits):
-    """How to run: the limits of every launch, where results and cache are, what else is allowed.
-
-    `wait` is how many seconds to wait for another tuning on the same device. `resume` continues
-    the newest unfinished run; `cached_only` launches nothing; `allow_busy` tunes on devices that
-    other programs use as well.
-    """
-
-    results: Path
-    cache: Path
-    refresh: bool = False
-    cached_only: bool = False
-    max_launches: int = 12
-    wait: float = 0.0
-    resume: bool = False
-    allow_busy: bool = False
 
 
 class Walk:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_autotune.certificate import fingerprint, read_requests
+from vllm_autotune.certificate.own_requests import fingerprint, read_requests
 from vllm_autotune.errors import BadUsage
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_autotune.certificate.traffic import SHORT_OUTPUT, SHORT_PROMPT, Burst, Traffic
-from vllm_autotune.probe import Target
+from vllm_autotune.probe.target import Target
 from vllm_autotune.workload import Effort, Workload
 
 SHORT = SHORT_PROMPT + SHORT_OUTPUT

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import Autotune, computing_seconds
+from tests.support.paths import ROOT
 from tests.support.reports import answer_for, make_report
 from tests.support.users import as_nobody, only_root, open_folder
 from vllm_autotune.errors import CannotWrite
@@ -17,7 +17,6 @@ from vllm_autotune.report.codec import dump
 from vllm_autotune.report.read import parse_report
 from vllm_autotune.report.report import Report
 from vllm_autotune.search.ladder_file import find_ladder, read_ladder
-from vllm_autotune.tuning import cache
 from vllm_autotune.tuning.cache import AnswerCache, default_cache
 from vllm_autotune.tuning.gather import Request, gather_facts
 from vllm_autotune.workload import Effort
@@ -87,11 +86,14 @@ def test_it_contradicts_what_would_launch_something(
 CACHED = "from vllm_autotune.cli import main; main()"
 
 
-def test_it_answers_in_half_a_second(autotune: Autotune, model: Path, remember: Remember) -> None:
+def test_it_answers_in_half_a_second(
+    autotune: Autotune, model: Path, site: Path, remember: Remember
+) -> None:
     """Processor time, since other tests run beside this one."""
     remember()
     words = ("--model", str(model), *OPTIONS, "--json")
-    assert min(computing_seconds(CACHED, *words) for _ in range(3)) < 0.5
+    seconds = min(computing_seconds(CACHED, *words, PYTHONPATH=f"{site}:{ROOT}") for _ in range(3))
+    assert seconds < 0.5
 
 
 # What the cache takes in.
@@ -170,14 +172,12 @@ def test_what_cannot_be_removed_is_said(
     autotune: Autotune, remember: Remember, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system that may not be written to refuses even root."""
-    key = remember().cache.key
+    remember()
 
     def read_only(path: Path, *_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system", str(path))
 
-    monkeypatch.setattr(cache.Path, "unlink", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
     for words in (("prune", "--days", "0"), ("clear",)):
         autotune("cache", *words).refused(3, "cannot remove", "Read-only file system")
     monkeypatch.undo()
-    assert time.time() > 0
-    assert key

@@ -6,15 +6,12 @@ from dataclasses import replace
 import pytest
 
 from tests.support.reports import NARROW, STABLE, make_report, prediction, trial
-from vllm_autotune.console import (
-    Screen,
-    print_outcome,
-    print_report,
-    print_reports,
-)
+from vllm_autotune.console.outcomes import print_outcome
+from vllm_autotune.console.reports import print_report, print_reports
+from vllm_autotune.console.screen import Screen
 from vllm_autotune.console.wording import clean, duration, sentence
 from vllm_autotune.errors import NoPort
-from vllm_autotune.launch.launch import Progress
+from vllm_autotune.launch.progress import Progress
 from vllm_autotune.memory import Interval
 from vllm_autotune.outcome import OutOfMemory, Speed
 from vllm_autotune.report.report import Memory

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.pace import SOON
 from tests.support.paths import GOLDEN
-from vllm_autotune.console import print_diagnosis
+from vllm_autotune.console.outcomes import print_diagnosis
 from vllm_autotune.diagnose import LogReader, cures, read_log
 from vllm_autotune.diagnose.milestones import MILESTONES, Milestone
 from vllm_autotune.diagnose.prefilter import (

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -185,7 +185,7 @@ def test_what_is_no_lock_is_refused_and_left_as_it_is(tmp_path: Path, kind: str)
     path, victim = planted(tmp_path) / "GPU-0.lock", tmp_path / "victim"
     victim.write_text("precious")
     victim.chmod(0o600)
-    made = {
+    made: dict[str, Callable[[], None]] = {
         "link": lambda: path.symlink_to(victim),
         "hard link": lambda: path.hardlink_to(victim),
         "pipe": lambda: os.mkfifo(path),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.reports import answer_for
 from vllm_autotune.deploy import Service, shell
+from vllm_autotune.outcome import Stable
 from vllm_autotune.report.codec import dump
 from vllm_autotune.report.read import parse_report
 from vllm_autotune.report.report import Report
@@ -40,7 +41,7 @@ def with_winner(report: Report, **changes: Any) -> Report:
     return replace(report, winner=replace(report.winner, **changes))
 
 
-def valid_for(report: Report, **changes: int) -> Report:
+def valid_for(report: Report, **changes: Any) -> Report:
     assert report.winner
     return with_winner(report, valid_for=replace(report.winner.valid_for, **changes))
 
@@ -139,7 +140,7 @@ def test_a_certificate_without_an_item_that_is_asked_for_is_no_hit(facts: Facts)
     for number, item in enumerate(checks):
         fewer = replace(answer.winner.certificate, checks=checks[:number] + checks[number + 1 :])
         lacking = with_winner(answer, certificate=fewer)
-        proven = replace(trial, outcome=replace(trial.outcome, certificate=fewer))  # type: ignore[call-arg]
+        proven = replace(trial, outcome=Stable(certificate=fewer))
         reason = objection(replace(lacking, trials=(proven,)), facts)
         assert reason == f"its certificate lacks `{item.name}`"
 
@@ -208,13 +209,18 @@ def test_an_answer_with_one_field_changed_that_matters_is_no_hit(facts: Facts, f
 
 def leaves(value: object, way: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     """Return the ways to all values of a document, whole parts of it included."""
-    inner = value.items() if isinstance(value, dict) else ()
-    inner = enumerate(value) if isinstance(value, list) else inner
+    inner: list[tuple[str | int, object]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
     found = [way] if way else []
     return found + [leaf for name, part in inner for leaf in leaves(part, (*way, name))]
 
 
-odd = st.sampled_from((None, True, 0, -1, 1, 2**70, 0.5, "", "x", "\x1b[31m", "--x", [], ["a"], {}))
+odd: st.SearchStrategy[object] = st.sampled_from(
+    (None, True, 0, -1, 1, 2**70, 0.5, "", "x", "\x1b[31m", "--x", [], ["a"], {})
+)
 
 
 def test_no_single_change_makes_two_commands_of_one_report(facts: Facts) -> None:
