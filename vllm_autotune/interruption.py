@@ -1,6 +1,5 @@
 """Ctrl-C, SIGTERM and a closed terminal become one exception; a second signal ends us faster."""
 
-import asyncio
 import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -56,6 +55,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     An exception that a signal handler raises inside a task is reported twice by the event loop.
     """
     caught: list[signal.Signals] = []
+    import asyncio  # noqa: PLC0415  an answer is recalled quicker without
+
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         task = loop.create_task(work)

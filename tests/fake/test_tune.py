@@ -17,9 +17,12 @@ import pytest
 
 from tests.support.command import AUTOTUNE
 from tests.support.pace import LATEST, SOON
+from tests.support.reports import with_settings
 from tests.support.tuning import EAGER, LARGE, SMALL, STANDARD, Place
 from vllm_autotune.machine.device import detect
 from vllm_autotune.probe.listing import is_healthy
+from vllm_autotune.report.codec import dump
+from vllm_autotune.report.read import read_report
 from vllm_autotune.server.server import free_port
 
 
@@ -167,24 +170,19 @@ def test_check_proves_a_winner_again_or_fails(tuned: Place) -> None:
 
 def test_check_refuses_a_winner_whose_model_is_gone(tuned: Place) -> None:
     (path,) = tuned.results.rglob("report.json")
-    report = json.loads(path.read_text())
-    report["winner"]["model"] = "/models/gone-AWQ"
-    path.write_text(json.dumps(report))
+    path.write_text(dump(with_settings(read_report(path), model="/models/gone-AWQ")))
     refused = tuned.check()
     assert refused.returncode == 2, refused.stderr
     assert "/models/gone-AWQ was not found here" in refused.stderr
 
 
-def test_check_refuses_a_report_that_loads_code_without_own(tuned: Place) -> None:
+def test_check_refuses_a_report_that_loads_code_unless_it_is_trusted(tuned: Place) -> None:
     (path,) = tuned.results.rglob("report.json")
-    report = json.loads(path.read_text())
-    report["fixed"] |= {"trust-remote-code": True}
-    report["winner"]["args"] |= {"trust-remote-code": True}
-    path.write_text(json.dumps(report))
+    path.write_text(dump(with_settings(read_report(path), {"trust-remote-code": True})))
     refused = tuned.check()
     assert refused.returncode == 2, refused.stderr
     assert "the report sets trust-remote-code" in refused.stderr
-    assert "--own" in refused.stderr
+    assert "--trust-report" in refused.stderr
 
 
 def test_json_is_all_of_stdout_and_fixed_arguments_stay(place: Place) -> None:

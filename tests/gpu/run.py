@@ -381,7 +381,7 @@ def _check(
         if place.left() <= 1:
             return {"check_faults": []}  # the time of all cases was up: not checked
         return {"check": "timed out", "check_faults": ["the check did not end in time"]}
-    trial = _read(done.stdout)
+    trial = (_read(done.stdout) or {}).get("trial")
     if trial is None or trial["startup_seconds"] is None:
         last = done.stderr.strip().splitlines()[-3:]
         return {"check": "failed", "check_faults": [f"check: {' '.join(last)}"]}

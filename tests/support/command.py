@@ -112,10 +112,10 @@ def flags(ended: Ended) -> str:
     return " ".join(map(words_of, planned(ended)))
 
 
-def computing_seconds(code: str, *words: str, **env: str) -> float:
+def computing_seconds(code: str, *words: str) -> float:
     """Run some Python in a process of its own, and return what it took of the processor."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, *words]
     subprocess.run(command, env=environment, capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -36,8 +38,8 @@ from vllm_autotune.report.report import (
     model_of,
 )
 from vllm_autotune.search.facts import Facts
-from vllm_autotune.search.step import Skip, next_step
-from vllm_autotune.search.trial import Applied, Prediction, Trial
+from vllm_autotune.search.step import next_step
+from vllm_autotune.search.trial import Applied, Prediction, Skip, Trial
 from vllm_autotune.tuning.cache import cache_key
 from vllm_autotune.tuning.winner import winner_of
 from vllm_autotune.vllm.config import LaunchConfig, Value
@@ -209,3 +211,25 @@ def answer_for(facts: Facts) -> Report:
         cache=CacheUse(key=cache_key(facts), hit=False),
         created_at="2026-01-01T00:00:00+00:00",
     )
+
+
+def with_settings(
+    report: Report,
+    args: Mapping[str, Value] = {},
+    env: Mapping[str, str] = {},
+    model: str | None = None,
+) -> Report:
+    """Return an answer that was found with these, too: nothing in it contradicts itself."""
+    winner, proof = report.winner, report.trials[-1]
+    assert winner
+    config = LaunchConfig(winner.model, winner.args, winner.env).replace(args, env, model or "")
+    command = winner.argv[: winner.argv.index(winner.model)]
+    argv = (*command, config.model, *config.flags())
+    changed: dict[str, Any] = {
+        "model": config.model,
+        "args": config.args,
+        "env": config.env,
+        "argv": argv,
+    }
+    winner, proof = replace(winner, **changed), replace(proof, **changed)
+    return replace(report, winner=winner, trials=(*report.trials[:-1], proof))

@@ -7,8 +7,7 @@ from typing import Literal
 from ..machine.device import Device
 from ..outcome import Certificate, Outcome
 from ..search.facts import Facts
-from ..search.step import Skip
-from ..search.trial import Trial
+from ..search.trial import Skip, Trial
 from ..vllm.config import Value
 from ..workload import Workload
 

@@ -12,7 +12,7 @@ from .facts import Facts
 from .fit import INDIVISIBLE
 from .ladder import Rung
 from .prediction import calibrate, predict
-from .trial import Applied, Candidate, Prediction, Trial
+from .trial import Applied, Candidate, Prediction, Skip, Trial
 
 # What a rung that does not help would not fix, by the phase of the failure.
 UNFIXED: Mapping[Phase, str] = {
@@ -25,14 +25,6 @@ UNFIXED: Mapping[Phase, str] = {
     "warmup": "a warm-up that does not fit",
     "serving": "memory that runs out while serving",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skip:
-    """A rung that was skipped, and why."""
-
-    rung: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,14 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """A rung that was skipped, and why."""
+
+    rung: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A configuration to try: the rungs that shaped it, and why others did not (`skipped`)."""
 

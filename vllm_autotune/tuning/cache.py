@@ -35,11 +35,12 @@ def default_cache() -> Path:
     """Return the user's cache folder. Raises CannotWrite for a user that has no home folder."""
     from platformdirs import user_cache_path  # noqa: PLC0415
 
-    folder = user_cache_path("autotune", appauthor=False)
-    if not folder.is_absolute():
-        hint = "name a folder with --cache-dir, or set HOME"
-        raise CannotWrite("this user has no home folder for a cache", hint)
-    return folder
+    with suppress(RuntimeError):  # since 4.14; older ones return `~/.cache`
+        folder = user_cache_path("autotune", appauthor=False)
+        if folder.is_absolute():
+            return folder
+    hint = "name a folder with --cache-dir, or set HOME"
+    raise CannotWrite("this user has no home folder for a cache", hint)
 
 
 def cache_key(facts: Facts) -> str:

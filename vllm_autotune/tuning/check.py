@@ -1,7 +1,7 @@
 """Start a recorded winner again on this machine, and prove it again."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,19 +59,19 @@ def check_report(
         for leftover in remove_leftovers():
             audience.note(leftover)
         audience.begin(1, candidate)
-        where_to = log or _log_by(path, audience)
+        where_to = log or log_by(path, audience.note)
         trial = run_trial(facts, candidate, 1, where_to, Limits(), audience.progress)
     audience.end(trial)
     return trial
 
 
-def _log_by(report: Path, audience: Audience) -> Path:
+def log_by(report: Path, note: Callable[[str], None]) -> Path:
     """Return where to log: by the report, in a temporary folder where nothing can be written."""
     try:
         make_folder(report.parent)
     except CannotWrite as refusal:
         log = Path(tempfile.mkdtemp(prefix="autotune-check-")) / LOG
-        audience.note(f"{refusal.message}: the log is {log}")
+        note(f"{refusal.message}: the log is {log}")
         return log
     return report.with_name(LOG)
 

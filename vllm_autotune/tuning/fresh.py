@@ -11,7 +11,7 @@ from .. import __version__
 from ..errors import CannotWrite
 from ..report.report import CacheUse, Report, Versions, model_of
 from ..search.facts import Facts
-from ..search.step import Skip
+from ..search.trial import Skip
 from ..server.leftovers import remove_leftovers
 from .cache import AnswerCache
 from .journal import Run, find_unfinished

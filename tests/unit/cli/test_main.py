@@ -136,7 +136,7 @@ def test_a_bug_of_our_own_is_not_taken_for_an_answer(
     def broken(_: object) -> None:
         raise KeyError("rope")
 
-    monkeypatch.setattr("vllm_autotune.cli.tune.make_plan", broken)
+    monkeypatch.setattr("vllm_autotune.cli.plan.make_plan", broken)
     ended = autotune("plan", "--model", model, "--device", "4090", *words)
     assert ended.code == 3
     assert "Traceback" in ended.err
@@ -155,7 +155,7 @@ def test_an_interruption_has_its_exit_code(
         def stopped(_: object, stop: BaseException = stop) -> None:
             raise stop
 
-        monkeypatch.setattr("vllm_autotune.cli.tune.make_plan", stopped)
+        monkeypatch.setattr("vllm_autotune.cli.plan.make_plan", stopped)
         assert autotune("plan", "--model", model, "--device", "4090").code == code
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import jsonschema
 import pytest
 
+from tests.support.command import Autotune
 from tests.support.reports import STABLE, make_report, trial
 from vllm_autotune.errors import BadReport
 from vllm_autotune.report.codec import dump, schema
+from vllm_autotune.report.documents import DOCUMENTS
 from vllm_autotune.report.read import parse_report, read_report
-from vllm_autotune.report.report import EXIT_CODES, Refused, Report
+from vllm_autotune.report.report import EXIT_CODES, Checked, Refused, Report
 
 validator = jsonschema.Draft202012Validator(schema(Report | Refused, "report", 1))
 
@@ -75,3 +77,27 @@ def test_a_report_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.json", tmp_path / "broken.json"):
         with pytest.raises(BadReport, match=str(path)):
             read_report(path)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_schema_says_what_it_is_and_of_which_version(autotune: Autotune, name: str) -> None:
+    described = json.loads(autotune("schema", name).out)
+    jsonschema.Draft202012Validator.check_schema(described)
+    assert described["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert described["$id"] == f"urn:vllm-autotune:{name}:1"
+    assert name in described["title"]
+    documents = [described["$defs"][one["$ref"].rpartition("/")[2]] for one in described["anyOf"]]
+    for document in documents:
+        assert document["properties"]["schema_version"]["const"] == 1
+        assert set(document["required"]) == set(document["properties"])
+
+
+def test_what_a_check_prints_has_a_schema() -> None:
+    check = jsonschema.Draft202012Validator(schema(DOCUMENTS["check"], "check", 1))
+    for document in (
+        Checked(outcome=STABLE, trial=trial(STABLE)),
+        Checked(outcome=STABLE, url="x"),
+    ):
+        check.validate(json.loads(dump(document)))
+    with pytest.raises(jsonschema.ValidationError):
+        check.validate(json.loads(dump(make_report())))

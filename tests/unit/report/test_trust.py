@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.command import Autotune
+from tests.support.command import Autotune, child
 from tests.support.paths import EXAMPLES
 from tests.support.users import only_root
 from vllm_autotune.deploy import FORMATS
@@ -134,3 +134,17 @@ def test_nothing_in_a_report_steers_a_terminal(
         ended = autotune(*words)
         assert ended.code == 0, ended.err
         assert [c for c in ended.out + ended.err if not (c.isprintable() or c == "\n")] == [], words
+
+
+def test_a_line_that_the_output_cannot_hold_is_refused_and_not_changed(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(dump(foreign({"seed": "é"})))
+    for form in FORMATS:
+        ended = child("render", str(path), "--as", form, PYTHONIOENCODING="ascii")
+        if form == "env":
+            assert ended.out.isascii()
+        else:
+            ended.refused(2, "PYTHONIOENCODING=utf-8")
+    shown = child("show", str(path), PYTHONIOENCODING="ascii")
+    assert shown.code == 0
+    assert "start it with" not in shown.out

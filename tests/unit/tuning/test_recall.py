@@ -1,7 +1,7 @@
 """A recalled answer: used only where it is what was asked for, and only as data."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.support.reports import answer_for
+from tests.support.reports import answer_for, with_settings
 from vllm_autotune.deploy import Service, shell
 from vllm_autotune.outcome import Stable
 from vllm_autotune.report.codec import dump
@@ -44,19 +44,6 @@ def with_winner(report: Report, **changes: Any) -> Report:
 def valid_for(report: Report, **changes: Any) -> Report:
     assert report.winner
     return with_winner(report, valid_for=replace(report.winner.valid_for, **changes))
-
-
-def with_settings(
-    report: Report, args: Mapping[str, Value] = {}, env: Mapping[str, str] = {}
-) -> Report:
-    """Return an answer that was found with these, too: nothing in it contradicts itself."""
-    winner, (trial,) = report.winner, report.trials
-    assert winner
-    config = trial.config.replace(args, env)
-    argv = (*winner.argv[: winner.argv.index(winner.model) + 1], *config.flags())
-    changed = replace(trial, args=dict(config.args), env=dict(config.env), argv=argv)
-    winner = replace(winner, args=dict(config.args), env=dict(config.env), argv=argv)
-    return replace(report, winner=winner, trials=(changed,))
 
 
 def test_an_answer_is_good_for_the_request_that_it_was_found_for(facts: Facts) -> None:
