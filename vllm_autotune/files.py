@@ -101,7 +101,7 @@ def append_line(path: Path, line: str) -> None:
     Anything else that is there in its place, such as a link, is replaced by a copy of its text.
     """
     try:
-        if os.path.lexists(path) and not _is_ours(path):
+        if os.path.lexists(path) and not is_ours(path):
             write_whole(path, text_of(path))
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         with os.fdopen(os.open(path, flags | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
@@ -112,8 +112,12 @@ def append_line(path: Path, line: str) -> None:
         raise cannot_write(path, error) from error
 
 
-def _is_ours(path: Path) -> bool:
-    status = path.lstat()
+def is_ours(path: Path) -> bool:
+    """Tell whether there is a file of this user's, and not a link of whatever kind to one."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
     mine = status.st_uid == os.geteuid() and status.st_nlink == 1
     return mine and stat.S_ISREG(status.st_mode)
 

@@ -7,7 +7,15 @@ from itertools import count
 from pathlib import Path
 
 from .. import __version__
-from ..files import append_line, cannot_write, make_folder, read_bytes, read_text, write_whole
+from ..files import (
+    append_line,
+    cannot_write,
+    is_ours,
+    make_folder,
+    read_bytes,
+    read_text,
+    write_whole,
+)
 from ..owner import owned, read_owned
 from ..report.codec import dump, load
 from ..report.read import parse_report
@@ -94,7 +102,7 @@ class Run:
 def write_recalled(results: Path, report: Report) -> Path:
     """Write a recalled report where its run wrote it, as the newest result; return its path."""
     path = _folder(results, report.cache.key, report.created_at) / REPORT
-    if path.is_symlink() or not path.is_file():
+    if not is_ours(path):
         write_whole(path, dump(report, indent=2))
     with suppress(OSError):
         os.utime(path, follow_symlinks=False)

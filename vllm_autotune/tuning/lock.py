@@ -65,7 +65,8 @@ class DeviceLock:
             try:
                 yield
             finally:
-                note.unlink(missing_ok=True)
+                with suppress(OSError):
+                    note.unlink()
         finally:
             os.close(descriptor)  # which releases the lock
 

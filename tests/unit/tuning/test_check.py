@@ -1,7 +1,10 @@
 """Where the log of a check goes."""
 
 import shutil
+import tempfile
 from pathlib import Path
+
+import pytest
 
 from tests.support.users import as_nobody, only_root, open_folder
 from vllm_autotune.tuning.check import log_by
@@ -21,7 +24,9 @@ def test_the_log_lies_by_the_report(tmp_path: Path) -> None:
 
 
 @only_root
-def test_a_report_in_a_folder_of_another_user_is_checked_all_the_same() -> None:
+def test_a_report_in_a_folder_of_another_user_is_checked_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     notes = Notes()
 
     def find() -> None:
@@ -30,7 +35,9 @@ def test_a_report_in_a_folder_of_another_user_is_checked_all_the_same() -> None:
         shutil.rmtree(log.parent)
         raise RuntimeError(f"{log.name} {notes[0]}")
 
-    with open_folder() as folder:
+    with open_folder() as folder, open_folder() as temporary:
+        temporary.chmod(0o1777)
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
         said = as_nobody(find)
         assert "check.log cannot write" in said
         assert "the log is " in said

@@ -211,6 +211,7 @@ def test_a_note_that_is_a_link_is_replaced(tmp_path: Path) -> None:
 
 def test_notes_that_are_pipes_or_links_hold_nobody_up(tmp_path: Path) -> None:
     folder = planted(tmp_path)
+    (folder / f"GPU-0.{os.getpid()}.json").mkdir()
     os.mkfifo(folder / "GPU-0.1.json")
     (folder / "GPU-0.2.json").symlink_to("/dev/zero")
     with locked(CARDS[:1], "m"):
