@@ -233,3 +233,25 @@ def with_settings(
     }
     winner, proof = replace(winner, **changed), replace(proof, **changed)
     return replace(report, winner=winner, trials=(*report.trials[:-1], proof))
+
+
+Way = tuple[str | int, ...]
+
+
+def leaves(value: object, way: Way = ()) -> list[Way]:
+    """Return the ways to all values of a document, whole parts of it included."""
+    inner: list[tuple[str | int, object]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
+    found = [way] if way else []
+    return found + [leaf for name, part in inner for leaf in leaves(part, (*way, name))]
+
+
+def changed(document: Any, way: Way, value: object) -> None:
+    """Change one field of a document."""
+    *outer, last = way
+    for part in outer:
+        document = document[part]
+    document[last] = value

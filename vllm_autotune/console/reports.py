@@ -32,9 +32,9 @@ def print_report(report: Report, path: str | None, distrust: BadReport | None = 
         console.print()
         console.print(headed_table(("launch", "rungs", "outcome"), launches))
         for skip in report.skipped:
-            console.print(Text(f"skipped {skip.rung}: {clean(skip.reason)}", style="dim"))
+            console.print(Text(clean(f"skipped {skip.rung}: {skip.reason}"), style="dim"))
     if path:
-        console.print(Text(f"\nreport: {path}"))
+        console.print(Text(f"\nreport: {clean(path)}"))
     if report.winner is None:
         return
     if distrust is not None:
