@@ -36,6 +36,7 @@ from vllm_autotune.report.report import (
     Versions,
     Winner,
     model_of,
+    versions_of,
 )
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.step import next_step
@@ -194,12 +195,7 @@ def answer_for(facts: Facts) -> Report:
         reason="the first configuration that survived the certificate",
         model=model_of(facts),
         devices=facts.devices,
-        versions=Versions(
-            autotune="0",
-            vllm=facts.engine.version,
-            torch=facts.engine.torch,
-            driver=facts.devices[0].driver,
-        ),
+        versions=versions_of(facts),
         workload=facts.workload,
         ladder=facts.ladder.name,
         fixed=dict(facts.fixed),

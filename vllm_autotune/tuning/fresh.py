@@ -7,9 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .. import __version__
 from ..errors import CannotWrite
-from ..report.report import CacheUse, Report, Versions, model_of
+from ..report.report import CacheUse, Report, model_of, versions_of
 from ..search.facts import Facts
 from ..search.trial import Skip
 from ..server.leftovers import remove_leftovers
@@ -54,12 +53,7 @@ def fresh_answer(
             hint=hint,
             model=model_of(facts),
             devices=facts.devices,
-            versions=Versions(
-                autotune=__version__,
-                vllm=facts.engine.version,
-                torch=facts.engine.torch,
-                driver=facts.devices[0].driver,
-            ),
+            versions=versions_of(facts),
             workload=facts.workload,
             ladder=facts.ladder.name,
             fixed=dict(facts.fixed),
