@@ -11,8 +11,8 @@ class Target:
     serves others meanwhile: it is not filled up, and is not blamed for what they do to it. Only
     where memory may have `spilled` from the GPU to the host is a slower server a failed one; on a
     CPU there is nowhere to spill to, and other programs slow it down. `deployed_len` is the context
-    to prove where the server is to be deployed with a shorter one than it has now. `adapter` is
-    the name of an adapter that it serves too.
+    to prove where the server is to be deployed with a shorter one than it has now. `adapters` are
+    the names of those that it serves too; one that `drafts` guesses tokens ahead.
     """
 
     url: str
@@ -23,7 +23,8 @@ class Target:
     deployed_len: int | None = None
     kv_tokens: int | None = None
     max_num_batched_tokens: int | None = None
-    adapter: str | None = None
+    adapters: tuple[str, ...] = ()
+    drafts: bool = False
     speaks: bool = True
     pooling: bool = False
     shared: bool = False
