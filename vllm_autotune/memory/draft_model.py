@@ -1,11 +1,12 @@
 """What drafts tokens beside the model: MTP layers of its own, or another model."""
 
 import json
-import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..vllm.config import LaunchConfig
 from ..vllm.flags import SPECULATIVE
+from .setup import Setup
 
 # Methods that draft from the text alone (config/speculative.py, vLLM 0.26).
 NO_DRAFT = frozenset({"ngram", "ngram_gpu", "suffix"})
@@ -33,17 +34,26 @@ def has_draft(config: LaunchConfig) -> bool:
     return bool(fields) and NO_DRAFT.isdisjoint({fields.get("method"), fields.get("model")})
 
 
-def draft_bytes(config: LaunchConfig, weights: float) -> float:
-    """Return the most that a draft model takes beside `weights`, 0 where there is none.
-
-    Prediction layers of the model's own (MTP) are fewer than its layers; how large another
-    model is cannot be told here.
-    """
-    if not has_draft(config):
-        return 0.0
+def drafts_itself(config: LaunchConfig) -> bool:
+    """Tell whether the model's own prediction layers (MTP) draft."""
     fields = speculation(config)
-    own = str(fields.get("method")).endswith("mtp") and "model" not in fields
-    return weights if own else math.inf
+    return str(fields.get("method")).endswith("mtp") and "model" not in fields
+
+
+def own_layers(setup: Setup) -> int:
+    """Return how many prediction layers of the model's own draft."""
+    return setup.checkpoint.prediction_layers if drafts_itself(setup.config) else 0
+
+
+def draft_setup(setup: Setup) -> Setup | None:
+    """Return the draft model as one served alone, None where there is none, or none was read."""
+    if setup.draft is None or not has_draft(setup.config) or drafts_itself(setup.config):
+        return None
+    tp = speculation(setup.config).get("draft_tensor_parallel_size")
+    size = str(tp) if tp else setup.config.tensor_parallel
+    kept = {n: v for n, v in setup.config.args.items() if n in ("dtype", "kv-cache-dtype")}
+    args = {**kept, "tensor-parallel-size": size}
+    return replace(setup, checkpoint=setup.draft, config=LaunchConfig("", args), draft=None)
 
 
 def drafted_tokens(config: LaunchConfig) -> int:

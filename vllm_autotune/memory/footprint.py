@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ..checkpoint.layers import LayerGroup
 from ..units import GIB
 from ..vllm.versions import HYBRID_KV_CACHE, NULL_BLOCK
-from .draft_model import has_draft
+from .draft_model import draft_setup, drafted_tokens, has_draft, own_layers
 from .interval import Interval
 from .kv import CacheGroup, KVCache, state_bytes, token_bytes
 from .overhead import activation_bytes, beyond_share_bytes, graph_bytes, non_torch_bytes
@@ -80,9 +80,13 @@ def _kv_fixed(setup: Setup) -> int | None:
 
 
 def _cache(setup: Setup) -> KVCache:
-    groups, in_flight = setup.checkpoint.layer_groups, setup.tokens
+    groups, in_flight = _groups(setup), setup.tokens
+    draft = draft_setup(setup)
+    if draft is not None and groups is not None:
+        drafted = _groups(draft)
+        groups = None if drafted is None else groups + drafted
     return KVCache(
-        groups=None if groups is None else tuple(_group(layers, setup) for layers in groups),
+        groups=groups,
         block=_block(setup),
         in_flight=Interval(in_flight, in_flight * (setup.config.pipeline_parallel + 1)),
         null=Interval.exactly(setup.vllm >= NULL_BLOCK),
@@ -118,6 +122,11 @@ def _all_tokens(setup: Setup) -> Interval:
     return Interval(0, chunked or connector or setup.vllm < HYBRID_KV_CACHE)
 
 
+def _groups(setup: Setup) -> tuple[CacheGroup, ...] | None:
+    groups = setup.checkpoint.layer_groups
+    return None if groups is None else tuple(_group(layers, setup) for layers in groups)
+
+
 def _group(layers: LayerGroup, setup: Setup) -> CacheGroup:
     config, checkpoint, size = setup.config, setup.checkpoint, setup.float_bytes
     tp, pp = config.tensor_parallel, config.pipeline_parallel
@@ -137,12 +146,18 @@ def _group(layers: LayerGroup, setup: Setup) -> CacheGroup:
     # v1/kv_cache_interface.py).
     decode = config.integer("decode-context-parallel-size", 1)
     prefill = config.integer("prefill-context-parallel-size", 1)
+    # The model's own prediction layers attend to all tokens, as its last layer does.
+    own = own_layers(setup) if layers.kind in {"full", "mla"} else 0
+    unread = has_draft(config) and draft_setup(setup) is None and not own_layers(setup)
+    # A draft model that could not be read keeps no more than the model it drafts for.
+    count = Interval(least + own, most * (1 + unread) + own)
+    drafted = drafted_tokens(config)
     return CacheGroup(
         kind=layers.kind,
-        # A draft model keeps no more than the model it drafts for.
-        layers=Interval(least, most * (1 + has_draft(config))),
+        layers=count,
         token=token,
         window=layers.window,
-        state=state_bytes(layers, tp=tp, size=size, wide=wide),
+        state=state_bytes(layers, tp=tp, size=size, wide=wide, drafted=drafted),
         ranks=Interval(decode, decode * prefill),
+        drafted=drafted,
     )

@@ -22,7 +22,8 @@ ANYWHERE = Interval(0, 1)
 class CacheGroup:
     """Layers of one kind on one device; `token` is bytes per token and layer, `state` per layer.
 
-    `ranks` is over how many devices the tokens of one sequence are dealt.
+    `ranks` is over how many devices the tokens of one sequence are dealt, `drafted` how many
+    tokens are drafted at once.
     """
 
     kind: Kind
@@ -31,6 +32,7 @@ class CacheGroup:
     window: int
     state: Interval
     ranks: Interval
+    drafted: int = 0
 
     def share(self, length: int, *, most: bool) -> int:
         """Return the tokens of a sequence that one device keeps, at most or at least."""
@@ -39,7 +41,10 @@ class CacheGroup:
     def blocks(self, length: int, block: float, in_flight: float, *, most: bool) -> int:
         """Return the blocks one sequence holds, at most or at least."""
         if self.kind == "state":
-            return 3 if most else 1  # prefix caching keeps a second state, and Mamba 2 a third
+            # Prefix caching keeps a second state, and Mamba 2 a third; a drafted token one more.
+            return (3 if most else 1) + self.drafted
+        if self.kind == "cross":  # 0.32 counts a whole step (CrossAttentionSpec)
+            return ceil((max(self.window, in_flight) if most else self.window) / block)
         if self.kind == "sliding":
             return ceil(min(self.window - 1 + in_flight, length) / block) + 1
         if self.kind == "chunked":
@@ -148,7 +153,7 @@ def token_bytes(layers: LayerGroup, *, tp: int, size: int, dtype: str, stored: b
     `stored` says that the checkpoint itself asks for 8 bits.
     """
     if layers.kind == "mla":
-        return _latent_bytes(layers, size, dtype)
+        return _latent_bytes(layers, size, dtype, stored=stored)
     heads = max(1, layers.kv_heads // tp)  # replicated once there are more devices than heads
     width = heads * (layers.head_dim + layers.value_dim)
     if dtype == "auto" and stored:
@@ -166,11 +171,13 @@ def token_bytes(layers: LayerGroup, *, tp: int, size: int, dtype: str, stored: b
     return Interval(width * 0.2, width * size * 1.1)
 
 
-def _latent_bytes(layers: LayerGroup, size: int, dtype: str) -> Interval:
+def _latent_bytes(layers: LayerGroup, size: int, dtype: str, *, stored: bool) -> Interval:
     latent = layers.head_dim
     packed = {"fp8_ds_mla": 656, "nvfp4_ds_mla": 352}.get(dtype)
     if packed:
         bytes_ = Interval.exactly(packed)
+    elif dtype == "auto" and stored:
+        bytes_ = Interval(latent, latent * size)
     elif dtype in FLOAT16:
         bytes_ = Interval.exactly(latent * size)
     elif dtype.startswith("fp8"):
@@ -180,14 +187,16 @@ def _latent_bytes(layers: LayerGroup, size: int, dtype: str) -> Interval:
     return bytes_ + Interval(0, layers.extra_bytes)
 
 
-def state_bytes(layers: LayerGroup, *, tp: int, size: int, wide: bool | None) -> Interval:
+def state_bytes(
+    layers: LayerGroup, *, tp: int, size: int, wide: bool | None, drafted: int = 0
+) -> Interval:
     """Return the bytes that one recurrent layer keeps per sequence.
 
     `wide` says whether matrices are kept in 32 bits whatever the model asks for; None: perhaps.
     """
     if layers.state is None:
         return NOTHING
-    convolution, matrix = layers.state.elements(tp)
+    convolution, matrix = layers.state.elements(tp, drafted)
     said = {wide, layers.state.wide}
     low = 4 if True in said else size
     high = size if said == {False} else 4

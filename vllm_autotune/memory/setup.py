@@ -45,7 +45,8 @@ def refuses_float16(checkpoint: Checkpoint) -> bool:
 class Setup:
     """A configuration of a checkpoint on devices like `device`, for one release of vLLM.
 
-    `prompt_logprobs` is whether the log probabilities of whole prompts will be asked for.
+    `prompt_logprobs` is whether the log probabilities of whole prompts will be asked for. `draft`
+    is the model that `--speculative-config` names, None without one, or where it cannot be read.
     """
 
     checkpoint: Checkpoint
@@ -53,6 +54,7 @@ class Setup:
     device: Device
     vllm: Release
     prompt_logprobs: bool = False
+    draft: Checkpoint | None = None
 
     @property
     def tokens(self) -> int:

@@ -32,5 +32,8 @@ RUNNER_V2_ALL: Release = (0, 32)
 ESTIMATES_GRAPHS: Release = (0, 18)
 CHARGES_GRAPHS: Release = (0, 20)
 RUNNER_V2_CHARGES_GRAPHS: Release = (0, 30)
+# Before, each tensor parallel device had Pixtral's tower whole (measured with 0.13; later ones but
+# 0.32 were not read).
+PIXTRAL_SPLITS: Release = (0, 14)
 # On 10.x graphs are captured for 1024 tokens, not 512 (_set_cudagraph_sizes in config/vllm.py).
 LARGE_GRAPHS: Release = (0, 27)

@@ -9,6 +9,7 @@ import pytest
 from tests.support.memory_model import GIB, cards, default_ladder, engine, gather, install
 from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
+from vllm_autotune.checkpoint.tensors import Weights
 from vllm_autotune.launch.requirements import too_little_headroom
 from vllm_autotune.machine.device import Device
 from vllm_autotune.memory import estimate
@@ -381,7 +382,7 @@ def test_weights_too_small_to_offload_are_not_blamed_on_the_host(
     shape: Checkpoint, site: Path
 ) -> None:
     assert shape.weights
-    small = replace(shape.weights, bytes=GIB // 2, embedding=0, linear=0, other=0)
+    small = Weights(bytes=GIB // 2)
     card = cards("NVIDIA GeForce RTX 2080 Ti", 1.5, (7, 5), 1)
     for weights, host, reason in (
         (small, 15, "the weights are smaller than 1 GiB"),
@@ -396,7 +397,7 @@ def test_weights_too_small_to_offload_are_not_blamed_on_the_host(
 def test_a_quantized_sibling_comes_before_quantizing_online(small: Facts) -> None:
     sibling = replace(
         small.checkpoint, path="/models/7b-AWQ", quantization="awq",
-        weights=replace(small.checkpoint.weights, bytes=6 * GIB, linear=0, embedding=0, other=0),  # type: ignore[type-var]
+        weights=Weights(bytes=6 * GIB),
     )  # fmt: skip
     facts = replace(small, checkpoints={**small.checkpoints, "/models/7b-AWQ": sibling})
     history: list[Trial] = []
