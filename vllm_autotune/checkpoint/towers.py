@@ -11,6 +11,8 @@ DEPTH = ("depth", "num_hidden_layers", "layers", "n_layers", "vt_num_hidden_laye
 # The first that is given: Qwen2-VL calls the width of the language model `hidden_size`.
 WIDTH = ("embed_dim", "hidden_size", "width", "vt_hidden_size")
 INNER = ("intermediate_size", "vt_intermediate_size", "mlp_dim")
+# Tokens of the largest image of a model that takes any size (Qwen2-VL to Qwen3-VL).
+LARGEST_IMAGE = 16384
 CONVOLUTION = 3  # taps of each of the two layers before an audio tower
 
 
@@ -19,17 +21,23 @@ class Tower:
     """A vision tower: `layers` of this width on patches, of which `merged` become one token.
 
     `side` is that of a patch in pixels, `image_side` that of the largest image, 0 where an image
-    may have any size.
+    may have any size. `levels` is how many layers of the text model are handed features.
     """
 
     layers: int
     width: int
     inner: int
-    heads: int
     gated: bool
     side: int
     merged: int
     image_side: int
+    levels: int = 1
+
+    @property
+    def most_tokens(self) -> int:
+        """Return the tokens of the largest image, by what processors usually allow."""
+        patches = (self.image_side // self.side) ** 2 if self.image_side else 0
+        return patches // self.merged or LARGEST_IMAGE
 
 
 def _outer(config: Fields) -> Fields:
@@ -60,15 +68,19 @@ def vision_tower(config: Fields) -> Tower | None:
     ratio = outer.get("downsample_ratio")  # InternVL
     if isinstance(ratio, float) and 0 < ratio < 1:
         side = round(1 / ratio)
+    patch, image = number(vision, "patch_size") or 14, number(vision, "image_size")
+    merged = kernel[0] * kernel[-1] if kernel else side**2
+    if tokens := number(outer, "mm_tokens_per_image") or 256 * ("gemma3" in kinds):
+        merged = max(1, (image // patch) ** 2 // tokens)
     return Tower(
         layers=layers,
         width=width,
         inner=number(vision, *INNER) or inner,
-        heads=number(vision, "num_heads", "num_attention_heads", "vt_num_attention_heads") or 16,
         gated=any(kind in kinds for kind in GATED),
-        side=number(vision, "patch_size") or 14,
-        merged=kernel[0] * kernel[-1] if kernel else side**2,
-        image_side=0 if "qwen" in kinds or kernel else number(vision, "image_size"),
+        side=patch,
+        merged=merged,
+        image_side=0 if "qwen" in kinds or kernel else image,
+        levels=1 + len(listed(vision, "deepstack_visual_indexes")),
     )
 
 
@@ -87,10 +99,10 @@ def _vision_elements(config: Fields, text_width: int) -> int:
     patches = 3 * frames * tower.side**2 * tower.width
     positions = number(vision, "num_position_embeddings", "pos_embed_size")
     positions = positions or (number(vision, "image_size") // tower.side) ** 2
-    merged = tower.merged * tower.width
+    # Gemma averages the patches of a token, others join them side by side.
+    merged = tower.width * (1 if "gemma" in tower_kind(config) else tower.merged)
     project = merged * text_width + max(text_width, merged) * min(merged, text_width)
-    levels = 1 + len(listed(vision, "deepstack_visual_indexes"))
-    return tower.layers * layer + patches + positions * tower.width + levels * project
+    return tower.layers * layer + patches + positions * tower.width + tower.levels * project
 
 
 def _audio_elements(config: Fields, text_width: int) -> int:

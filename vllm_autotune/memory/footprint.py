@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from ..checkpoint.layers import LayerGroup
 from ..units import GIB
 from ..vllm.versions import HYBRID_KV_CACHE, NULL_BLOCK
-from .draft_model import draft_setup, drafted_tokens, has_draft, own_layers
+from .draft_model import draft_setup, own_layers
 from .interval import Interval
 from .kv import CacheGroup, KVCache, state_bytes, token_bytes
 from .overhead import activation_bytes, beyond_share_bytes, graph_bytes, non_torch_bytes
 from .setup import Setup
+from .speculation import drafted_tokens, has_draft
 from .weights import weight_bytes
 
 
@@ -21,7 +22,7 @@ class Footprint:
     `graphs_charged` says whether vLLM takes the CUDA graphs out of the budget before it sizes
     the KV cache; None where that depends on what is not known here. `kv_fixed` is the KV cache
     asked for in bytes, whatever the rest takes. `beyond_share` is what it takes in the end on top
-    of the budget.
+    of the budget. Graphs are captured for `states` sequences at once, each with a recurrent state.
     """
 
     weights: Interval
@@ -32,6 +33,7 @@ class Footprint:
     graphs_charged: bool | None = None
     kv_fixed: int | None = None
     beyond_share: float = 0.0
+    states: int = 0
 
     @property
     def beside(self) -> Interval:
@@ -55,6 +57,11 @@ class Footprint:
         """Return the KV cache that this many sequences of this length need."""
         return self.cache.bytes(length, sequences)
 
+    def kv_needed(self, length: int, sequences: int = 1) -> Interval:
+        """Return the KV cache without which vLLM does not start, or not serve these sequences."""
+        needed, states = self.kv_bytes(length, sequences), self.cache.state_block * self.states
+        return Interval(max(needed.low, states.low), max(needed.high, states.high))
+
 
 def estimate(setup: Setup) -> Footprint:
     """Estimate what a launch needs on each of its devices."""
@@ -68,6 +75,7 @@ def estimate(setup: Setup) -> Footprint:
         graphs_charged=setup.graphs_charged,
         beyond_share=beyond_share_bytes(setup, activations.middle, graphs.middle),
         kv_fixed=_kv_fixed(setup),
+        states=setup.sequences if setup.captures_states else 0,
     )
 
 

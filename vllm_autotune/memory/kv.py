@@ -99,6 +99,15 @@ class KVCache:
         perhaps = _search(lambda n: self.bytes(n, sequences).low <= available.high, limit, block)
         return sure, max(sure, perhaps)
 
+    @property
+    def state_block(self) -> Interval:
+        """The bytes of a block that holds a recurrent state, 0 where there are none."""
+        states = [group.state.low for group in self.groups or () if group.kind == "state"]
+        if not states:
+            return NOTHING
+        layers, _, page = self._pool()
+        return Interval(layers * min(states), layers * page)
+
     def _mixed(self) -> bool:
         return len({group.kind for group in self.groups or ()}) > 1
 
@@ -114,8 +123,11 @@ class KVCache:
             page = min(page, group.layers.low * size)
         return total * sequences + self.null.low * page
 
-    def _most(self, length: int, sequences: int) -> float:
-        """CacheGroup layers so that every group has as many, and pad their pages to one size."""
+    def _pool(self) -> tuple[float, float, float]:
+        """Return the layers of a group, the tokens of a block and the bytes of a layer's page.
+
+        Every group has as many layers, and the pages of all have one size.
+        """
         groups = self.groups or ()
         counts = [group.layers.high for group in groups]
         # v1/core/kv_cache_utils.py, _get_kv_cache_groups_uniform_page_size
@@ -125,10 +137,13 @@ class KVCache:
         block = self.block.high
         if state and tokens:  # platforms/interface.py, _align_hybrid_block_size
             block *= max(1, ceil(state / (block * max(tokens))))
-        page = max(state, block * max(tokens, default=0))
+        return size, block, max(state, block * max(tokens, default=0))
+
+    def _most(self, length: int, sequences: int) -> float:
+        size, block, page = self._pool()
         promoted = bool(self.all_tokens.high) and self._mixed()
         total = 0
-        for group in groups:
+        for group in self.groups or ():
             own, span = block * group.token.high, block
             if own and page % own == 0:
                 span = block * page / own

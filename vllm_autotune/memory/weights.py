@@ -6,9 +6,10 @@ from math import ceil
 from ..checkpoint.tensors import Weights
 from ..units import GIB
 from ..vllm.versions import PIXTRAL_SPLITS, RUNNER_V2_DENSE
-from .draft_model import draft_setup, has_draft, own_layers
+from .draft_model import draft_setup, own_layers
 from .interval import Interval
 from .setup import Setup
+from .speculation import has_draft
 
 # Bytes per element that online quantization leaves of a linear layer, scales included.
 ONLINE: dict[str, Interval] = {
