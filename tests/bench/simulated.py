@@ -12,6 +12,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,11 @@ from tests.support.memory_model import (
 from tests.support.paths import SHAPES
 from vllm_autotune.outcome import Stable
 from vllm_autotune.search.auto_length import NOISE_BYTES, deployed
-from vllm_autotune.search.build import inapplicable
+from vllm_autotune.search.build import build, inapplicable
 from vllm_autotune.search.ladder import Rung
+from vllm_autotune.search.prediction import calibrate
 from vllm_autotune.search.step import prospects
-from vllm_autotune.search.trial import Candidate
+from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.vllm.config import LaunchConfig
 
 # Without files, the arithmetic does not know their weights.
@@ -61,6 +63,7 @@ class Walked:
     optimum: int | None
     deployable: int | None
     later_rung: bool
+    regrets: tuple[str, ...]
     wrongly_ruled_out: tuple[str, ...]
     naive: int
     naive_stable: bool
@@ -93,6 +96,7 @@ def walked(name: str, machine: Machine) -> Walked:
     won = bool(history) and isinstance(history[-1].outcome, Stable)
     context = optimum = deployable = None
     later = False
+    regrets: tuple[str, ...] = ()
     if won:
         winner = deployed(machine.facts, history[-1].candidate, history[-1].readings)
         config = winner.config
@@ -100,6 +104,7 @@ def walked(name: str, machine: Machine) -> Walked:
         optimum = max(context, machine.best_length(config, any_share=False))
         deployable = longest_deployable(machine, config)
         later = ended_late(machine, winner)
+        regrets = needless(machine, history, winner)
     launches, stable = naive(machine)
     return Walked(
         cell=name,
@@ -109,6 +114,7 @@ def walked(name: str, machine: Machine) -> Walked:
         optimum=optimum,
         deployable=deployable,
         later_rung=later,
+        regrets=regrets,
         wrongly_ruled_out=wrongly_ruled_out(machine),
         naive=launches,
         naive_stable=stable,
@@ -127,6 +133,32 @@ def ended_late(machine: Machine, winner: Candidate) -> bool:
     names = {applied.name for applied in winner.rungs}
     dearest = max((n for n, rung in enumerate(rungs) if rung.name in names), default=0)
     return dearest > 1 and machine.can_do_with(rungs[:dearest])
+
+
+def needless(machine: Machine, history: Sequence[Trial], winner: Candidate) -> tuple[str, ...]:
+    """Return the rungs that give something up and that the last launch could have done without.
+
+    So many launches were needed before it anyway: the same search, asked for a rung less, would
+    have been stable at once, on the same GPUs and with no less context.
+    """
+    facts, before = machine.facts, history[:-1]
+    calibration = calibrate(facts, before)
+    taken = {applied.name for applied in winner.rungs}
+    dear = [rung for rung in facts.ladder.rungs if rung.name in taken and rung.gives_up]
+    found = []
+    for rung in (rung for rung in dear if not rung.start):
+        rungs = [r for r in facts.ladder.rungs if r.name in taken and r is not rung]
+        other = build(facts, before, calibration, rungs, {})
+        same_gpus = len(facts.used(other.config)) == len(facts.used(winner.config))
+        if not same_gpus or {applied.name for applied in other.rungs} >= taken:
+            continue
+        if machine.reserves(other.config):
+            outcome, readings = machine.run(other.config)
+            served = deployed(facts, other, readings).config
+            longer = facts.length(served) >= facts.length(winner.config)
+            if isinstance(outcome, Stable) and longer:
+                found.append(rung.name)
+    return tuple(found)
 
 
 def wrongly_ruled_out(machine: Machine) -> tuple[str, ...]:
@@ -253,6 +285,8 @@ def figures(cells: Sequence[Walked]) -> dict[str, object]:
             ),
         },
         "ended_at_a_later_rung": sum(cell.later_rung for cell in launched),
+        "regret": sum(bool(cell.regrets) for cell in launched),
+        "regretted_rungs": dict(Counter(name for cell in launched for name in cell.regrets)),
         "wrongly_ruled_out": sum(bool(cell.wrongly_ruled_out) for cell in cells),
         "naive": {
             **spread([cell.naive for cell in launched]),
@@ -281,5 +315,7 @@ if __name__ == "__main__":
     print(json.dumps(found, indent=2))
     worst = sorted(rows, key=lambda cell: -cell.launches)[:5]
     print("worst:", *(f"{cell.launches} {cell.cell}" for cell in worst), sep="\n  ")
+    regretted = [cell for cell in rows if cell.regrets]
+    print("regret:", *(f"{cell.cell}: {', '.join(cell.regrets)}" for cell in regretted), sep="\n  ")
     if sys.argv[1:]:
         Path(sys.argv[1]).write_text(json.dumps(found, indent=2) + "\n")

@@ -12,6 +12,8 @@ NO_DRAFT = frozenset({"ngram", "ngram_gpu", "suffix"})
 
 def speculation(config: LaunchConfig) -> Mapping[str, object]:
     """Return the fields of `--speculative-config`, however spelled; empty where there is none."""
+    if not any(name.startswith("spec") for name in config.args):
+        return {}
     text = config.text("speculative-config")
     try:
         found = json.loads(text) if text else {}

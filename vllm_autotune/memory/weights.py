@@ -114,7 +114,9 @@ def _loaded(setup: Setup, weights: Weights) -> Loaded:
     return Loaded(
         embedding=Interval.exactly(embedding),
         split=Interval(split * others.low * unsure.low, split * others.high * unsure.high),
-        experts=Interval(experts * shrinks.low, experts * shrinks.high * padding),
+        experts=Interval(
+            experts * shrinks.low * unsure.low, experts * shrinks.high * unsure.high * padding
+        ),
         whole=spared * whole,
         tower=loaded_tower,
     )

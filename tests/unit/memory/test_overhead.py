@@ -18,7 +18,11 @@ def test_a_tower_widens_the_estimate(shapes: dict[str, Checkpoint]) -> None:
     assert tower.activations.high > plain.activations.high + gib(1)
     assert gib(1.18) in tower.activations
     none: dict[str, Value] = {"limit-mm-per-prompt": '{"image": 0, "video": 0}'}
-    for args in (none, {"language-model-only": True}, {"skip-mm-profiling": True}):
+    flags: tuple[dict[str, Value], ...] = (
+        {"language-model-only": True},
+        {"skip-mm-profiling": True},
+    )
+    for args in (none, *flags):
         assert estimated(shapes["qwen2-vl-7b"], args).activations == plain.activations
     unknown = replace(shapes["qwen2-vl-7b"], tower=None)
     assert estimated(unknown).activations.high >= gib(8)

@@ -383,7 +383,7 @@ def test_weights_too_small_to_offload_are_not_blamed_on_the_host(
 ) -> None:
     assert shape.weights
     small = Weights(bytes=GIB * 7 // 8)
-    card = cards("NVIDIA GeForce RTX 2080 Ti", 1.3, (7, 5), 1)
+    card = cards("NVIDIA GeForce RTX 2080 Ti", 1.2, (7, 5), 1)
     for weights, host, reason in (
         (small, 15, "the weights are smaller than 1 GiB"),
         (shape.weights, 1, "no host memory is free"),

@@ -13,9 +13,9 @@ from .situation import OUTSIDE_KV, Situation
 MARGIN_BYTES = 0.25 * GIB
 # How often a share is lowered because memory ran out beside it.
 UTILIZATION_STEPS = 4
-# How much more is left then: three times as much each time, since the request that ran out hides
-# what would have been asked for next.
-UTILIZATION_STEP = GIB // 2
+# How much more is left then: five times as much each time, since the request that ran out hides
+# what would have been asked for next, and a launch costs more than memory does.
+UTILIZATION_STEP, MORE_EACH_TIME = GIB // 2, 5
 
 
 def most_utilization(now: Situation, config: LaunchConfig) -> float:
@@ -47,7 +47,7 @@ def _beyond_share(now: Situation, config: LaunchConfig) -> float:
         else:  # it took more than all that was left
             short, tried = outcome.shortfall_bytes, trial.readings.tried_bytes or 0
             took += max(step, 2 * tried) if short is None else max(least, short)
-            least, step = step, 3 * step
+            least, step = step, MORE_EACH_TIME * step
         more = max(more, took - estimate(facts.setup(trial.config)).beyond_share)
     return estimate(facts.setup(config)).beyond_share + (more or MARGIN_BYTES)
 
