@@ -192,7 +192,9 @@ def _engine(request: Request) -> Engine:
         if request.hypothetical and request.vllm_python is None:
             return assumed()
         raise
-    return replace(engine, platform="cuda") if request.hypothetical else engine
+    if not request.hypothetical:
+        return engine
+    return replace(engine, platform="cuda", stands_in=engine.platform == "cpu")
 
 
 def _devices(request: Request, engine: Engine) -> tuple[Device, ...]:
