@@ -21,6 +21,7 @@ V1_DRAFTS = frozenset({"suffix", "medusa", "mlp_speculator", "custom_class"})
 V1_DRAFTS_ONCE = frozenset({"ngram"})
 # Model types that vLLM does not serve as float16 (config/model.py, 0.26 and 0.32).
 NO_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4", "plamo2"})
+CUDAGRAPH_MODE_NAMES = ("cudagraph_mode", "cudagraph-mode")
 CUDAGRAPH_MODE = re.compile(r'"cudagraph_mode"\s*:\s*"?(\w+)')
 BFLOAT16 = (8, 0)  # the least capability that has it (platforms/cuda.py, `supported_dtypes`)
 
@@ -94,8 +95,9 @@ class Setup:
         config = self.config
         usual = "PIECEWISE" if config.text("optimization-level") == "1" else "FULL"
         written = CUDAGRAPH_MODE.search(config.text("compilation-config") or "")
-        asked = written[1] if written else config.text("compilation-config.cudagraph_mode")
-        return self.captures and self.vllm >= STATE_BLOCKS and "FULL" in (asked or usual).upper()
+        apart = (config.text(f"compilation-config.{name}") for name in CUDAGRAPH_MODE_NAMES)
+        asked = written[1] if written else next(filter(None, apart), usual)
+        return self.captures and self.vllm >= STATE_BLOCKS and "FULL" in asked.upper()
 
     @property
     def float_bytes(self) -> int:

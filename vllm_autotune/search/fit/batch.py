@@ -8,6 +8,8 @@ from .situation import Situation
 from .utilization import most_utilization
 
 SEQUENCES = (64, 16, 4, 1)
+# From what vLLM chooses on smaller cards downwards.
+FEWER_SEQUENCES = (256, *SEQUENCES)
 BATCHED_TOKENS = (2048, 512)
 # Graphs are captured for batches of multiples of this.
 GRAPH_STEP = 8
