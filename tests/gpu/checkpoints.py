@@ -25,6 +25,26 @@ from tests.support.tiny_model import (
     write_json,
 )
 
+VOCABULARY = 2048  # of the small tokenizer
+# Fields of Qwen2-VL's config.json -> tokens they name, and its preprocessor_config.json.
+SEEN = {
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+    "vision_token_id": "<|vision_pad|>",
+    "image_token_id": "<|image_pad|>",
+    "video_token_id": "<|video_pad|>",
+}
+SEES = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "processor_class": "Qwen2VLProcessor",
+    "min_pixels": 3136,
+    "max_pixels": 12845056,
+    "patch_size": 14,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
 GROUP = 128  # input channels that share a scale
 SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "I64": 8}
 DTYPES = {"bfloat16": "BF16", "float16": "F16"}
@@ -201,11 +221,26 @@ def read_shape(shape: str) -> dict[str, Any]:
 def make_shape(folder: Path, config: Mapping[str, Any]) -> Path:
     """Write a model's config.json with a small tokenizer, and no weights."""
     folder.mkdir(parents=True, exist_ok=True)
+    words: dict[str, Any] = tokenizer(VOCABULARY)
+    if config["model_type"] == "qwen2_vl":
+        config = {**config, **seeing(words)}
+        write_json(folder / "preprocessor_config.json", SEES)
     write_json(folder / "config.json", dict(config))
-    write_json(folder / "tokenizer.json", tokenizer(2048))
+    write_json(folder / "tokenizer.json", words)
     context = int(config.get("max_position_embeddings") or 0)
     write_json(folder / "tokenizer_config.json", tokenizer_config(context))
     return folder
+
+
+def seeing(words: dict[str, Any]) -> dict[str, int]:
+    """Add Qwen2-VL's tokens around images to a tokenizer; return the fields that name them."""
+    ids = {name: VOCABULARY + n for n, name in enumerate(SEEN)}
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    words["added_tokens"] += [
+        {"id": ids[name], "content": token, "special": True, **plain}
+        for name, token in SEEN.items()
+    ]
+    return ids
 
 
 def make_checkpoint(

@@ -319,6 +319,11 @@ class Machine:
                 return _ran_out("kv_cache", "auto_fit_too_short", limit=served or None), readings
             length = served
             readings = replace(readings, max_model_len=served)
+        expected = estimate(facts.setup(config))
+        if expected.states * self.within(expected.cache.state_block) > kv:
+            blocks = int(kv / self.within(expected.cache.state_block))
+            readings = replace(readings, max_num_seqs=blocks)
+            return _ran_out("graphs", "mamba_blocks"), readings
         one = self.kv_bytes(config, length, 1)
         if one > kv:
             limit = self.longest(config, kv)

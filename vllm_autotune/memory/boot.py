@@ -1,7 +1,7 @@
 """What one start of a server measured, and where it holds for another configuration."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from ..outcome import Readings
 from ..units import GIB
@@ -22,7 +22,8 @@ class Boot:
     `model` is the digest of the weights. `overhead` is what vLLM took out of its budget beside
     them: activations, memory outside of torch, and what it set aside for graphs. The `expected`
     numbers are the middles of what was estimated without any measurement. `position` is where
-    between the formulas a sequence's KV cache lies (KVCache.position).
+    between the formulas a sequence's KV cache lies (KVCache.position). `runner` is the model runner
+    that took them, None where that is not known.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Boot:
     expected_graphs: float = 0.0
     expected_overhead: float = 0.0
     position: Interval = ANYWHERE
+    runner: Literal["v1", "v2"] | None = None
 
     @classmethod
     def of(
@@ -77,6 +79,7 @@ class Boot:
             expected_graphs=cold.graphs.middle,
             expected_overhead=cold.beside.middle,
             position=cache.position,
+            runner=readings.model_runner or setup.model_runner,
         )
 
     @property

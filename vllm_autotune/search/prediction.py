@@ -19,7 +19,7 @@ def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Pre
     return Prediction(
         reserved_bytes=reserved,
         weights=expected.weights,
-        kv_needed=expected.kv_bytes(facts.length(config), facts.workload.concurrency),
+        kv_needed=expected.kv_needed(facts.length(config), facts.workload.concurrency),
         kv_available=expected.kv_available(reserved),
         overhead=expected.beside,
         graphs=expected.graphs,

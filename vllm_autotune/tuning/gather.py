@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..checkpoint import Checkpoint, read_checkpoint
-from ..errors import BadUsage, NoEngine
+from ..errors import BadModel, BadUsage, NoEngine
 from ..files import user_path
 from ..machine.cards import hypothetical_devices
 from ..machine.device import Device, detect, host_free_bytes
 from ..memory import estimate
+from ..memory.speculation import has_draft, speculation
 from ..search.facts import Facts
 from ..search.ladder import Ladder
 from ..server.environment import TRIAL_ENV
@@ -100,10 +101,22 @@ def gather_facts(request: Request) -> Facts:
         env=_environment(),
         withheld=withheld,
         left_out=tuple(sorted(everything.keys() - fixed.keys())),
+        draft=_draft(LaunchConfig(request.model, fixed)),
     )
     _refuse_impossible(facts)
     free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed
     return _limited_to_need(facts) if engine.platform == "cpu" and free_choice else facts
+
+
+def _draft(config: LaunchConfig) -> Checkpoint | None:
+    """Return the model that drafts tokens, None without one, and for one that cannot be read."""
+    model = speculation(config).get("model")
+    if not has_draft(config) or not isinstance(model, str):
+        return None
+    try:
+        return read_checkpoint(model, weights_required=False)
+    except BadModel:
+        return None  # vLLM will say what is wrong with it
 
 
 def arguments(fixed: Sequence[str], engine: Engine) -> dict[str, Value]:
@@ -181,7 +194,9 @@ def _engine(request: Request) -> Engine:
         if request.hypothetical and request.vllm_python is None:
             return assumed()
         raise
-    return replace(engine, platform="cuda") if request.hypothetical else engine
+    if not request.hypothetical:
+        return engine
+    return replace(engine, platform="cuda", stands_in=engine.platform == "cpu")
 
 
 def _devices(request: Request, engine: Engine) -> tuple[Device, ...]:
