@@ -7,7 +7,7 @@ from rich.text import Text
 from ..deploy import Service, shell
 from ..errors import BadReport
 from ..outcome import Certificate
-from ..output import can_say
+from ..output import can_say, shown
 from ..report.report import Report, Winner
 from ..search.trial import Accuracy
 from ..units import GIB, format_bytes
@@ -34,7 +34,7 @@ def print_report(report: Report, path: str | None, distrust: BadReport | None = 
         for skip in report.skipped:
             console.print(Text(clean(f"skipped {skip.rung}: {skip.reason}"), style="dim"))
     if path:
-        console.print(Text(f"\nreport: {clean(path)}"))
+        console.print(Text(f"\nreport: {clean(shown(path))}"))
     if report.winner is None:
         return
     if distrust is not None:
