@@ -333,7 +333,8 @@ class Machine:
             failure = _ran_out("kv_cache", "kv_small", int(one - kv), limit or None)
             return failure, readings
         concurrency = round(kv / one, 2)
-        readings = replace(readings, concurrency=concurrency)
+        tokens = int(kv / one * length)
+        readings = replace(readings, concurrency=concurrency, kv_tokens=tokens)
         small = too_small(facts, config, readings)
         if small is not None:
             return small, readings

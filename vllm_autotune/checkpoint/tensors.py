@@ -2,12 +2,10 @@
 
 import re
 import struct
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
-from math import prod
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,7 +17,7 @@ from .config_json import read_json
 from .gguf import shards
 from .refusals import Incomplete, damaged, lacking, unreadable
 
-FLOATS = {"F64", "F32", "F16", "BF16"}
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # and the bytes of each
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors library refuses longer ones too
 
 EMBEDDING = re.compile(
@@ -101,8 +99,8 @@ def read_header(path: Path) -> tuple[Header, bytes]:
     try:
         size = path.stat().st_size
         with open_regular(path) as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else HEADER_LIMIT
+            first = file.read(8)
+            length = struct.unpack("<Q", first)[0] if len(first) == 8 else HEADER_LIMIT
             if length > min(HEADER_LIMIT, size - 8):
                 raise damaged(path, "safetensors", "its header is incomplete")
             text = file.read(length)
@@ -112,18 +110,16 @@ def read_header(path: Path) -> tuple[Header, bytes]:
         raise unreadable(path, error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise damaged(path, "safetensors", "its header cannot be parsed") from error
-    if not all(map(_is_whole, header.values())):
-        raise damaged(path, "safetensors", "its header cannot be parsed")
-    end = max((tensor.data_offsets[1] for tensor in header.values()), default=0)
+    end = 0
+    for tensor in header.values():
+        start, stop = tensor.data_offsets
+        if stop < start or not tensor.dtype or -1 in tensor.shape:
+            raise damaged(path, "safetensors", "its header cannot be parsed")
+        end = max(end, stop)
     missing = end - (size - 8 - length)
     if missing > 0:
         raise damaged(path, "safetensors", f"the last {missing:,} bytes of its tensors are missing")
     return header, text
-
-
-def _is_whole(tensor: Tensor) -> bool:
-    start, end = tensor.data_offsets
-    return bool(tensor.dtype) and start <= end and (not tensor.shape or min(tensor.shape) >= 0)
 
 
 def tally(headers: Iterable[Header], *, layers: int, tied: bool) -> Weights:
@@ -132,14 +128,17 @@ def tally(headers: Iterable[Header], *, layers: int, tied: bool) -> Weights:
     Tensors that vLLM leaves out are left out: the output head of a model with `tied` embeddings,
     and, but for `draft_bytes`, prediction layers beyond the last of `layers`.
     """
-    sums: Counter[str] = Counter()
+    # Experts are many: one name stands for those of all numbers.
+    sizes: dict[tuple[str, str, int], int] = defaultdict(int)
     for name, tensor in chain.from_iterable(header.items() for header in headers):
         before, experts, rest = name.partition(EXPERTS)
-        # One name stands for those of all experts, which are many.
-        any_expert = before + experts + rest.lstrip("0123456789") if experts else name
-        role = role_of(any_expert, len(tensor.shape), layers)
+        if experts:
+            name = before + experts + rest.lstrip("0123456789")  # noqa: PLW2901
         start, end = tensor.data_offsets
-        size = end - start
+        sizes[name, tensor.dtype, len(tensor.shape)] += end - start
+    sums: Counter[str] = Counter()
+    for (name, dtype, dimensions), size in sizes.items():
+        role = role_of(name, dimensions, layers)
         if role.draft:
             sums["draft_bytes"] += size
             sums["draft_tables"] += size if role.part == "embedding" else 0
@@ -147,8 +146,8 @@ def tally(headers: Iterable[Header], *, layers: int, tied: bool) -> Weights:
         if tied and role.head:
             continue
         sums["bytes"] += size
-        if tensor.dtype in FLOATS:
-            sums[role.part] += prod(tensor.shape)
+        if each := FLOATS.get(dtype):
+            sums[role.part] += size // each
         else:
             sums["packed_bytes"] += size
         if role.apart:
@@ -156,7 +155,6 @@ def tally(headers: Iterable[Header], *, layers: int, tied: bool) -> Weights:
     return Weights(**{"bytes": 0, **sums})
 
 
-@lru_cache(maxsize=2**16)
 def role_of(name: str, dimensions: int, layers: int) -> Role:
     """Return what a tensor of this name and number of dimensions is to a model of `layers`."""
     layer = LAYER.match(name)

@@ -118,17 +118,28 @@ def cache_as_seen(cache: KVCache, readings: Readings, length: int, *, exactly: b
 
     A sequence of this length fits `exactly`, or as often as the concurrency says.
     """
-    kv_bytes, concurrency = readings.kv_bytes, readings.concurrency
+    kv_bytes, times = readings.kv_bytes, concurrency_of(readings, length)
     if not kv_bytes or kv_bytes < 0:
         return cache
-    # Both are printed with two decimals.
     low, high = kv_bytes - ROUNDING, kv_bytes + ROUNDING
-    if exactly:
-        return cache.seen(length, Interval(low, high))
-    if concurrency:
-        each = Interval(low / (concurrency + 0.005), high / max(0.01, concurrency - 0.005))
-        return cache.seen(length, each)
-    return cache
+    if times:  # a length that fits exactly may leave a part of a block
+        ends = (max(1.0, times.low), max(1.0, times.high)) if exactly else (times.low, times.high)
+        least, most = ends
+        return cache.seen(length, Interval(low / most, high / least))
+    return cache.seen(length, Interval(low, high)) if exactly else cache
+
+
+def concurrency_of(readings: Readings, length: int) -> Interval | None:
+    """Return how often a sequence of this length fits: printed with two decimals.
+
+    The tokens of the whole cache are this many times the length since 0.20, and exact.
+    """
+    printed, tokens = readings.concurrency, readings.kv_tokens
+    if not printed:
+        return None
+    if tokens and abs(tokens / length - printed) < 0.006:
+        return Interval(tokens / length, (tokens + 1) / length)
+    return Interval(max(0.01, printed - 0.005), printed + 0.005)
 
 
 def _kv_bytes(needed: Interval, readings: Readings, *, exactly: bool) -> float | None:

@@ -27,9 +27,9 @@ UNFIXED: Mapping[Phase, str] = {
 }
 
 
-# Where in its interval the room for the KV cache is taken to be: by the first launch, which is
-# answered by what it measures, and by later ones.
-FIRST_SHARE, AGAIN_SHARE = 0.5, 0.4
+# Where in its interval the room for the KV cache is taken to be: far up for the first launch, which
+# measures it, lower after each launch that ran out of memory.
+SHARES = (0.8, 0.4, 0.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +168,8 @@ class _Search:
         if _named(candidate, shortens):
             config = config.replace({"max-model-len": self.facts.workload.min_context})
         predicted = predict(self.facts, self.calibration, config)
-        return predicted.likely(AGAIN_SHARE if self.history else FIRST_SHARE)
+        lacked = sum(_lacked_memory(trial.outcome) for trial in self.history)
+        return predicted.likely(SHARES[min(lacked, len(SHARES) - 1)])
 
     def objection(self, candidate: Candidate) -> str | None:
         """Return the reason why a candidate is not worth a launch, None if it is."""
@@ -216,8 +217,9 @@ class _Search:
         same = _named(smaller, dearer) == _named(candidate, dearer)
         if not same or self.objection(smaller) is not None:
             return False
-        same_room = smaller.predicted.kv_available == candidate.predicted.kv_available
-        return same_room or self.likely(smaller)
+        one, other = smaller.predicted, candidate.predicted
+        same = (one.kv_available, one.kv_needed) == (other.kv_available, other.kv_needed)
+        return same or self.likely(smaller)
 
     def _cured(self, candidate: Candidate, trial: Trial, phase: Phase) -> bool:
         """Tell whether a rung that cures this phase makes the candidate differ from the trial."""

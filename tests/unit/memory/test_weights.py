@@ -103,9 +103,8 @@ def test_8bit_experts_are_padded_for_flashinfer(
     shapes: dict[str, Checkpoint], method: str | None, gated: bool, width: int, padded: int
 ) -> None:
     """`prepare_fp8_moe_layer_for_fi` in flashinfer_utils.py, 0.18 and 0.32."""
-    model = replace(
-        shapes["qwen3-30b-a3b"], quantization=method, gated=gated, expert_size=width, block=1
-    )
+    stored = replace(shapes["qwen3-30b-a3b"], load_format="safetensors", block=1)
+    model = replace(stored, quantization=method, gated=gated, expert_size=width)
     assert model.weights
     found = estimated(model, on=on_card((9, 0))).weights
     more = model.weights.expert_bytes * (padded / width - 1)

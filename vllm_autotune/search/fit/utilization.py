@@ -6,6 +6,7 @@ from ...memory import estimate
 from ...outcome import TOO_LITTLE_HEADROOM, OutOfMemory
 from ...units import GIB
 from ...vllm.config import LaunchConfig
+from ...vllm.flags import STEP_SIZE
 from ..auto_length import NOISE_BYTES
 from .situation import OUTSIDE_KV, Situation
 
@@ -14,6 +15,10 @@ MARGIN_BYTES = 0.25 * GIB
 # How much more is left each time memory ran out beside the share: soon much more, since the request
 # that ran out hides what would have been asked for next, and a launch costs more than memory does.
 UTILIZATION_STEPS = (0.5 * GIB, 2.5 * GIB, 5 * GIB, 10 * GIB)
+
+
+# By how much the estimate may err more for one step than for another of the same model.
+STEPS_DIFFER = 0.1
 
 
 def most_utilization(now: Situation, config: LaunchConfig) -> float:
@@ -47,7 +52,14 @@ def _beyond_share(now: Situation, config: LaunchConfig) -> float:
             took += int(max(step, 2 * tried) if short is None else max(least, short))
             least = step
         more = max(more, took - estimate(facts.setup(trial.config)).beyond_share)
-    return estimate(facts.setup(config)).beyond_share + (more or MARGIN_BYTES)
+    expected = estimate(facts.setup(config)).beyond_share
+    if ran_out and not any(_same_step(trial.config, config) for trial, _ in ran_out):
+        more += STEPS_DIFFER * expected
+    return expected + (more or MARGIN_BYTES)
+
+
+def _same_step(one: LaunchConfig, other: LaunchConfig) -> bool:
+    return all(one.args.get(flag) == other.args.get(flag) for flag in STEP_SIZE)
 
 
 def fit_utilization(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
