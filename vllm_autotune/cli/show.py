@@ -2,19 +2,23 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..console import print_diagnosis, print_report, print_reports
 from ..deploy import FORMATS
-from ..diagnose import read_log
+from ..diagnose import Document, read_log
 from ..errors import BadReport
 from ..output import say
 from ..report import codec
 from ..report.plan import Plan
 from ..report.report import Refused, Report, read_report
 from .options import json_option, results_folder
+
+DOCUMENTS: Mapping[str, Any] = {"report": Report | Refused, "plan": Plan, "diagnose": Document}
 
 
 @click.command()
@@ -61,14 +65,13 @@ def render(report: Path | None, form: str) -> None:
 
 
 @click.command()
-@click.argument("document", type=click.Choice(["report", "plan"]), default="report")
+@click.argument("document", type=click.Choice([*DOCUMENTS]), default="report")
 def schema(document: str) -> None:
-    """Print the JSON Schema of the report or the plan.
+    """Print the JSON Schema of the report, the plan or a diagnosis.
 
     The report's schema also describes what is printed instead of either where it is refused.
     """
-    described = Plan if document == "plan" else Report | Refused
-    say(json.dumps(codec.schema(described), indent=2))
+    say(json.dumps(codec.schema(DOCUMENTS[document]), indent=2))
 
 
 @click.command()
@@ -84,7 +87,7 @@ def diagnose(logs: tuple[str, ...], as_json: bool) -> None:
         diagnosis = read_log(log)
         understood = understood and diagnosis.understood
         if as_json:
-            say(diagnosis.to_json())
+            say(codec.dump(diagnosis.document()))
         else:
             print_diagnosis(log, diagnosis)
     sys.exit(0 if understood else 1)

@@ -31,10 +31,13 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     ("version ", r"(?:█|API server) +version v?(?P<version>\d+\.\d+\S*)", "config"),
     ("non-default args", r"'gpu_memory_utilization': (?P<utilization>[\d.]+)", None),
     ("non-default args", "", "config"),
+    ("Automatically detected platform", "", "config"),
+    ("Resolved architecture", "", "config"),
+    ("Defaulting to use ", r"Defaulting to use \w+ for distributed inference", "config"),
     ("max model len ", r"Using max model len (?P<max_model_len>\d+)", "config"),
     # the engine begins
     ("Initializing a",
-     r"Initializing an? (?:V1 )?LLM engine \(v(?P<version>\d+\.\d+[^)\s]*)\)", "load"),
+     r"Initializing an? (?:V[01] )?LLM engine \(v(?P<version>\d+\.\d+[^)\s]*)\)", "load"),
     ("V2 Model Runner", r"Using (?P<model_runner>V2) Model Runner", "load"),
     ("V1 model runner instead", r"using the (?P<model_runner>V1) model runner instead", None),
     ("Starting to load model", "", "load"),
@@ -86,6 +89,7 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     # it serves
     ("Application startup complete", "", "serving"),
     ("Uvicorn running on", "", "serving"),
+    ('HTTP/1.1" 200', r'"(?:GET|POST) /(?!metrics)[^"\s]* HTTP/1\.1" 200', "serving"),
 )
 # fmt: on
 

@@ -18,26 +18,43 @@ from .signatures import SIGNATURES
 REMEMBERED = 512  # shapes
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 
-Event = Literal["start", "eager", "start failed", "shutdown"]
+Event = Literal[
+    "start", "eager", "start failed", "shutdown", "parallel", "quantized", "method", "traceback",
+    "interrupt", "ours",
+]  # fmt: skip
 # What dies after somebody asked the server to stop is not a failure.
 _EVENTS: tuple[tuple[Event, str, str], ...] = (
     ("start failed", "Error: Engine ", r"core initialization failed|process failed to start"),
     ("shutdown", "[shutdown] ", r"API server: shutdown triggered|EngineCore: (?:trigger|start)"),
     ("shutdown", "Shutdown initiated (timeout", ""),
     ("shutdown", "Shutting down FastAPI HTTP server", ""),
-    ("start", " version ", r"(?:█|API server) +version v?\d"),
-    ("eager", "nforce", r"Enforce eager set|enforce_eager'?[=:] ?True"),
+    ("start", " version ", r"(?:█|API server) +version +v?\d"),
+    ("eager", "nforce", r"Enforce eager set|(?<!set ')enforce_eager'?[=:] ?True"),
     ("eager", "Cudagraph is disabled", ""),
+    ("parallel", "ensor_parallel_size", r"tensor_parallel_size'?[=:] ?(?:[2-9]|[1-9]\d)"),
+    ("quantized", "BitsAndBytes quantization", ""),
+    ("quantized", "uantization=", r"\bquantization=(?!None)'?\w"),
+    ("method", " method ", r"processing method |Error executing method "),
+    ("traceback", "Traceback (most recent call", ""),
+    ("interrupt", "KeyboardInterrupt", r"KeyboardInterrupt\s*$"),
+    ("interrupt", "^C", r"\^C"),
+    ("ours", "vllm", r"\bvllm\b"),
+    ("ours", "vLLM", ""),
+    ("ours", "EngineCore", ""),
+    ("ours", "LLMEngine", ""),
 )
 
 # A line worth reading has one of these in it. They are few, because each costs a pass.
 WORTH_READING = (
     *("rror", "ERROR", "xception", "unexpectedly", "ut of memory", "nccl", "[shutdown] "),
-    *("Shutting down FastAPI", "Shutdown initiated", " version ", "timed out", "rpc"),
+    *("Shutting down FastAPI", "Shutdown initiated", " version ", "timed out", "CRITICAL"),
+    *('File "', "File /", "Traceback (most", "KeyboardInterrupt", "broadcast block", "has died"),
+    *("Watchdog caught", "terminate called", "fault by GPU", "SIG", "egmentation fault"),
+    *("core dumped", "Killed", "exited with code ", "process exited, ", "ptxas fatal"),
 )
 WORTH_READING_AT_START = (
     *WORTH_READING,
-    *("nforce", "Cudagraph is disabled"),
+    *("nforce", "Cudagraph is disabled", "ensor_parallel_size", "uantization"),
     *(milestone.needle for milestone in MILESTONES),
 )
 
@@ -47,11 +64,13 @@ class Shape:
     """What is common to all lines that differ in digits only.
 
     `message_at` is where the prefixes end; `milestones` and `signatures` are those that can match.
+    `of_request`: what serves one request wrote it.
     """
 
     message_at: int
     is_source: bool
     is_error: bool
+    of_request: bool
     is_exception: bool
     events: frozenset[Event]
     milestones: tuple[Milestone, ...]
@@ -70,6 +89,7 @@ def _shape(zeroed: bytes) -> Shape:
         message_at=len(line) - len(message),
         is_source=message.startswith("    "),  # of a traceback
         is_error=lines.is_error(line),
+        of_request=lines.is_of_request(line),
         is_exception=lines.is_exception(line),
         events=frozenset(
             event

@@ -1,0 +1,333 @@
+"""The envelope of a log: what a collector, a terminal or a quoting mail put around its lines.
+
+It is recognised for the file as a whole, layer by layer from the outside, and taken off before
+anything else looks. Known formats are a table; the shape of an unknown one is learned from the
+lines in which something of vLLM or of Python begins.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from . import lines
+
+SAMPLE = 600  # lines
+MAX_LAYERS = 5
+MAX_SOURCES = 32
+MOST = 0.8  # of the lines of a file have a format that is its own
+ALL = 0.97  # ... and no line is the rest of one that a terminal wrapped
+NARROWEST, WIDEST = 40, 400  # columns of a terminal
+
+Piece = tuple[str, str]  # the source, such as a service of compose, and its text
+
+
+class Layer(Protocol):
+    """One layer of an envelope."""
+
+    def opened(self, text: str) -> Iterable[Piece]:
+        """Yield what is inside, by source; `text` is whole lines."""
+        ...
+
+    def share(self, sample: Sequence[str]) -> float:
+        """Return the share of these lines that this layer is around."""
+        ...
+
+
+# --- prefixes ------------------------------------------------------------------------------------
+
+_TIME = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+_STAMP = rf"\d{{4}}-\d\d-\d\d[T ]{_TIME}(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?"
+_NAME = r"[A-Za-z0-9][\w.-]{0,80}"
+# Where a line of vLLM's or of a traceback begins.
+_OURS = r"(?:APIServer|EngineCore|Vllm|Worker)"
+
+# Each is what stands in front of a line; `source` says whose line it is.
+_FORMATS: tuple[str, ...] = (
+    r"(?:> ?)+",  # a quoting mail or issue
+    rf"{_STAMP} (?:stdout|stderr) [FP](?: |$)",  # CRI
+    rf"(?P<source>{_NAME}|\[{_NAME}\]) *\|(?: |$)|(?=(?P<ended>{_NAME}) exited with code \d)",
+    rf"\d+\|(?P<source>{_NAME}) *\|(?: |$)",  # pm2
+    rf"{_TIME} (?P<source>{_NAME}) *\|(?: |$)",  # foreman
+    rf"\[(?:pod/)?(?P<source>{_NAME}(?:/{_NAME}){{1,2}})\](?: |$)",  # kubectl logs --prefix
+    rf"(?:<\d{{1,3}}>)?[A-Z][a-z]{{2}} [ \d]\d {_TIME} (?P<source>[\w.-]+ [^\s:\[]+)"
+    r"(?:\[\d+\])?:(?: |$)",  # journald, syslog
+    rf"{_STAMP} (?P<source>[\w.-]+ [^\s:\[\]]+)\[\d+\]:(?: |$)",  # journalctl -o short-iso
+    rf"<\d{{1,3}}>1 {_STAMP} (?P<source>\S+ \S+) \S+ \S+ (?:-|\[[^\]]*\])(?: |$)",  # RFC 5424
+    rf"[^\t\n]{{1,80}}\t[^\t\n]{{1,80}}\t{_STAMP}(?: |$)",  # GitHub Actions
+    rf"\ufeff?\[?{_STAMP}\]?(?:[ \t]+|$)",  # docker -t, kubectl --timestamps, Buildkite, CloudWatch
+    r"\d{13}(?:[ \t]+|$)",  # milliseconds since 1970: CloudWatch
+    r"\{\w+=\"[^}\n]{0,400}\}(?: |$)",  # Loki
+    rf"\((?!{_OURS})[\w.:-]{{1,60}} pid=\d+(?:, ip=[\w.:]+)?\)(?: |$)",  # Ray
+    rf"(?P<source>{_NAME}-[a-z0-9]+ [a-z0-9][a-z0-9-]*) (?=[\sA-Z(\[])",  # stern
+    r" *\d{1,7}(?:: |[:|\t] ?|$)",  # srun --label, grep -n, cat -n
+)
+
+_JOINED = re.compile(rf"^({_STAMP} std\w+ )P (.*)\n{_STAMP} std\w+ ([FP]) ?", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What stands in front of each line."""
+
+    pattern: re.Pattern[str]
+
+    def share(self, sample: Sequence[str]) -> float:
+        return sum(1 for line in sample if self.pattern.match(line)) / len(sample)
+
+    def opened(self, text: str) -> Iterable[Piece]:
+        while " P " in text and (joined := _JOINED.sub(r"\1\3 \2", text)) != text:
+            text = joined  # CRI cuts long lines into parts
+        match = self.pattern.match
+        groups = self.pattern.groupindex
+        if "source" not in groups and "level" not in groups:
+            found = ((match(line), line) for line in text.split("\n"))
+            yield "", "\n".join(line[m.end() :] if m else line for m, line in found)
+            return
+        pieces: dict[str, list[str]] = {}
+        source = ""
+        for line in text.split("\n"):
+            if m := match(line):
+                named = m.groupdict()
+                source = named.get("source") or named.get("ended") or ""
+                level = named.get("level")
+                rest = line[m.end() :]
+                line = f"{_LEVELS.get(level.upper(), level)} {rest}" if level else rest  # noqa: PLW2901
+            pieces.setdefault(source, []).append(line)
+        for name, inside in pieces.items():
+            yield name, "\n".join(inside)
+
+
+_KNOWN = tuple(Prefix(re.compile(pattern)) for pattern in _FORMATS)
+
+_LEVELS = {
+    **{name: name for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")},
+    **{"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL", "ERR": "ERROR"},
+}
+_WORD = re.compile(r"[^\s:|\[\](){}<>=,;#@\"'~*!?]+")
+
+
+def _learned(sample: Sequence[str]) -> Prefix | None:
+    """Learn the prefix that stands before whatever begins with words of vLLM or of Python.
+
+    What is the same in all lines is taken as it is, the rest by its shape.
+    """
+    anchors = [(line, found.start()) for line in sample if (found := lines.BEGINNING.search(line))]
+    before = [line[:at] for line, at in anchors if at]
+    if len(before) < 0.6 * len(anchors) or len(before) < min(2, len(sample)):
+        return None
+    shapes = Counter(_WORD.sub("w", text) for text in before)
+    patterns = []
+    for shape, count in shapes.most_common(4):
+        if count < 0.1 * len(before):
+            break
+        alike = [text for text in before if _WORD.sub("w", text) == shape]
+        patterns.append(_pattern_of(shape, [_WORD.findall(text) for text in alike]))
+    named = [p for p in patterns if "?P<level>" in p]
+    if named:  # a name can be given to one group only
+        patterns = [named[0], *(p for p in patterns if "?P<level>" not in p)]
+    return Prefix(re.compile("|".join(patterns)))
+
+
+def _pattern_of(shape: str, words: list[list[str]]) -> str:
+    columns = iter(zip(*words, strict=True))
+    level_named = False
+    parts = []
+    for part in re.split("(w)", shape):
+        if part != "w":
+            parts.append(re.sub(r"(?:\\ )+", " +", re.escape(part)))
+            continue
+        column = set(next(columns))
+        if not level_named and all(word.upper() in _LEVELS for word in column):
+            level_named = True
+            parts.append(f"(?P<level>{'|'.join(_LEVELS)}|{'|'.join(map(str.lower, _LEVELS))})")
+        elif len(column) == 1 and not re.search(r"\d", "".join(column)):
+            parts.append(re.escape(column.pop()))
+        else:
+            parts.append(_WORD.pattern)
+    # The last blank before an indented line belongs to the line.
+    return "".join(parts)
+
+
+# --- lines that a terminal wrapped ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """Lines that a terminal of this many columns cut into several."""
+
+    width: int
+
+    def share(self, sample: Sequence[str]) -> float:
+        return float(max(map(len, sample)) <= self.width)
+
+    def opened(self, text: str) -> Iterable[Piece]:
+        whole: list[str] = []
+        last = 0  # the length of the line above
+        for line in text.split("\n"):
+            if last in (self.width, self.width - 1) and line and not lines.begins(line):
+                whole[-1] += line if last == self.width else f" {line}"
+            else:
+                whole.append(line)
+            last = len(line)
+        yield "", "\n".join(whole)
+
+
+def _wrapped(sample: Sequence[str]) -> Wrapped | None:
+    width = max(map(len, sample))
+    if not NARROWEST <= width <= WIDEST:
+        return None
+    below = [
+        after for line, after in zip(sample, sample[1:], strict=False) if len(line) >= width - 1
+    ]
+    rests = sum(1 for line in below if not lines.begins(line))
+    if rests < 2 or rests < 0.7 * len(below) or rests < 0.02 * len(sample):
+        return None
+    return Wrapped(width)
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+_TEXTS = ("log", "message", "msg", "MESSAGE", "event", "text", "line", "textPayload", "body")
+_LEVEL_KEYS = ("levelname", "level", "severity", "lvl", "loglevel")
+_TRACES = ("exc_info", "exc_text", "exception", "stack_trace", "traceback", "stacktrace")
+_SOURCES = ("container_name", "service", "pod_name", "pod", "container", "_SYSTEMD_UNIT")
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLines:
+    """One JSON object a line: of Docker, of a collector, or of vLLM's own logging."""
+
+    def share(self, sample: Sequence[str]) -> float:
+        return sum(1 for line in sample if _text_in(_object(line)) is not None) / len(sample)
+
+    def opened(self, text: str) -> Iterable[Piece]:
+        pieces: dict[str, list[str]] = {}
+        for line in text.split("\n"):
+            if not line:
+                continue
+            found = _object(line)
+            inside = _text_in(found)
+            source = _source_of(found)
+            said = f"{line}\n" if inside is None else "".join(_said(found, inside))
+            pieces.setdefault(source, []).append(said)
+        for name, said_lines in pieces.items():
+            yield name, lines.without_ansi("".join(said_lines)).removesuffix("\n")
+
+
+def _object(line: str) -> dict[str, Any]:
+    start = line.find("{")
+    if start < 0:
+        return {}
+    try:
+        found = json.loads(line[start:])
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text_in(found: dict[str, Any]) -> str | None:
+    texts = (found.get(key) for key in _TEXTS)
+    return next((text for text in texts if isinstance(text, str)), None)
+
+
+def _source_of(found: dict[str, Any]) -> str:
+    pod = found.get("kubernetes")
+    fields = {**found, **pod} if isinstance(pod, dict) else found
+    return next((str(fields[key]) for key in _SOURCES if isinstance(fields.get(key), str)), "")
+
+
+def _said(found: dict[str, Any], inside: str) -> Iterator[str]:
+    """Yield the text of a record with its level in front; Docker cuts long lines into several."""
+    if inside is found.get("log"):
+        yield inside if inside.endswith("\n") or len(inside) >= 1 << 13 else f"{inside}\n"
+        return
+    names = (found.get(key) for key in _LEVEL_KEYS)
+    name = next((name for name in names if isinstance(name, str)), "")
+    level = _LEVELS.get(name.upper(), "")
+    traces = (found.get(key) for key in _TRACES)
+    more = [trace for trace in traces if isinstance(trace, str)]
+    for line in "\n".join((inside, *more)).rstrip("\n").split("\n"):
+        yield f"{level} {line}\n" if level and not lines.begins(line) else f"{line}\n"
+
+
+# --- the envelope --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Envelope:
+    """What is around the lines of one file; `opened` takes it off."""
+
+    layers: list[Layer] = field(default_factory=list)
+
+    def opened(self, text: str) -> Iterator[Piece]:
+        """Yield the bare text of each source; `text` is whole lines."""
+        clean = _without_noise(text)
+        if not self._fits(clean):
+            self.layers = recognised(clean)
+        yield from _opened(self.layers, "", clean)
+
+    def _fits(self, text: str) -> bool:
+        """Tell whether the outermost layer is around most of this text, too."""
+        sample = _sample(text)
+        return bool(self.layers) and (not sample or self.layers[0].share(sample) > MOST / 2)
+
+
+def recognised(text: str) -> list[Layer]:
+    """Return the layers around the lines of this text, the outermost first."""
+    layers: list[Layer] = []
+    for _ in range(MAX_LAYERS):
+        layer = _outermost(_sample(text))
+        if layer is None:
+            break
+        layers.append(layer)
+        text = "\n".join(inside for _, inside in layer.opened(text))
+    return layers
+
+
+def _outermost(sample: Sequence[str]) -> Layer | None:
+    if not sample:
+        return None
+    indent = min(len(line) - len(line.lstrip(" \t")) for line in sample)
+    if indent:
+        return Prefix(re.compile(r"[ \t]{%d}" % indent))
+    if JsonLines().share(sample) >= MOST:
+        return JsonLines()
+    best = max(_KNOWN, key=lambda layer: layer.share(sample))
+    if best.share(sample) >= ALL:
+        return best
+    wrapped = _wrapped(sample)
+    if wrapped is not None:
+        return wrapped
+    if best.share(sample) >= MOST:
+        return best
+    learned = _learned(sample)
+    if learned is not None and learned.share(sample) >= 0.6:
+        return learned
+    return None
+
+
+def _opened(layers: Sequence[Layer], source: str, text: str) -> Iterator[Piece]:
+    if not layers:
+        yield source, text
+        return
+    for name, inside in layers[0].opened(text):
+        yield from _opened(layers[1:], f"{source} {name}".strip(), inside)
+
+
+def _sample(text: str) -> list[str]:
+    """Return the first lines of a text that are not blank, and some from its middle and end."""
+    found = [line for line in text[: 1 << 20].split("\n") if line.strip()]
+    if len(found) <= SAMPLE:
+        return found
+    third = SAMPLE // 3
+    middle = len(found) // 2
+    return [*found[:third], *found[middle : middle + third], *found[-third:]]
+
+
+def _without_noise(text: str) -> str:
+    if "\r\n" in text:
+        text = text.replace("\r\n", "\n")
+    return lines.without_ansi(text)
