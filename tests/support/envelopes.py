@@ -1,6 +1,7 @@
 """What people's logs have around their lines: each wraps a text as its collector would."""
 
 import json
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -32,7 +33,8 @@ def _docker_json(text: str) -> str:
 def _fluent_json(text: str) -> str:
     pod = {"pod_name": "vllm-0", "container_name": "vllm"}
     return "".join(
-        json.dumps({"@timestamp": "2026-01-02T03:04:05Z", "message": line, "kubernetes": pod}) + "\n"
+        json.dumps({"@timestamp": "2026-01-02T03:04:05Z", "message": line, "kubernetes": pod})
+        + "\n"
         for line in text.split("\n")
         if line
     )
@@ -44,6 +46,25 @@ def _wrapped(width: int, text: str) -> str:
         plain = line if "\r" not in line else line.replace("\r", " ")
         rows += [plain[at : at + width] for at in range(0, len(plain), width)] or [""]
     return "\n".join(rows)
+
+
+_STAMPED = re.compile(
+    r"(?P<owner>\([^()\n]{1,60} pid=\d+\) )?(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) "
+    r"\d\d-\d\d \d\d:\d\d:\d\d \[?(?P<file>[\w./-]+):\d+\] ?(?P<message>.*)"
+)
+
+
+def _reformatted(form: Callable[[re.Match[str]], str], text: str) -> str:
+    """Write what vLLM's logger wrote in another format; what others wrote stays."""
+    found = ((_STAMPED.match(line), line) for line in text.split("\n"))
+    return "\n".join(form(stamped) if stamped else line for stamped, line in found)
+
+
+def _logged_json(line: re.Match[str]) -> str:
+    return (line["owner"] or "") + json.dumps(
+        {"asctime": "2026-01-02 03:04:05,801", "levelname": line["level"], "name": "vllm.x",
+         "message": line["message"]}
+    )  # fmt: skip
 
 
 def _without_indentation(text: str) -> str:
@@ -92,6 +113,19 @@ ENVELOPES: Mapping[str, Callable[[str], str]] = {
     "a collector's JSON": _fluent_json,
     "wrapped at 100": partial(_wrapped, 100),
     "wrapped at 132": partial(_wrapped, 132),
+    "vLLM's JSON": partial(_reformatted, _logged_json),
+    "a format with dashes": partial(
+        _reformatted,
+        lambda m: (
+            f"{m['owner'] or ''}2026-01-02 03:04:05,801 - vllm.x - {m['level']} - {m['message']}"
+        ),
+    ),
+    "a format with bars": partial(
+        _reformatted,
+        lambda m: (
+            f"{m['owner'] or ''}{m['level']:8} | 03:04:05 | {m['file']} | {m['message']}"
+        ),
+    ),
     "no indentation": _without_indentation,
     "in a block": lambda text: textwrap.indent(text, "  "),
     "in a fence": lambda text: f"```\n{text}\n```\n",

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from tests.support.paths import GOLDEN
@@ -13,9 +12,8 @@ from vllm_autotune.diagnose.milestones import to_bytes
 
 PUBLIC = GOLDEN / "public"
 # Of servers that we started ourselves: each has a verdict beside it.
-RECORDED = sorted(
-    log for log in GOLDEN.glob("*/*.log") if log.with_suffix(".json").exists()
-)
+RECORDED = sorted(log for log in GOLDEN.glob("*/*.log") if log.with_suffix(".json").exists())
+ALL = sorted((*RECORDED, *PUBLIC.glob("*.log")))
 # What a number of the truth is called in a diagnosis.
 _NAMES = {"shortfall": "shortfall_bytes", "kv": "kv_bytes", "kv_needed": "kv_needed_bytes"}
 _ROUNDED = 0.006  # of a GiB: logs have two decimals
@@ -32,6 +30,12 @@ def diagnosed(text: str) -> Diagnosis:
     reader = FileReader()
     reader.feed(text)
     return reader.diagnosis()
+
+
+def essence(found: Diagnosis) -> tuple[object, ...]:
+    """Return what must not depend on what is around the lines of a log."""
+    said = found.document()
+    return said.outcome, said.phase, said.cause, said.ready, tuple(sorted(said.numbers.items()))
 
 
 def errors(found: Diagnosis, truth: Mapping[str, Any]) -> Iterator[str]:

@@ -29,6 +29,12 @@ class Server:
     start: Start
 
     @property
+    def is_vllm(self) -> bool:
+        """Whether vLLM wrote this: by its words, or by how it failed."""
+        outcome = self.start.outcome
+        return self.start.of_vllm or (outcome is not None and outcome.cause != "unknown")
+
+    @property
     def badness(self) -> int:
         """How much worse this is than others: a cause that is named counts most."""
         outcome = self.start.outcome
@@ -143,7 +149,7 @@ def verdict_of(server: Server) -> Verdict:
 
 @dataclass(slots=True)
 class FileReader:
-    """Read a file as it comes: take its envelope off, and read each source's lines by themselves."""
+    """Read a file as it comes: take its envelope off, and read each source by itself."""
 
     envelope: Envelope = field(default_factory=Envelope)
     readers: dict[str, LogReader] = field(default_factory=dict)
@@ -190,7 +196,7 @@ class FileReader:
             for name, reader in (self.readers or {"": LogReader()}).items()
             for start in (*reader.earlier, reader.start())
         ]
-        candidates = [server for server in servers if server.start.of_vllm] or servers
+        candidates = [server for server in servers if server.is_vllm] or servers
         worst = max(candidates, key=lambda server: server.badness)
         outcome = worst.start.outcome
         errors = [reader.last_error for reader in self.readers.values() if reader.last_error]

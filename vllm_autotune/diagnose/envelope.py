@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 from . import lines
@@ -18,6 +19,8 @@ SAMPLE = 600  # lines
 MAX_LAYERS = 5
 MAX_SOURCES = 32
 MOST = 0.8  # of the lines of a file have a format that is its own
+FEW = 0.05  # ... where nothing else looks like it
+SOME = 0.6  # ... where what stands before a line of vLLM's tells it
 ALL = 0.97  # ... and no line is the rest of one that a terminal wrapped
 NARROWEST, WIDEST = 40, 400  # columns of a terminal
 
@@ -40,6 +43,7 @@ class Layer(Protocol):
 
 _TIME = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
 _STAMP = rf"\d{{4}}-\d\d-\d\d[T ]{_TIME}(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?"
+_LEVEL = r"(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b"
 _NAME = r"[A-Za-z0-9][\w.-]{0,80}"
 # Where a line of vLLM's or of a traceback begins.
 _OURS = r"(?:APIServer|EngineCore|Vllm|Worker)"
@@ -48,7 +52,7 @@ _OURS = r"(?:APIServer|EngineCore|Vllm|Worker)"
 _FORMATS: tuple[str, ...] = (
     r"(?:> ?)+",  # a quoting mail or issue
     rf"{_STAMP} (?:stdout|stderr) [FP](?: |$)",  # CRI
-    rf"(?P<source>{_NAME}|\[{_NAME}\]) *\|(?: |$)|(?=(?P<ended>{_NAME}) exited with code \d)",
+    rf"(?P<source>(?!{_LEVEL}){_NAME}|\[{_NAME}\]) *\|(?: |$)|(?=(?P<ended>{_NAME}) exited with code \d)",
     rf"\d+\|(?P<source>{_NAME}) *\|(?: |$)",  # pm2
     rf"{_TIME} (?P<source>{_NAME}) *\|(?: |$)",  # foreman
     rf"\[(?:pod/)?(?P<source>{_NAME}(?:/{_NAME}){{1,2}})\](?: |$)",  # kubectl logs --prefix
@@ -61,7 +65,7 @@ _FORMATS: tuple[str, ...] = (
     r"\d{13}(?:[ \t]+|$)",  # milliseconds since 1970: CloudWatch
     r"\{\w+=\"[^}\n]{0,400}\}(?: |$)",  # Loki
     rf"\((?!{_OURS})[\w.:-]{{1,60}} pid=\d+(?:, ip=[\w.:]+)?\)(?: |$)",  # Ray
-    rf"(?P<source>{_NAME}-[a-z0-9]+ [a-z0-9][a-z0-9-]*) (?=[\sA-Z(\[])",  # stern
+    rf"(?P<source>{_NAME}-[a-z0-9]+ [a-z0-9][a-z0-9-]*)(?: |$)",  # stern
     r" *\d{1,7}(?:: |[:|\t] ?|$)",  # srun --label, grep -n, cat -n
 )
 
@@ -81,8 +85,7 @@ class Prefix:
         while " P " in text and (joined := _JOINED.sub(r"\1\3 \2", text)) != text:
             text = joined  # CRI cuts long lines into parts
         match = self.pattern.match
-        groups = self.pattern.groupindex
-        if "source" not in groups and "level" not in groups:
+        if not self.pattern.groupindex:
             found = ((match(line), line) for line in text.split("\n"))
             yield "", "\n".join(line[m.end() :] if m else line for m, line in found)
             return
@@ -92,9 +95,9 @@ class Prefix:
             if m := match(line):
                 named = m.groupdict()
                 source = named.get("source") or named.get("ended") or ""
-                level = named.get("level")
-                rest = line[m.end() :]
-                line = f"{_LEVELS.get(level.upper(), level)} {rest}" if level else rest  # noqa: PLW2901
+                level = _LEVELS.get((named.get("level") or "").upper())
+                kept = (named.get("owner"), f"{level} " if level else None, line[m.end() :])
+                line = "".join(filter(None, kept))  # noqa: PLW2901
             pieces.setdefault(source, []).append(line)
         for name, inside in pieces.items():
             yield name, "\n".join(inside)
@@ -104,8 +107,10 @@ _KNOWN = tuple(Prefix(re.compile(pattern)) for pattern in _FORMATS)
 
 _LEVELS = {
     **{name: name for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")},
-    **{"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL", "ERR": "ERROR"},
+    "TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL", "ERR": "ERROR",
 }
+_OWNER = re.compile(rf"\({_OURS}[^()]{{0,60}} pid=\d+[^()]{{0,40}}\) ")
+_SERVICE = re.compile(rf"(?<=\s)(?!\S+\.py )\[?{_NAME}\]? *\| ?$")  # an inner layer, which has a source
 _WORD = re.compile(r"[^\s:|\[\](){}<>=,;#@\"'~*!?]+")
 
 
@@ -114,9 +119,11 @@ def _learned(sample: Sequence[str]) -> Prefix | None:
 
     What is the same in all lines is taken as it is, the rest by its shape.
     """
+    sample = [line[owner.end() :] if (owner := _OWNER.match(line)) else line for line in sample]
     anchors = [(line, found.start()) for line in sample if (found := lines.BEGINNING.search(line))]
-    before = [line[:at] for line, at in anchors if at]
-    if len(before) < 0.6 * len(anchors) or len(before) < min(2, len(sample)):
+    before = [_SERVICE.sub("", line[:at]) for line, at in anchors if at]
+    before = [text for text in before if text]
+    if not before or len(before) < 0.6 * len(anchors):
         return None
     shapes = Counter(_WORD.sub("w", text) for text in before)
     patterns = []
@@ -128,14 +135,15 @@ def _learned(sample: Sequence[str]) -> Prefix | None:
     named = [p for p in patterns if "?P<level>" in p]
     if named:  # a name can be given to one group only
         patterns = [named[0], *(p for p in patterns if "?P<level>" not in p)]
-    return Prefix(re.compile("|".join(patterns)))
+    return Prefix(re.compile(rf"(?P<owner>{_OWNER.pattern})?(?:{'|'.join(patterns)})"))
 
 
 def _pattern_of(shape: str, words: list[list[str]]) -> str:
     columns = iter(zip(*words, strict=True))
     level_named = False
     parts = []
-    for part in re.split("(w)", shape):
+    *pieces, end = re.split("(w)", shape)
+    for part in pieces:
         if part != "w":
             parts.append(re.sub(r"(?:\\ )+", " +", re.escape(part)))
             continue
@@ -147,8 +155,8 @@ def _pattern_of(shape: str, words: list[list[str]]) -> str:
             parts.append(re.escape(column.pop()))
         else:
             parts.append(_WORD.pattern)
-    # The last blank before an indented line belongs to the line.
-    return "".join(parts)
+    # What else is blank belongs to the line.
+    return "".join((*parts, re.escape(end)))
 
 
 # --- lines that a terminal wrapped ---------------------------------------------------------------
@@ -180,7 +188,7 @@ def _wrapped(sample: Sequence[str]) -> Wrapped | None:
     if not NARROWEST <= width <= WIDEST:
         return None
     below = [
-        after for line, after in zip(sample, sample[1:], strict=False) if len(line) >= width - 1
+        after for line, after in pairwise(sample) if len(line) >= width - 1
     ]
     rests = sum(1 for line in below if not lines.begins(line))
     if rests < 2 or rests < 0.7 * len(below) or rests < 0.02 * len(sample):
@@ -211,18 +219,23 @@ class JsonLines:
             found = _object(line)
             inside = _text_in(found)
             source = _source_of(found)
-            said = f"{line}\n" if inside is None else "".join(_said(found, inside))
+            owner = _OWNER.match(line)
+            lead = owner[0] if owner else ""
+            said = f"{line}\n" if inside is None else "".join(
+                f"{lead}{part}" for part in _said(found, inside)
+            )
             pieces.setdefault(source, []).append(said)
         for name, said_lines in pieces.items():
             yield name, lines.without_ansi("".join(said_lines)).removesuffix("\n")
 
 
 def _object(line: str) -> dict[str, Any]:
-    start = line.find("{")
-    if start < 0:
+    if owner := _OWNER.match(line):
+        line = line[owner.end() :]
+    if not line.startswith("{") or not line.endswith("}"):
         return {}
     try:
-        found = json.loads(line[start:])
+        found = json.loads(line)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -292,21 +305,21 @@ def _outermost(sample: Sequence[str]) -> Layer | None:
         return None
     indent = min(len(line) - len(line.lstrip(" \t")) for line in sample)
     if indent:
-        return Prefix(re.compile(r"[ \t]{%d}" % indent))
-    if JsonLines().share(sample) >= MOST:
+        return Prefix(re.compile(rf"[ \t]{{{indent}}}"))
+    if JsonLines().share(sample) >= FEW:
         return JsonLines()
     best = max(_KNOWN, key=lambda layer: layer.share(sample))
     if best.share(sample) >= ALL:
         return best
+    learned = _learned(sample)
+    if learned is not None and learned.share(sample) >= ALL:
+        return learned
     wrapped = _wrapped(sample)
     if wrapped is not None:
         return wrapped
     if best.share(sample) >= MOST:
         return best
-    learned = _learned(sample)
-    if learned is not None and learned.share(sample) >= 0.6:
-        return learned
-    return None
+    return learned if learned is not None and learned.share(sample) >= SOME else None
 
 
 def _opened(layers: Sequence[Layer], source: str, text: str) -> Iterator[Piece]:

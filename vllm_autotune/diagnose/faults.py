@@ -61,7 +61,8 @@ FAULTS: tuple[Signature, ...] = (
         "try a newer vLLM; between GPUs, NCCL_DEBUG=INFO and --disable-custom-all-reduce",
         strength=CONSEQUENCE, usual="graphs", fatal=False, serving=True),
     *spellings("illegal_instruction", "environment", {
-            "llegal instruction": r"(?<!an )(?P<detail>[Ii]llegal instruction(?: \(core dumped\))?)",
+            "llegal instruction":
+                r"(?<!an )(?P<detail>[Ii]llegal instruction(?: \(core dumped\))?)",
             "SIGILL": r"(?P<detail>SIGILL)",
         }, "this build uses instructions that the processor does not have: {detail}",
         "build vLLM from source on this machine, or use a build for this processor (a CPU without "
@@ -111,12 +112,13 @@ FAULTS: tuple[Signature, ...] = (
     *spellings("engine_died", "crashed", {
             "died unexpectedly":
                 r"[Pp]roc(?:ess)? \S+ died unexpectedly(?: \(exit code: (?P<exit>-?\d+)\))?",
-            "Failed core proc(s)": r"Failed core proc\(s\): \{(?:\}|'\w+': (?P<exit>-\d+))",
+            "Failed core proc(s)": r"Failed core proc\(s\): \{(?:\}|'\w+': (?P<exit>-?\d+))",
             "WorkerProc initialization failed": "",
             "EngineCore ": r"EngineCore (?:encountered a fatal error|hit an exception)",
             "worker process has died": r"actor is dead because its worker process has died",
             "ActorDiedError": r"ActorDiedError: ",
             "terminate called after": "",
+            "RuntimeError: cancelled": "",
             " died, exit code: ": r"Worker \S+ pid \d+ died, exit code: (?P<exit>-?\d+)",
         }, "the engine process died", strength=PROCESS_DIED, serving=True, fatal=False),
     # What a shell, an init system or an orchestrator says of the whole server.

@@ -68,7 +68,9 @@ class Finding:
         if found != "spawn":
             return found
         # Graphs had been captured.
-        return "serving" if "private pools (e.g., CUDA Graphs)" in self.line else self.signature.usual
+        return (
+            "serving" if "private pools (e.g., CUDA Graphs)" in self.line else self.signature.usual
+        )
 
     def outranks(self, signature: Signature) -> bool:
         """Tell whether no line with that signature can change the verdict."""
@@ -146,11 +148,13 @@ class Finding:
 
     def _reason(self) -> str:
         """Fill the signature's reason; a number that was cut off is `?`."""
-
         groups = self.groups
         if "{share}" in self.signature.reason:
             free, total = self.readings.free_bytes, self.readings.total_bytes
-            groups = {**groups, "share": f"{free * 100 // total / 100:g}" if free and total else "?"}
+            groups = {
+                **groups,
+                "share": f"{free * 100 // total / 100:g}" if free and total else "?",
+            }
 
         def shown(match: re.Match[str]) -> str:
             text = groups.get(match[1], "?")

@@ -22,21 +22,26 @@ _INTRUDER = re.compile(
 )
 _PREFIX = re.compile(
     r"\s*(?:\(?\b[^()]{1,60}\bpid=\d+[^()]{0,40}\)|\[rank\d+\]:?|(?:\^C)+|"
-    r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b(?:: +| +\d\d-\d\d \d\d:\d\d:\d\d)?|"
+    r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b(?:: +| +\d\d-\d\d \d\d:\d\d:\d\d| *\|)?|"
     r"\[?[\w./-]+\.(?:py|cpp|cu):\d+\]|\[[\w./-]+:\d+\]|\[[A-Z]\d{3,4} [\d:.]+ [\w.]+:\d+\])"
 )
 _OTHER_RANK = re.compile(
     r"\((?:Vllm)?Worker\w{0,30}?(?:[TP]P[1-9]|[^()]{0,20}rank=[1-9])|\[rank[1-9]\d*\]"
 )
 _LEVEL = re.compile(r"\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
-_NAME = r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Fault|Timeout)(?::|$)"
+_NAME = (
+    r"(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Fault|Timeout)|Exception)"
+    r"(?::|$)"
+)
 _EXCEPTION = re.compile(_NAME)
 # Where something of vLLM's or of a traceback begins, at the start of a line or behind a prefix.
 BEGINNING = re.compile(
     r"(?:^|(?<=[\s|>:\]~]))(?:"
     r"\((?:APIServer|EngineCore|Vllm|Worker|RayWorker)[^()]{0,60}pid=\d+[^()]{0,40}\)|"
     r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d|INFO:     |\[rank\d+\]:|"
-    r'Traceback \(most recent call last\):|(?:  )?File "[^"]+", line \d|Process \S+:$|' + _NAME + ")"
+    r'Traceback \(most recent call last\):|(?:  )?File "[^"]+", line \d|Process \S+:$|'
+    + _NAME
+    + ")"
 )
 # These only report that another process failed.
 _WRAPPER = re.compile(
@@ -54,7 +59,7 @@ _QUOTING = re.compile(
 )
 # The modules that serve one request: what fails there, the server survives.
 _OF_REQUEST = re.compile(
-    r"[\[ ](?:serving\w*|api_utils|chat_utils|preprocess|protocol|logprobs|entrypoints/\S+)\.py:\d+\]|"
+    r"[\[ ](?:serving\w*|api_utils|chat_utils|preprocess|protocol|entrypoints/\S+)\.py:\d+\]|"
     r"Exception in ASGI application"
 )
 # An error line of any program, vLLM or not, with any prefix.

@@ -23,7 +23,13 @@ class Milestone:
     pattern: re.Pattern[str]
     phase: Phase | None
 
+    @property
+    def of_a_tail(self) -> bool:
+        """Whether it tells the phase only where the log does not have the start."""
+        return self.needle == ANSWERED
 
+
+ANSWERED = 'HTTP/1.1" 200'
 _GIB = r"-?[\d.]+"
 # fmt: off
 _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
@@ -89,7 +95,7 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     # it serves
     ("Application startup complete", "", "serving"),
     ("Uvicorn running on", "", "serving"),
-    ('HTTP/1.1" 200', r'"(?:GET|POST) /(?!metrics)[^"\s]* HTTP/1\.1" 200', "serving"),
+    (ANSWERED, r'"(?:GET|POST) /(?!metrics)[^"\s]* HTTP/1\.1" 200', "serving"),
 )
 # fmt: on
 

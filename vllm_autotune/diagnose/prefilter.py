@@ -50,7 +50,8 @@ WORTH_READING = (
     *("Shutting down FastAPI", "Shutdown initiated", " version ", "timed out", "CRITICAL"),
     *('File "', "File /", "Traceback (most", "KeyboardInterrupt", "broadcast block", "has died"),
     *("Watchdog caught", "terminate called", "fault by GPU", "SIG", "egmentation fault"),
-    *("core dumped", "Killed", "exited with code ", "process exited, ", "ptxas fatal"),
+    *("core dumped", "Killed", "exited with code ", "process exited, ", "ptxas fatal", "NCCL WARN"),
+    "terminated with exit code ",
 )
 WORTH_READING_AT_START = (
     *WORTH_READING,

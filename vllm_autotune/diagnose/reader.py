@@ -52,6 +52,10 @@ class Unknown:
         where = f" ({self.where})" if self.where else ""
         return f"{self.message.rstrip(':')}{code}{where}"
 
+    @property
+    def place(self) -> str:
+        return f"{self.where}: {self.code}" if self.code else self.where
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -91,7 +95,7 @@ class LogReader:
         self._start_failed = ""  # the line of a wrapper that says so
         self._memory_lines: dict[str, str] = {}
         self._torn: tuple[str, ...] = ()  # beginnings whose rest is still to come
-        self._broken = ""  # a line that nearly matches: the next ones may have the rest
+        self._broken: tuple[str, ...] = ()  # a message whose rest the next lines may have
         self._joined = 0  # how many lines that is
         self._follow_up = 0  # how many more lines to read, worth reading or not
 
@@ -160,7 +164,7 @@ class LogReader:
         elif self._follow_up:
             self._follow_up -= 1
             if not self._follow_up:
-                self._torn, self._broken = (), ""
+                self._torn, self._broken = (), ()
 
     def _read_whole(self, line: str) -> None:
         shape = shape_of(line)
@@ -181,10 +185,10 @@ class LogReader:
             self.last_error = excerpt(line)
         if self._stopping:
             return
-        whole = self._with_the_line_above(line, text)
+        wholes = self._with_the_line_above(line, text)
         self._look_for_failure(line, text, shape)
-        if whole:
-            self._look_for_failure(whole, whole, shape_of(whole))
+        for whole in wholes:
+            self._matches_any(whole, shape_of(whole), again=True)
 
     def _note_events(self, line: str, text: str, shape: Shape) -> None:
         events = shape.events
@@ -220,17 +224,20 @@ class LogReader:
         ready = self.ready or self.phase == "serving"
         return Start(outcome, self.readings, self.phase, ready, self.of_vllm)
 
-    def _with_the_line_above(self, line: str, text: str) -> str:
+    def _with_the_line_above(self, line: str, text: str) -> tuple[str, ...]:
         """Return a message that is broken over several lines as one, if this is its rest."""
-        if not self._broken:
-            return ""
-        whole = ""
-        if text and not lines.begins(line) and self._joined < MAX_JOINED:
-            whole = f"{self._broken} {text}"
-            self._broken, self._joined = whole, self._joined + 1
-        elif lines.begins(line):
-            self._broken = ""
-        return whole
+        if not self._broken or not text:
+            return ()
+        if lines.begins(line) or self._joined == MAX_JOINED:
+            self._broken = ()
+            return ()
+        self._joined += 1
+        self._broken = tuple(
+            (start + between + text)[:LONGEST_LINE]
+            for start in self._broken[:2]
+            for between in ("", " ")
+        )
+        return self._broken
 
     def _pass(self, milestone: Milestone, line: str) -> None:
         match = milestone.pattern.search(line)
@@ -238,6 +245,8 @@ class LogReader:
             return
         lead = line[: match.start()]
         if lines.quotes_request(lead) or lines.level(lead) == "ERROR":
+            return
+        if milestone.of_a_tail and (self.phase != "spawn" or self._finding or self._start_failed):
             return
         self.of_vllm = True
         if milestone.phase:
@@ -261,15 +270,20 @@ class LogReader:
     def _look_for_failure(self, line: str, text: str, shape: Shape) -> None:
         if "start failed" in shape.events:
             self._start_failed = excerpt(line)
-        if self._matches_any(line, shape):
-            return
-        if shape.is_exception and not (self.ready and shape.of_request):
+        known = self._matches_any(line, shape)
+        if shape.signatures or shape.is_error:
+            self._broken, self._joined = (line[:LONGEST_LINE],), 0
+            self._follow_up = max(self._follow_up, FOLLOW_UP)
+        if not known and shape.is_exception and not (self.ready and shape.of_request):
             self._take_unknown(Unknown.of(line, text, self.phase, self._trace))
 
-    def _matches_any(self, line: str, shape: Shape) -> bool:
-        """Tell whether a signature matches the line, and keep what it says."""
+    def _matches_any(self, line: str, shape: Shape, *, again: bool = False) -> bool:
+        """Tell whether a signature matches the line, and keep what it says.
+
+        `again`: it is a line that was read, with the rest of its message.
+        """
         for signature in shape.signatures:
-            if (self.ready and not signature.serving) or not self._is_given(signature):
+            if not self._may_mean(signature, shape):
                 continue
             found = self._finding
             if found and found.outranks(signature):
@@ -278,16 +292,16 @@ class LogReader:
                 return True
             match = signature.pattern.search(line)
             if match and not _is_harmless(line[: match.start()], signature):
-                self._record(
-                    Finding.of(signature, match, line, self.phase, self._trace.phase)
-                )
+                new = Finding.of(signature, match, line, self.phase, self._trace.phase)
+                self._record(new, again=again)
                 return True
-        if shape.signatures and not self._broken and not lines.quotes_request(line):
-            self._broken, self._joined = line[:MAX_EXCERPT], 0
-            self._follow_up = max(self._follow_up, FOLLOW_UP)
         return False
 
-    def _is_given(self, signature: Signature) -> bool:
+    def _may_mean(self, signature: Signature, shape: Shape) -> bool:
+        """Tell whether the line can mean this here: after readiness a request may be at fault."""
+        of_a_start = signature.fatal and signature.kind in ("rejected", "out_of_memory")
+        if self.ready and not signature.serving and (shape.of_request or not of_a_start):
+            return False
         match signature.given:
             case "parallel":
                 return self._parallel
@@ -300,18 +314,21 @@ class LogReader:
 
     def _take_unknown(self, new: Unknown) -> None:
         """Keep an exception, unless where it was raised says what it is."""
-        if self._matches_any(new.reason, shape_of(new.reason)):
+        before = self._finding
+        if self._matches_any(new.reason, shape_of(new.reason), again=True):
+            if self._finding and self._finding is not before:
+                self._finding = replace(self._finding, line=new.line, after=(new.place,))
             return
         if len(self._unknown) < MAX_UNKNOWN:
             self._unknown.append(new)
 
-    def _record(self, new: Finding) -> None:
+    def _record(self, new: Finding, *, again: bool) -> None:
         old = self._finding
         if old is None or new.signature.strength > old.signature.strength:
             self._finding = new
             self._follow_up = FOLLOW_UP
         elif new.signature is old.signature and new.signature.at_any_level:
-            self._finding = replace(old, times=old.times + 1)
+            self._finding = replace(old, times=old.times + (not again))
         else:
             self._finding = old.completed(new)
         if self._finding is not old:
@@ -349,7 +366,7 @@ class LogReader:
             return self._died("killed_by_host", exit_code)
         if self.ready or not self._unknown:
             signal = signal_of(exit_code) or signal_of(found.groups.get("exit") if found else None)
-            if signal in SIGNALS:
+            if signal is not None and signal in SIGNALS:
                 return self._died(SIGNALS[signal][1], exit_code, SIGNALS[signal][0])
             if found:
                 return self._died("engine_died", exit_code)
@@ -418,7 +435,9 @@ class LogReader:
 
 def _end_of(start: Start) -> tuple[str, Phase, bool]:
     outcome = start.outcome
-    return (outcome.cause, outcome.phase, start.ready) if outcome else ("", start.phase, start.ready)
+    return (
+        (outcome.cause, outcome.phase, start.ready) if outcome else ("", start.phase, start.ready)
+    )
 
 
 def _is_harmless(lead: str, signature: Signature) -> bool:

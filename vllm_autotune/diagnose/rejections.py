@@ -156,12 +156,9 @@ REJECTIONS: tuple[Signature, ...] = (
         strength=GENERIC, versions="0.11.2 to 0.33"),
 
     *spellings("moe_backend_unsupported", "rejected", {
-            "MoE backend": r"(?P<detail>(?:No )?[\w -]{0,40}MoE backend[^\n]{0,40}?(?:does not "
-                r"support|supports?) the deployment configuration)",
-            "MOE_BACKEND": r"(?P<detail>VLLM_\w*MOE_BACKEND\w*[^\n]{0,40}not (?:a valid|supported)"
-                r"[^\n]{0,40})",
-            "moe_backend": r"Error: (?P<detail>[^\n]{0,60}moe_backend[^\n]{0,40}not support"
-                r"[^\n]{0,80})",
+            "MoE backend supports": r"(?P<detail>No [\w ]{1,20} MoE backend supports the "
+                r"deployment configuration)",
+            "moe_backend='": r"(?P<detail>moe_backend='\w+' is not supported for [\w ]{1,30})",
         }, "{detail}", "remove --moe-backend and the VLLM_USE_*MOE* variables: vLLM then chooses",
         usual="load", argument="moe-backend"),
     signature("hybrid_kv_cache_disabled", "rejected", "Hybrid KV cache manager is disabled but",
@@ -192,10 +189,7 @@ REJECTIONS: tuple[Signature, ...] = (
         argument="max-lora-rank", serving=True, fatal=False),
     *spellings("chat_template_missing", "rejected", {
             "default chat template is no longer allowed": "",
-            "does not define a chat template":
-                r"ValueError: .{0,200}?does not define a chat template",
-            "chat template is not set": r"(?:tokenizer\.|)chat[_ ]template is not set and no "
-                r"template argument was passed",
+            "chat_template is not set": "",
         }, "chat requests were refused: the tokenizer has no chat template; the server itself is "
         "healthy",
         "add --chat-template FILE, or ask /v1/completions", phase="serving", fatal=False,
@@ -205,7 +199,6 @@ REJECTIONS: tuple[Signature, ...] = (
                 r"(?P<detail>invalid tool call parser: ?[^\n(]{1,80})",
             "invalid reasoning parser":
                 r"(?P<detail>invalid reasoning parser: ?[^\n(]{1,80})",
-            "tool_parsers": r"KeyError: (?P<detail>\"[Tt]ool parser '?[\w-]+'? not found[^\n]{0,40})",
             "parser '": r"KeyError: ['\"](?P<detail>(?:[Rr]easoning|[Tt]ool) parser '[\w-]+' not "
                 r"found)",
         }, "this vLLM does not have that parser: {detail}",
@@ -221,21 +214,20 @@ REJECTIONS: tuple[Signature, ...] = (
     # --- multimodal ------------------------------------------------------------------------------
     *spellings("multimodal_too_long", "rejected", {
             "number of text tokens plus multimodal": "",
-            "multi-modal tokens to fit": "",
-            "multi-modal embeddings": r"Error: .{0,200}?larger than the (?:pre-allocated )?encoder "
-                r"cache",
+            "to hold the multi-modal embeddings": "",
+            "pre-allocated encoder cache size": "",
         }, "one image, video or audio at its largest does not fit into --max-model-len",
         "raise --max-model-len, or allow smaller or fewer inputs: --limit-mm-per-prompt, "
         "--mm-processor-kwargs", usual="profile", argument="max-model-len"),
     *spellings("multimodal_mismatch", "crashed", {
             "multimodal tokens to": r"(?P<detail>Attempted to assign [\w +=]+ multimodal tokens to "
                 r"\d+ placeholders)",
-            "prompt updates corresponding to": r"(?P<detail>Expected there to be \d+ prompt updates "
+            "prompt updates corresponding": r"(?P<detail>Expected there to be \d+ prompt updates "
                 r"corresponding to \d+ \w+ items)",
             "prompt replacements corresponding": r"(?P<detail>Expected there to be \d+ prompt "
                 r"replacements corresponding to \d+ \w+ items)",
             "Failed to apply": r"Error: (?P<detail>Failed to apply \w*(?:Processor|processor)\w*)",
-            "token count between text and": r"(?P<detail>Mismatch in `\w+` token count between text "
+            "token count between text": r"(?P<detail>Mismatch in `\w+` token count between text "
                 r"and `input_ids`)",
         }, "the model's processor and vLLM count its multimodal tokens differently: {detail}",
         "install the version of transformers that this vLLM asks for",
@@ -255,7 +247,8 @@ REJECTIONS: tuple[Signature, ...] = (
                 r"loaded_weight\.shape`)",
             "param.size() ==": r"(?P<detail>`assert param\.size\(\) == "
                 r"loaded_weight\.size\(\)`)",
-            "no module or parameter named": r"(?P<detail>no module or parameter named '[^']{1,200}')",
+            "no module or parameter named":
+                r"(?P<detail>no module or parameter named '[^']{1,200}')",
             "not initialized from checkpoint":
                 r"(?P<detail>weights were not initialized from checkpoint: [^\n]{1,200})",
             "Attempted to load weight": r"(?P<detail>Attempted to load weight \([^)]{1,60}\]?\)\)? "

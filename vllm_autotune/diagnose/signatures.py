@@ -140,7 +140,7 @@ SIGNATURES: tuple[Signature, ...] = (
         "lower --gpu-memory-utilization a little if the KV cache was already allocated",
         usual="warmup", versions="V1 runner: 0.8.5 to 0.33"),
     signature("cuda_out_of_memory", "out_of_memory", "out of memory",
-        r"(?:Error: |\w: |Worker failed with error ')(?:(?:CUDA|HIP|XPU|NPU|MUSA|MLU) out of memory|"
+        r"(?:\w: |Worker failed with error ')(?:(?:CUDA|HIP|XPU|NPU|MUSA|MLU) out of memory|"
         r"(?:(?:CUDA|HIP|XPU|NPU) [Ee]rror|CUDART error|Triton Error \[\w+\]): out of memory)\.?"
         r"(?: Tried to allocate (?P<tried_bytes>[\d.]+ [KMG]iB))?"
         r"(?:.*?(?:of which|;) (?P<left_bytes>[\d.]+ [KMG]iB) (?:is )?free)?|"
@@ -153,10 +153,10 @@ SIGNATURES: tuple[Signature, ...] = (
             "memory in memory space": r"(?P<detail>Ran out of memory in memory space \w+)",
             "OUT_OF_DEVICE_MEMORY": r"(?P<detail>\w*OUT_OF_DEVICE_MEMORY)",
             "OUT_OF_RESOURCES": r"(?P<detail>(?:UR_RESULT|PI)_ERROR_OUT_OF_RESOURCES)",
-            "OutOfMemory": r"(?P<detail>hipErrorOutOfMemory|cudaErrorMemoryAllocation)",
+            "OutOfMemory": r"(?P<detail>hipErrorOutOfMemory)",
             "MemoryAllocation": r"(?P<detail>cudaErrorMemoryAllocation)",
             "evice memory allocation failed": r"(?P<detail>[Dd]evice memory allocation failed)",
-            "failed to allocate device memory": r"(?i:(?P<detail>failed to allocate device memory))",
+            "allocate device memory": r"(?P<detail>[Ff]ailed to allocate device memory)",
         }, "the device ran out of memory: {detail}", strength=GENERIC, usual="profile",
         serving=True),
     # The allocator of sleep mode prints it; torch then frees what it cached and tries again.
@@ -187,15 +187,20 @@ STRENGTH: Mapping[str, int] = {
     for name in {known.name for known in SIGNATURES}
 }
 
-# Where several signatures have one name, the first, which has the cures.
-BY_NAME: Mapping[str, Signature] = {known.name: known for known in reversed(SIGNATURES)}
-
-
-def _cures_of_memory(phase: Phase) -> tuple[str, ...]:
-    return OUT_OF_MEMORY_CURES.get(phase, OUT_OF_MEMORY_CURES["profile"])
+# Where several signatures have one name, the first that has the cures.
+BY_NAME: Mapping[str, Signature] = {
+    known.name: known
+    for cured in (False, True)
+    for known in reversed(SIGNATURES)
+    if bool(known.cures) is cured
+}
 
 
 def cures(outcome: FailedOutcome) -> tuple[str, ...]:
     """Return what helps against this failure, best first, in words for a person."""
     known = BY_NAME.get(outcome.cause)
-    return (known.cures or _cures_of_memory(outcome.phase)) if known else ()
+    if known is None:
+        return ()
+    if known.kind == "out_of_memory" and not known.cures:
+        return OUT_OF_MEMORY_CURES.get(outcome.phase, OUT_OF_MEMORY_CURES["profile"])
+    return known.cures

@@ -84,7 +84,8 @@ SURROUNDINGS: tuple[Signature, ...] = (
         "check CUDA_VISIBLE_DEVICES, and how many GPUs the container or the Ray node was given",
         usual="load", **_ONE_WAY),
     *spellings("device_id_not_a_number", "environment", {
-            "with base 10: 'MIG-": r"(?P<detail>MIG-)", "with base 10: 'GPU-": r"(?P<detail>GPU-)",
+            "with base 10: 'MIG-": r"base 10: '(?P<detail>MIG-)",
+            "with base 10: 'GPU-": r"base 10: '(?P<detail>GPU-)",
         }, "this vLLM reads CUDA_VISIBLE_DEVICES as numbers, but it names a {detail} UUID",
         "name the devices by number, or let the container show only the MIG slice",
         "or use a newer vLLM", usual="config", **_ONE_WAY),
@@ -163,7 +164,7 @@ SURROUNDINGS: tuple[Signature, ...] = (
         "install vLLM for it, or use the Python that has vLLM", phase="spawn"),
     *spellings("flashinfer_missing", "environment", {
             "No module named 'flashinfer": "",
-            "flashinfer": r"(?i:flashinfer is not (?:installed|available))",
+            "nfer is not ": r"(?i:flashinfer is not (?:installed|available))",
             "(flashinfer.py:": r"'NoneType' object is not callable.*?\(flashinfer\.py:",
         }, "FlashInfer is not installed, and this configuration needs it",
         "install flashinfer-python in the version that this vLLM asks for",
@@ -188,7 +189,8 @@ SURROUNDINGS: tuple[Signature, ...] = (
         "install it for the Python that runs vLLM, in the version that fits its torch",
         strength=CONSEQUENCE, usual="config", fatal=False, survivable=True, **_ONE_WAY),
     *spellings("missing_package", "environment", {
-            "lease install": r"ImportError: .{0,200}?(?P<detail>[Pp]lease install (?!bitsandbytes)[^.\n]{1,80})",
+            "lease install": r"ImportError: .{0,200}?(?P<detail>[Pp]lease install "
+                r"(?!bitsandbytes)[^.\n]{1,80})",
             "cannot import name": r"ImportError: (?P<detail>cannot import name '\w+' from "
                 r"'[\w.]+')",
         }, "a Python package is missing or has another version: {detail}",
@@ -265,7 +267,7 @@ SURROUNDINGS: tuple[Signature, ...] = (
             "urrent node has no GPU":
                 r"(?P<detail>Current node has no GPU available)",
         }, "{detail}",
-        "start vLLM on a node of the Ray cluster that has GPUs, and start Ray there with --num-gpus",
+        "start vLLM on a node of the Ray cluster that has GPUs; start Ray there with --num-gpus",
         "inside a Ray actor or job, ask for the placement group on that node", usual="config",
         **_ONE_WAY),
     *spellings("ray_lacks_gpus", "environment", {
