@@ -122,9 +122,7 @@ ENVELOPES: Mapping[str, Callable[[str], str]] = {
     ),
     "a format with bars": partial(
         _reformatted,
-        lambda m: (
-            f"{m['owner'] or ''}{m['level']:8} | 03:04:05 | {m['file']} | {m['message']}"
-        ),
+        lambda m: f"{m['owner'] or ''}{m['level']:8} | 03:04:05 | {m['file']} | {m['message']}",
     ),
     "no indentation": _without_indentation,
     "in a block": lambda text: textwrap.indent(text, "  "),

@@ -17,7 +17,7 @@ COMMANDS = {
     "diagnose": ("show", "Say what went wrong in a vLLM log, and what cures it."),
     "plan": ("tune", "Show the ladder and the estimates; launch nothing."),
     "render": ("show", "Print a report's winner as something to deploy."),
-    "schema": ("show", "Print the JSON Schema of the report or the plan."),
+    "schema": ("show", "Print the JSON Schema of the report, the plan or a diagnosis."),
     "serve": ("tune", "Recall or tune, then run the winning server in the foreground."),
     "show": ("show", "Show a report, or several as a table."),
     "tune": ("tune", "Find (or recall) the first stable configuration."),

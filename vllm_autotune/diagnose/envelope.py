@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from . import lines
 
-SAMPLE = 600  # lines
+SAMPLED = 1 << 14  # characters, three times
 MAX_LAYERS = 5
-MAX_SOURCES = 32
+MAX_TRIED = 8  # texts without an envelope before a file is taken to have none
 MOST = 0.8  # of the lines of a file have a format that is its own
 FEW = 0.05  # ... where nothing else looks like it
 SOME = 0.6  # ... where what stands before a line of vLLM's tells it
@@ -52,7 +52,8 @@ _OURS = r"(?:APIServer|EngineCore|Vllm|Worker)"
 _FORMATS: tuple[str, ...] = (
     r"(?:> ?)+",  # a quoting mail or issue
     rf"{_STAMP} (?:stdout|stderr) [FP](?: |$)",  # CRI
-    rf"(?P<source>(?!{_LEVEL}){_NAME}|\[{_NAME}\]) *\|(?: |$)|(?=(?P<ended>{_NAME}) exited with code \d)",
+    rf"(?P<source>(?!{_LEVEL}){_NAME}|\[{_NAME}\]) *\|(?: |$)|"  # compose
+    rf"(?=(?P<ended>{_NAME}) exited with code \d)",
     rf"\d+\|(?P<source>{_NAME}) *\|(?: |$)",  # pm2
     rf"{_TIME} (?P<source>{_NAME}) *\|(?: |$)",  # foreman
     rf"\[(?:pod/)?(?P<source>{_NAME}(?:/{_NAME}){{1,2}})\](?: |$)",  # kubectl logs --prefix
@@ -84,8 +85,8 @@ class Prefix:
     def opened(self, text: str) -> Iterable[Piece]:
         while " P " in text and (joined := _JOINED.sub(r"\1\3 \2", text)) != text:
             text = joined  # CRI cuts long lines into parts
-        match = self.pattern.match
-        if not self.pattern.groupindex:
+        match, groups = self.pattern.match, self.pattern.groupindex
+        if not groups:
             found = ((match(line), line) for line in text.split("\n"))
             yield "", "\n".join(line[m.end() :] if m else line for m, line in found)
             return
@@ -93,11 +94,13 @@ class Prefix:
         source = ""
         for line in text.split("\n"):
             if m := match(line):
-                named = m.groupdict()
-                source = named.get("source") or named.get("ended") or ""
-                level = _LEVELS.get((named.get("level") or "").upper())
-                kept = (named.get("owner"), f"{level} " if level else None, line[m.end() :])
-                line = "".join(filter(None, kept))  # noqa: PLW2901
+                if "source" in groups:
+                    source = m["source"] or ("ended" in groups and m["ended"]) or ""
+                line = line[m.end() :]  # noqa: PLW2901
+                if "level" in groups and m["level"]:
+                    line = f"{_LEVELS[m['level'].upper()]} {line}"  # noqa: PLW2901
+                if "owner" in groups and m["owner"]:
+                    line = m["owner"] + line  # noqa: PLW2901
             pieces.setdefault(source, []).append(line)
         for name, inside in pieces.items():
             yield name, "\n".join(inside)
@@ -107,10 +110,13 @@ _KNOWN = tuple(Prefix(re.compile(pattern)) for pattern in _FORMATS)
 
 _LEVELS = {
     **{name: name for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")},
-    "TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL", "ERR": "ERROR",
+    "TRACE": "DEBUG",
+    "WARN": "WARNING",
+    "FATAL": "CRITICAL",
+    "ERR": "ERROR",
 }
 _OWNER = re.compile(rf"\({_OURS}[^()]{{0,60}} pid=\d+[^()]{{0,40}}\) ")
-_SERVICE = re.compile(rf"(?<=\s)(?!\S+\.py )\[?{_NAME}\]? *\| ?$")  # an inner layer, which has a source
+_SERVICE = re.compile(rf"(?<=\s)(?!\S+\.py )\[?{_NAME}\]? *\| ?$")  # of an inner layer
 _WORD = re.compile(r"[^\s:|\[\](){}<>=,;#@\"'~*!?]+")
 
 
@@ -187,9 +193,7 @@ def _wrapped(sample: Sequence[str]) -> Wrapped | None:
     width = max(map(len, sample))
     if not NARROWEST <= width <= WIDEST:
         return None
-    below = [
-        after for line, after in pairwise(sample) if len(line) >= width - 1
-    ]
+    below = [after for line, after in pairwise(sample) if len(line) >= width - 1]
     rests = sum(1 for line in below if not lines.begins(line))
     if rests < 2 or rests < 0.7 * len(below) or rests < 0.02 * len(sample):
         return None
@@ -209,61 +213,81 @@ class JsonLines:
     """One JSON object a line: of Docker, of a collector, or of vLLM's own logging."""
 
     def share(self, sample: Sequence[str]) -> float:
-        return sum(1 for line in sample if _text_in(_object(line)) is not None) / len(sample)
+        return sum(1 for found in _objects(sample) if _text_in(found) is not None) / len(sample)
 
     def opened(self, text: str) -> Iterable[Piece]:
         pieces: dict[str, list[str]] = {}
-        for line in text.split("\n"):
-            if not line:
-                continue
-            found = _object(line)
+        records = list(filter(None, text.split("\n")))
+        for line, found in zip(records, _objects(records), strict=True):
             inside = _text_in(found)
-            source = _source_of(found)
-            owner = _OWNER.match(line)
-            lead = owner[0] if owner else ""
-            said = f"{line}\n" if inside is None else "".join(
-                f"{lead}{part}" for part in _said(found, inside)
-            )
-            pieces.setdefault(source, []).append(said)
+            said = f"{line}\n" if inside is None else _said(found, inside)
+            if (owner := line[0] == "(" and _OWNER.match(line)) and found:
+                said = f"{owner[0]}{said}"
+            pieces.setdefault(_source_of(found), []).append(said)
         for name, said_lines in pieces.items():
             yield name, lines.without_ansi("".join(said_lines)).removesuffix("\n")
 
 
-def _object(line: str) -> dict[str, Any]:
-    if owner := _OWNER.match(line):
-        line = line[owner.end() :]
-    if not line.startswith("{") or not line.endswith("}"):
-        return {}
+def _objects(records: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the JSON object in each line, an empty one where there is none."""
+    bodies = [_body(line) for line in records]
+    told = [body for body in bodies if body]
     try:
-        found = json.loads(line)
+        found = json.loads(f"[{','.join(told)}]")  # far faster than each by itself
+    except ValueError:
+        found = ()
+    if len(found) != len(told):
+        found = [_object(body) for body in told]
+    objects = iter(found)
+    return [next(objects) if body else {} for body in bodies]
+
+
+def _body(line: str) -> str:
+    """Return what may be a JSON object in a line, behind the process that wrote it."""
+    if not line.endswith("}"):
+        return ""
+    if line[0] == "(" and (owner := _OWNER.match(line)):
+        line = line[owner.end() :]
+    return line if line[:1] == "{" else ""
+
+
+def _object(body: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(body)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return found
 
 
 def _text_in(found: dict[str, Any]) -> str | None:
-    texts = (found.get(key) for key in _TEXTS)
-    return next((text for text in texts if isinstance(text, str)), None)
+    for key in _TEXTS:
+        if isinstance(text := found.get(key), str):
+            return text
+    return None
 
 
 def _source_of(found: dict[str, Any]) -> str:
     pod = found.get("kubernetes")
-    fields = {**found, **pod} if isinstance(pod, dict) else found
-    return next((str(fields[key]) for key in _SOURCES if isinstance(fields.get(key), str)), "")
+    if isinstance(pod, dict):
+        found = {**found, **pod}
+    for key in _SOURCES:
+        if isinstance(name := found.get(key), str):
+            return name
+    return ""
 
 
-def _said(found: dict[str, Any], inside: str) -> Iterator[str]:
-    """Yield the text of a record with its level in front; Docker cuts long lines into several."""
-    if inside is found.get("log"):
-        yield inside if inside.endswith("\n") or len(inside) >= 1 << 13 else f"{inside}\n"
-        return
+def _said(found: dict[str, Any], inside: str) -> str:
+    """Return the text of a record, each line with the level in front."""
+    if inside is found.get("log"):  # Docker cuts long lines into several records
+        return inside if inside.endswith("\n") or len(inside) >= 1 << 13 else f"{inside}\n"
     names = (found.get(key) for key in _LEVEL_KEYS)
     name = next((name for name in names if isinstance(name, str)), "")
     level = _LEVELS.get(name.upper(), "")
-    traces = (found.get(key) for key in _TRACES)
-    more = [trace for trace in traces if isinstance(trace, str)]
-    for line in "\n".join((inside, *more)).rstrip("\n").split("\n"):
-        yield f"{level} {line}\n" if level and not lines.begins(line) else f"{line}\n"
+    traces = [found[key] for key in _TRACES if isinstance(found.get(key), str)]
+    if not level and not traces:
+        return f"{inside.rstrip()}\n"
+    said = "\n".join((inside, *traces)).rstrip("\n").split("\n")
+    return "".join(f"{line}\n" if lines.begins(line) else f"{level} {line}\n" for line in said)
 
 
 # --- the envelope --------------------------------------------------------------------------------
@@ -271,33 +295,34 @@ def _said(found: dict[str, Any], inside: str) -> Iterator[str]:
 
 @dataclass(slots=True)
 class Envelope:
-    """What is around the lines of one file; `opened` takes it off."""
+    """What is around the lines of one file: a layer, and what is inside, for each source."""
 
-    layers: list[Layer] = field(default_factory=list)
+    depth: int = 0
+    layer: Layer | None = None
+    inner: dict[str, "Envelope"] = field(default_factory=dict)
+    _tried: int = 0  # texts
 
     def opened(self, text: str) -> Iterator[Piece]:
         """Yield the bare text of each source; `text` is whole lines."""
-        clean = _without_noise(text)
-        if not self._fits(clean):
-            self.layers = recognised(clean)
-        yield from _opened(self.layers, "", clean)
-
-    def _fits(self, text: str) -> bool:
-        """Tell whether the outermost layer is around most of this text, too."""
+        if not self.depth:
+            text = _without_noise(text)
         sample = _sample(text)
-        return bool(self.layers) and (not sample or self.layers[0].share(sample) > MOST / 2)
+        if sample and not self._fits(sample):
+            self.layer, self.inner = _outermost(sample), {}
+        if self.layer is None:
+            yield "", text
+            return
+        for source, inside in self.layer.opened(text):
+            inner = self.inner.setdefault(source, Envelope(self.depth + 1))
+            for name, bare in inner.opened(inside):
+                yield f"{source} {name}".strip(), bare
 
-
-def recognised(text: str) -> list[Layer]:
-    """Return the layers around the lines of this text, the outermost first."""
-    layers: list[Layer] = []
-    for _ in range(MAX_LAYERS):
-        layer = _outermost(_sample(text))
-        if layer is None:
-            break
-        layers.append(layer)
-        text = "\n".join(inside for _, inside in layer.opened(text))
-    return layers
+    def _fits(self, sample: Sequence[str]) -> bool:
+        """Tell whether what was recognised before is true of this text, too."""
+        if self.layer is not None:
+            return self.layer.share(sample) > MOST / 2
+        self._tried += 1
+        return self.depth >= MAX_LAYERS or self._tried > MAX_TRIED
 
 
 def _outermost(sample: Sequence[str]) -> Layer | None:
@@ -322,22 +347,15 @@ def _outermost(sample: Sequence[str]) -> Layer | None:
     return learned if learned is not None and learned.share(sample) >= SOME else None
 
 
-def _opened(layers: Sequence[Layer], source: str, text: str) -> Iterator[Piece]:
-    if not layers:
-        yield source, text
-        return
-    for name, inside in layers[0].opened(text):
-        yield from _opened(layers[1:], f"{source} {name}".strip(), inside)
-
-
 def _sample(text: str) -> list[str]:
-    """Return the first lines of a text that are not blank, and some from its middle and end."""
-    found = [line for line in text[: 1 << 20].split("\n") if line.strip()]
-    if len(found) <= SAMPLE:
-        return found
-    third = SAMPLE // 3
-    middle = len(found) // 2
-    return [*found[:third], *found[middle : middle + third], *found[-third:]]
+    """Return lines that are not blank, from the beginning, the middle and the end of a text."""
+    if len(text) > 3 * SAMPLED:
+        middle = text.find("\n", len(text) // 2) + 1
+        text = "\n".join(
+            part.rpartition("\n")[0]
+            for part in (text[:SAMPLED], text[middle : middle + SAMPLED], text[-SAMPLED:])
+        )
+    return [line for line in text.split("\n") if line.strip()]
 
 
 def _without_noise(text: str) -> str:

@@ -36,7 +36,7 @@ _FAULT = (
     r"(?P<detail>(?:an )?illegal memory access(?: was encountered)?|"
     r"device-side assert(?: triggered)?|unspecified launch failure|misaligned address|"
     r"an illegal instruction was encountered|uncorrectable ECC error|invalid program counter|"
-    r"hardware stack error|[Mm]emory access fault by GPU)"
+    r"hardware stack error)"
 )
 
 # fmt: off
@@ -48,7 +48,7 @@ FAULTS: tuple[Signature, ...] = (
             "HIP error": rf"HIP error: {_FAULT}",
             "Cuda failure": rf"Cuda failure \d* ?'{_FAULT}",
             "Triton Error": rf"Triton Error \[\w+\]: {_FAULT}",
-            "emory access fault by GPU": _FAULT,
+            "emory access fault by GPU": r"(?P<detail>[Mm]emory access fault by GPU)",
             "CUDA_ERROR_ILLEGAL": r"(?P<detail>CUDA_ERROR_ILLEGAL_(?:ADDRESS|INSTRUCTION))",
         }, "a kernel failed on the GPU: {detail}", *_DEVICE_FAULT,
         strength=GENERIC, usual="serving", serving=True),
@@ -105,7 +105,7 @@ FAULTS: tuple[Signature, ...] = (
             "EngineDeadError": r"EngineDeadError(?:: |$)",
             "is already dead, terminating server": r"Engine is already dead, terminating server",
             "atal signal from worker": r"Got fatal signal from worker processes",
-            "loop has died": r"(?:Engine|[Bb]ackground) loop has (?:died|errored)",
+            "loop has died": "",
             "loop has errored": "",
         }, "the engine process died", *_ENGINE_DIED, strength=PROCESS_DIED, serving=True),
     # Printed before the cause is, or by the processes that are left.

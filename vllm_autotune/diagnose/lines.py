@@ -4,13 +4,13 @@ import re
 
 MAX_EXCERPT = 600  # characters
 
-_ANSI = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]_][^\x07\x1b\n]*(?:\x07|\x1b\\)|[@-Z\\^])|"
-    # as syslog, `cat -v` and JSON write the escape, or where only the rest of the code was copied
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]_][^\x07\x1b\n]*(?:\x07|\x1b\\)|[@-Z\\^])")
+# The same as syslog, `cat -v` and JSON write it, or where only the rest of the code was copied.
+_WRITTEN_ANSI = re.compile(
     r"(?:#033|\^\[|\\x1b|\\u001b|\u241b)\[[0-?]*[ -/]*[@-~]|"
     r"\[(?:0|1|3\d|9\d|[01];\d{1,2})(?:;\d{1,3})*m"
 )
-_ESCAPES = ("\x1b", "#033[", "^[[", "\\x1b[", "\\u001b[", "\u241b[", "[0m", "[0;0m", "[1;3", "[0;3")
+_RESETS = ("[0m", "[0;0m")  # text in colours has at least one of them
 # A tqdm bar begins with `\r` and ends without a newline: `Loading:  50%|##  | 1/2 [00:01<00:01]`.
 _BAR = re.compile(r"\d{1,3}%[^|]{0,20}\|[^\[]{0,400}\[[\d:]+[^\]]{0,100}\]")
 _OWNER = r"\((?:APIServer|EngineCore|VllmWorker|Worker)\w{0,30}[^()]{0,30} pid=\d+\)"
@@ -77,7 +77,9 @@ def excerpt(line: str) -> str:
 
 def without_ansi(text: str) -> str:
     """Remove what a terminal would not show, however its escape character was written."""
-    return _ANSI.sub("", text) if any(escape in text for escape in _ESCAPES) else text
+    if "\x1b" in text:
+        text = _ANSI.sub("", text)
+    return _WRITTEN_ANSI.sub("", text) if any(reset in text for reset in _RESETS) else text
 
 
 def without_progress_bars(line: str) -> str:

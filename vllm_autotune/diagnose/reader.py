@@ -172,7 +172,8 @@ class LogReader:
         if shape.is_source:
             self._trace.read_code(text)
             return
-        if not lines.is_exception(line) and self._trace.read(text):
+        says_more = shape.is_error or shape.signatures or shape.milestones
+        if self._trace.read(text, may_be_code=not says_more):
             self._follow_up = max(self._follow_up, FOLLOW_UP)
             return
         self._note_events(line, text, shape)

@@ -161,7 +161,7 @@ SURROUNDINGS: tuple[Signature, ...] = (
     # --- packages --------------------------------------------------------------------------------
     signature("no_vllm", "environment", "No module named 'vllm'", "",
         "vLLM is not installed for this Python",
-        "install vLLM for it, or use the Python that has vLLM", phase="spawn"),
+        "install vLLM for it, or use the Python that has vLLM", phase="spawn", serving=True),
     *spellings("flashinfer_missing", "environment", {
             "No module named 'flashinfer": "",
             "nfer is not ": r"(?i:flashinfer is not (?:installed|available))",

@@ -60,13 +60,13 @@ class Trace:
         """Forget the frames of the traceback before; the phase it showed stays."""
         self._frame, self._code, self._of_vllm, self._open = "", "", False, False
 
-    def read(self, text: str) -> bool:
+    def read(self, text: str, *, may_be_code: bool = True) -> bool:
         """Read one line of a traceback; return whether it is one."""
         if frame := _FRAME.search(text):
             self._enter(frame)
         elif arrow := _ARROW.match(text):
             self._take_code(arrow["code"])
-        elif self._open and text:
+        elif self._open and may_be_code and text:
             self._open = False
             self._take_code(text)
         else:

@@ -160,6 +160,8 @@ MORE_FROM_SOURCE: tuple[tuple[str, str], ...] = (
      "[[gpu]].", "no_gpu"),
     ("AssertionError: Torch not compiled with CUDA enabled", "no_gpu"),
     ("torch.AcceleratorError: CUDA error: invalid device ordinal", "device_not_visible"),
+    ("ValueError: invalid literal for int() with base 10: 'GPU-00000000-0000'",
+     "device_id_not_a_number"),
     ("RuntimeError: FlashAttention only supports Ampere GPUs or newer.", "gpu_too_old"),
     ("RuntimeError: UVA is not available", "pinned_memory_unavailable"),
     ("RuntimeError: Could not find nvcc and default cuda_home='/usr/local/cuda' doesn't exist",
@@ -284,8 +286,8 @@ MORE_FROM_SOURCE: tuple[tuple[str, str], ...] = (
     ('ValueError: "auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to '
      "be set", "parser_missing"),
     ("ValueError: The decoder prompt (length 9000) is longer than the maximum model length of "
-     "8192. Make sure that `max_model_len` is no smaller than the number of text tokens plus multimodal "
-     "tokens.", "multimodal_too_long"),
+     "8192. Make sure that `max_model_len` is no smaller than the number of text tokens plus "
+     "multimodal tokens.", "multimodal_too_long"),
     ("RuntimeError: The sequence length used for profiling (32768) is too short to hold the "
      "multi-modal embeddings in the worst case", "multimodal_too_long"),
     ("ValueError: The decoder prompt contains a(n) image item with 9000 embedding tokens, which "

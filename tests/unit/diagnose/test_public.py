@@ -39,9 +39,7 @@ INNER = ("compose", "journald", "CRI", "docker -t", "a collector's JSON", "kubec
 OUTER = ("quoted", "indented", "timestamp and offset", "GitHub Actions", "Windows", "numbered")
 
 
-@given(
-    log=st.sampled_from(ALL), inner=st.sampled_from(INNER), outer=st.sampled_from(OUTER)
-)
+@given(log=st.sampled_from(ALL), inner=st.sampled_from(INNER), outer=st.sampled_from(OUTER))
 @settings(max_examples=60, deadline=None)
 def test_one_envelope_may_be_in_another(log: Path, inner: str, outer: str) -> None:
     wrapped = ENVELOPES[outer](ENVELOPES[inner](text_of(log)))
@@ -90,7 +88,7 @@ def test_of_two_services_in_one_file_the_worse_one_counts(failing: Path, ready: 
     lines += [f"bad-1   | {line}" for line in text_of(failing).splitlines()]
     found = diagnosed("\n".join(lines) + "\n")
     assert essence(found) == alone
-    assert found.server.name == "bad-1"
+    assert found.server.name.startswith("bad-1")
     assert [(other.name, other.start.ready) for other in found.others][:1] == [("good-1", True)]
 
 
