@@ -62,8 +62,8 @@ _FORMATS: tuple[str, ...] = (
     rf"{_STAMP} (?P<source>[\w.-]+ [^\s:\[\]]+)\[\d+\]:(?: |$)",  # journalctl -o short-iso
     rf"<\d{{1,3}}>1 {_STAMP} (?P<source>\S+ \S+) \S+ \S+ (?:-|\[[^\]]*\])(?: |$)",  # RFC 5424
     rf"[^\t\n]{{1,80}}\t[^\t\n]{{1,80}}\t{_STAMP}(?: |$)",  # GitHub Actions
-    rf"\ufeff?\[?{_STAMP}\]?(?:[ \t]+|$)",  # docker -t, kubectl --timestamps, Buildkite, CloudWatch
-    r"\d{13}(?:[ \t]+|$)",  # milliseconds since 1970: CloudWatch
+    rf"\ufeff?\[?{_STAMP}\]?(?:[ \t]|$)",  # docker -t, kubectl --timestamps, Buildkite, CloudWatch
+    r"\d{13}(?:[ \t]|$)",  # milliseconds since 1970: CloudWatch
     r"\{\w+=\"[^}\n]{0,400}\}(?: |$)",  # Loki
     rf"\((?!{_OURS})[\w.:-]{{1,60}} pid=\d+(?:, ip=[\w.:]+)?\)(?: |$)",  # Ray
     rf"(?P<source>{_NAME}-[a-z0-9]+ [a-z0-9][a-z0-9-]*)(?: |$)",  # stern

@@ -127,7 +127,7 @@ FAULTS: tuple[Signature, ...] = (
             "Main process exited, ": r"Main process exited, code=\w+, status=(?P<exit>[1-9]\w*)",
             "with exit code ": r"terminated with exit code (?P<exit>[1-9]\d*)",
             "(core dumped)": "",
-            "Killed": r"^(?:\S+: line \d+: +\d+ )?(?P<exit>Killed)\b",
+            "Killed": r"(?m:^)(?:\S+: line \d+: +\d+ )?(?P<exit>Killed)\b",
             "OOMKilled": r"(?P<exit>OOMKilled)",
         }, "the server ended", strength=PROCESS_DIED, serving=True, fatal=False),
     # Known from the exit code and the cgroup.

@@ -172,7 +172,8 @@ class LogReader:
         if shape.is_source:
             self._trace.read_code(text)
             return
-        says_more = shape.is_error or shape.signatures or shape.milestones
+        says_more = shape.is_error or shape.milestones
+        says_more = says_more or (shape.signatures and not text.startswith("assert "))
         if self._trace.read(text, may_be_code=not says_more):
             self._follow_up = max(self._follow_up, FOLLOW_UP)
             return

@@ -22,7 +22,7 @@ _FUNCTIONS: Mapping[Phase, str] = {
     "init_distributed_environment ensure_model_parallel_initialized initialize_model_parallel "
     "_initialize_model _load_model download_model download_weights_from_hf _load_module "
     "marlin_permute_scales gptq_marlin_repack gpu_p2p_access_check _init_workers_ray "
-    "_get_model_initialization_kwargs load_model_from_bytes",
+    "_get_model_initialization_kwargs _init_executor",
     "profile": "determine_num_available_blocks determine_available_memory profile_run "
     "profile_cudagraph_memory profile_multimodal _dummy_mm_run",
     "kv_cache": "get_kv_cache_config get_kv_cache_configs check_enough_kv_cache_memory "
