@@ -171,7 +171,7 @@ REJECTIONS: tuple[Signature, ...] = (
     *spellings("unsupported_combination", "rejected", {
             "peculative decoding is not": r"(?P<detail>[Ss]peculative decoding is not "
                 r"(?:yet )?supported with[^\n.]{0,80})",
-            "is not supported with": r"(?:NotImplementedError|ValueError): (?P<detail>[^\n]{1,120}"
+            "supported with ": r"(?:NotImplementedError|ValueError): (?P<detail>[^\n]{1,120}"
                 r" is not (?:yet )?supported with [^\n.]{1,80})",
             "is not supported by the V": r"Error: (?P<detail>[^\n]{1,120} is not supported by the "
                 r"V[01] Engine)",
