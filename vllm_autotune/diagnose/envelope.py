@@ -65,7 +65,7 @@ _FORMATS: tuple[str, ...] = (
     rf"\ufeff?\[?{_STAMP}\]?(?:[ \t]|$)",  # docker -t, kubectl --timestamps, Buildkite, CloudWatch
     r"\d{13}(?:[ \t]|$)",  # milliseconds since 1970: CloudWatch
     r"\{\w+=\"[^}\n]{0,400}\}(?: |$)",  # Loki
-    rf"\((?!{_OURS})[\w.:-]{{1,60}} pid=\d+(?:, ip=[\w.:]+)?\)(?: |$)",  # Ray
+    rf"\((?!{_OURS})[\w.:-]{{1,60}},? pid=\d+(?:, ip=[\w.:]+)?\)(?: |$)",  # Ray, SkyPilot
     rf"(?P<source>{_NAME}-[a-z0-9]+ [a-z0-9][a-z0-9-]*)(?: |$)",  # stern
     r" *\d{1,7}(?:: |[:|\t] ?|$)",  # srun --label, grep -n, cat -n
 )
@@ -163,6 +163,23 @@ def _pattern_of(shape: str, words: list[list[str]]) -> str:
             parts.append(_WORD.pattern)
     # What else is blank belongs to the line.
     return "".join((*parts, re.escape(end)))
+
+
+# --- the frame of a window -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """A frame of bars around the lines, padded with blanks."""
+
+    pattern: re.Pattern[str] = re.compile(r"[ \t]*[│┃║|] ?(.*?)[ \t]*[│┃║|][ \t]*")
+
+    def share(self, sample: Sequence[str]) -> float:
+        return sum(1 for line in sample if self.pattern.fullmatch(line)) / len(sample)
+
+    def opened(self, text: str) -> Iterable[Piece]:
+        found = ((self.pattern.fullmatch(line), line) for line in text.split("\n"))
+        yield "", "\n".join(framed[1] if framed else line for framed, line in found)
 
 
 # --- lines that a terminal wrapped ---------------------------------------------------------------
@@ -333,6 +350,8 @@ def _outermost(sample: Sequence[str]) -> Layer | None:
         return Prefix(re.compile(rf"[ \t]{{{indent}}}"))
     if JsonLines().share(sample) >= FEW:
         return JsonLines()
+    if Framed().share(sample) >= MOST:
+        return Framed()
     best = max(_KNOWN, key=lambda layer: layer.share(sample))
     if best.share(sample) >= ALL:
         return best

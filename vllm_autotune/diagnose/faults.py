@@ -11,6 +11,7 @@ from .signature import (
     GENERIC,
     NO_LINE,
     PROCESS_DIED,
+    WAIT,
     Signature,
     signature,
     spellings,
@@ -52,6 +53,12 @@ FAULTS: tuple[Signature, ...] = (
             "CUDA_ERROR_ILLEGAL": r"(?P<detail>CUDA_ERROR_ILLEGAL_(?:ADDRESS|INSTRUCTION))",
         }, "a kernel failed on the GPU: {detail}", *_DEVICE_FAULT,
         strength=GENERIC, usual="serving", serving=True),
+    signature("hpu_fault", "crashed", "FATAL ERROR :: MODULE:",
+        r"(?P<detail>FATAL ERROR :: MODULE:PT_\w+ [^\n]{1,120})",
+        "the Gaudi runtime failed: {detail}",
+        "use the release of vLLM for Gaudi that fits the installed SynapseAI; the first Gaudi is "
+        "not supported", "$HABANA_LOGS has more; PT_HPU_LAZY_MODE=0 or 1 takes another path",
+        strength=GENERIC, usual="warmup", serving=True),
     # --- signals ---------------------------------------------------------------------------------
     *spellings("segmentation_fault", "crashed", {
             "Segmentation fault": r"(?P<detail>Segmentation fault)",
@@ -93,7 +100,7 @@ FAULTS: tuple[Signature, ...] = (
     signature("worker_hung", "hung", "memory broadcast block",
         r"(?P<detail>No available shared memory broadcast block found in (?P<waited>\d+) second)",
         "the workers stopped moving: {detail}s, and nothing after it",
-        strength=ANNOUNCEMENT, usual="load", serving=True, fatal=False, survivable=True,
+        strength=WAIT, usual="load", serving=True, fatal=False, survivable=True,
         at_any_level=True),
     signature("interrupted", "hung", *NO_LINE,
         "somebody ended the start with Ctrl-C after a wait; it had not failed",
@@ -103,11 +110,12 @@ FAULTS: tuple[Signature, ...] = (
     *spellings("engine_died", "crashed", {
             "engine core exited unexpectedly": "",
             "EngineDeadError": r"EngineDeadError(?:: |$)",
-            "is already dead, terminating server": r"Engine is already dead, terminating server",
+            ", terminating server": r"Engine (?:is already dead|has failed), terminating server",
             "atal signal from worker": r"Got fatal signal from worker processes",
             "loop has died": "",
             "loop has errored": "",
-        }, "the engine process died", *_ENGINE_DIED, strength=PROCESS_DIED, serving=True),
+        }, "the engine process died", *_ENGINE_DIED, strength=PROCESS_DIED, usual="serving",
+        serving=True),
     # Printed before the cause is, or by the processes that are left.
     *spellings("engine_died", "crashed", {
             "died unexpectedly":
@@ -120,7 +128,8 @@ FAULTS: tuple[Signature, ...] = (
             "terminate called after": "",
             "RuntimeError: cancelled": "",
             " died, exit code: ": r"Worker \S+ pid \d+ died, exit code: (?P<exit>-?\d+)",
-        }, "the engine process died", strength=PROCESS_DIED, serving=True, fatal=False),
+        }, "the engine process died", strength=PROCESS_DIED, usual="load", serving=True,
+        fatal=False),
     # What a shell, an init system or an orchestrator says of the whole server.
     *spellings("engine_died", "crashed", {
             "exited with code ": r"exited with code (?P<exit>(?!0\b|143|130)\d+)",

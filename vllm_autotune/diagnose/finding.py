@@ -15,7 +15,7 @@ from ..outcome import (
     Readings,
     Rejected,
 )
-from .lines import MAX_EXCERPT, excerpt
+from .lines import MAX_EXCERPT, excerpt, is_of_engine
 from .milestones import readings_of, to_bytes
 from .signature import PROCESS_DIED, Signature
 from .trace import later
@@ -162,7 +162,7 @@ class Finding:
 
         reason = re.sub(r"\{(\w+)\}", shown, self.signature.reason)
         if because := groups.get("because"):
-            reason = f"{reason} of this: {because}"
+            reason += because
         return reason[:MAX_EXCERPT]
 
     def _seconds(self) -> float | None:

@@ -30,8 +30,8 @@ _OTHER_RANK = re.compile(
 )
 _LEVEL = re.compile(r"\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _NAME = (
-    r"(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Fault|Timeout)|Exception)"
-    r"(?::|$)"
+    r"(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Fault|Timeout)|Exception|"
+    r"[a-z]\w+[A-Z]\w*Error)(?::|$|\(['\"])"
 )
 _EXCEPTION = re.compile(_NAME)
 # Where something of vLLM's or of a traceback begins, at the start of a line or behind a prefix.
@@ -60,7 +60,12 @@ _QUOTING = re.compile(
 # The modules that serve one request: what fails there, the server survives.
 _OF_REQUEST = re.compile(
     r"[\[ ](?:serving\w*|api_utils|chat_utils|preprocess|protocol|entrypoints/\S+)\.py:\d+\]|"
-    r"Exception in ASGI application"
+    r"Exception in ASGI application|Dumping input data for V"
+)
+# What compilers, drivers and runtimes print, before or instead of an exception.
+_NATIVE = re.compile(
+    r"\b(?:fatal|FATAL)\b|\berror *:|\bERROR\b|\bWARN\b.*\bfail|[Aa]ssertion .*failed|"
+    r"\bcannot find\b|\bnot supported\b"
 )
 # An error line of any program, vLLM or not, with any prefix.
 _ERROR = re.compile(r"\bERROR\b|(?:\berror|Error|Exception)(?:(?: [^:]{1,60})?:|$)")
@@ -127,6 +132,11 @@ def quotes_request(lead: str) -> bool:
     return bool(_QUOTING.search(lead))
 
 
+def is_of_engine(line: str) -> bool:
+    """Tell whether an engine or a worker wrote the line: the configuration was read before."""
+    return line.startswith(("(EngineCore", "(Worker", "(VllmWorker"))
+
+
 def is_other_rank(line: str) -> bool:
     """Tell whether a worker other than the first of its group wrote the line."""
     return bool(_OTHER_RANK.search(line))
@@ -134,6 +144,11 @@ def is_other_rank(line: str) -> bool:
 
 def is_of_request(line: str) -> bool:
     return bool(_OF_REQUEST.search(line))
+
+
+def is_native_error(text: str) -> bool:
+    """Tell whether a message without prefixes is an error, though no exception of Python's."""
+    return bool(_NATIVE.search(text)) and not _WRAPPER.search(text)
 
 
 def is_error(line: str) -> bool:

@@ -20,7 +20,7 @@ _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 
 Event = Literal[
     "start", "eager", "start failed", "shutdown", "parallel", "quantized", "method", "traceback",
-    "interrupt", "ours",
+    "interrupt", "ours", "failing",
 ]  # fmt: skip
 # What dies after somebody asked the server to stop is not a failure.
 _EVENTS: tuple[tuple[Event, str, str], ...] = (
@@ -38,6 +38,8 @@ _EVENTS: tuple[tuple[Event, str, str], ...] = (
     ("traceback", "Traceback (most recent call", ""),
     ("interrupt", "KeyboardInterrupt", r"KeyboardInterrupt\s*$"),
     ("interrupt", "^C", r"\^C"),
+    ("failing", " failed to start", r"(?:EngineCore|WorkerProc) failed to start"),
+    ("failing", "Traceback (most recent call", r"\bERROR\b.*Traceback"),
     ("ours", "vllm", r"\bvllm\b"),
     ("ours", "vLLM", ""),
     ("ours", "EngineCore", ""),
@@ -55,6 +57,7 @@ WORTH_READING = (
 )
 WORTH_READING_AT_START = (
     *WORTH_READING,
+    *("cannot find -l", "nvcc fatal", "RESOURCE_EXHAUSTED", "placement group"),
     *("nforce", "Cudagraph is disabled", "ensor_parallel_size", "uantization"),
     *(milestone.needle for milestone in MILESTONES),
 )

@@ -93,6 +93,8 @@ class LogReader:
         self._trace = Trace()
         self._unknown: list[Unknown] = []
         self._start_failed = ""  # the line of a wrapper that says so
+        self._failing = ""  # a line that says so before the cause does
+        self._native: list[str] = []  # errors of compilers, drivers and runtimes
         self._memory_lines: dict[str, str] = {}
         self._torn: tuple[str, ...] = ()  # beginnings whose rest is still to come
         self._broken: tuple[str, ...] = ()  # a message whose rest the next lines may have
@@ -208,6 +210,12 @@ class LogReader:
             self._follow_up = max(self._follow_up, FOLLOW_UP)
         if "method" in events:
             self._trace.read_method(text)
+        if shape.of_request:
+            self._trace.note_request()
+        if "failing" in events and not self.ready and not self._failing:
+            self._failing = excerpt(line)
+        if lines.is_native_error(text) and len(self._native) < MAX_UNKNOWN and not self.ready:
+            self._native.append(excerpt(line))
         if "interrupt" in events and "^C" in line and not self.ready:
             self._interrupted = excerpt(line)
 
@@ -356,7 +364,7 @@ class LogReader:
 
     def _judged(self, exit_code: int | None, host_oom_kills: int) -> FailedOutcome | None:
         found = self._finding
-        if found and found.signature.strength > PROCESS_DIED:
+        if found and found.signature.strength != PROCESS_DIED:
             is_memory = found.signature.kind == "out_of_memory"
             supporting = reversed(self._memory_lines.values()) if is_memory else ()
             found = replace(found, shown=found.shown or self._trace.phase)
@@ -380,6 +388,10 @@ class LogReader:
             first = self._unknown[0]
             more = (*(each.line for each in self._unknown), self._start_failed)
             return self._crashed(first.reason, exit_code, *more, phase=first.phase)
+        if self._failing and (self._native or exit_code is None) and not self.ready:
+            first = self._native[0] if self._native else self._failing
+            shown = (*self._native, self._failing)
+            return self._crashed(lines.message(first).strip(), exit_code, *shown)
         if died or exit_code is not None:
             last = lines.message(self.last_line).strip()
             reason = "the log does not say why" + (f"; its last line: {last}" if last else "")
@@ -409,10 +421,12 @@ class LogReader:
         first, *after = (*unknown, found.line if found else self._interrupted or self.last_line)
         groups = {**(found.groups if found else {}), "detail": detail}
         if self._unknown:
-            groups["because"] = self._unknown[0].reason
+            groups["because"] = f" of this: {self._unknown[0].reason}"
+        elif found and name == "engine_died":
+            groups["because"] = f": {lines.message(found.line).strip()}"
         died = Finding(
             signature=BY_NAME[name],
-            milestone=found.milestone if found else self.phase,
+            milestone=found.phase if found else self.phase,
             shown=(found.shown if found else None) or self._trace.phase,
             line=first,
             groups=groups,

@@ -94,6 +94,10 @@ REJECTIONS: tuple[Signature, ...] = (
         r"(?P<detail>The (?:in|out)put size is not aligned with the quantized weight shape)",
         "{detail}: without tensor parallelism, it is the bit width or the group size that this "
         "kernel does not support", **_LOADING_QUANT),
+    signature("unsupported_quantization", "rejected", "uantization scheme is not supported",
+        r"(?P<detail>[Qq]uantization scheme is not supported for)[ ',]+the current GPU\. Min "
+        r"capability: (?P<minimum_capability>\d+)",
+        "{detail} this GPU: it needs compute capability {minimum_capability}", **_LOADING_QUANT),
     signature("unsupported_quantization", "rejected", "is not supported for quantization method",
         r"(?P<detail>torch\.\w+ is not supported for quantization method \S+?)[. ]", "{detail}",
         **_QUANT),
@@ -197,13 +201,24 @@ REJECTIONS: tuple[Signature, ...] = (
     *spellings("unknown_parser", "rejected", {
             "invalid tool call parser":
                 r"(?P<detail>invalid tool call parser: ?[^\n(]{1,80})",
-            "invalid reasoning parser":
-                r"(?P<detail>invalid reasoning parser: ?[^\n(]{1,80})",
             "parser '": r"KeyError: ['\"](?P<detail>(?:[Rr]easoning|[Tt]ool) parser '[\w-]+' not "
                 r"found)",
         }, "this vLLM does not have that parser: {detail}",
         "choose one from the list that vLLM printed, or use a newer vLLM",
         usual="config", argument="tool-call-parser"),
+    signature("unknown_parser", "rejected", "invalid reasoning parser",
+        r"(?P<detail>invalid reasoning parser: ?[^\n(]{1,80})",
+        "this vLLM does not have that parser: {detail}", usual="config",
+        argument="reasoning-parser"),
+    signature("parser_mismatch", "rejected", "asoning parser could not locate",
+        r"(?P<detail>\w* ?[Rr]easoning parser could not locate [^\n]{1,80})",
+        "the parser does not fit this model: {detail}",
+        "use the parser of this model's family, or none", usual="config",
+        argument="reasoning-parser"),
+    signature("parser_mismatch", "rejected", "arser could not locate",
+        r"(?i:(?P<detail>\w* ?tool parser could not locate [^\n]{1,80}))",
+        "the parser does not fit this model: {detail}", usual="config",
+        argument="tool-call-parser"),
     *spellings("parser_missing", "rejected", {
             "--enable-auto-tool-choice requires": "",
             "requires --enable-auto-tool-choice": "",

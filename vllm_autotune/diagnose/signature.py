@@ -17,6 +17,7 @@ GENERIC = 4  # the cause, but another line may name it more exactly
 CONSEQUENCE = 3  # may follow from another failure, or vLLM may go on in spite of it
 ANNOUNCEMENT = 2  # the lines below say what is wrong
 PROCESS_DIED = 1  # only that a process is gone
+WAIT = 0  # only that something waits, perhaps for a process that is gone
 
 # Needle and pattern of a failure that no line of a log names.
 NO_LINE = ("\0", r"(?!)")

@@ -140,7 +140,8 @@ SIGNATURES: tuple[Signature, ...] = (
         "lower --gpu-memory-utilization a little if the KV cache was already allocated",
         usual="warmup", versions="V1 runner: 0.8.5 to 0.33"),
     signature("cuda_out_of_memory", "out_of_memory", "out of memory",
-        r"(?:\w: |Worker failed with error ')(?:(?:CUDA|HIP|XPU|NPU|MUSA|MLU) out of memory|"
+        r"(?:\w: |Error\(['\"]|Worker failed with error ')"
+        r"(?:(?:CUDA|HIP|XPU|NPU|MUSA|MLU) out of memory|"
         r"(?:(?:CUDA|HIP|XPU|NPU) [Ee]rror|CUDART error|Triton Error \[\w+\]): out of memory)\.?"
         r"(?: Tried to allocate (?P<tried_bytes>[\d.]+ [KMG]iB))?"
         r"(?:.*?(?:of which|;) (?P<left_bytes>[\d.]+ [KMG]iB) (?:is )?free)?|"
@@ -149,7 +150,8 @@ SIGNATURES: tuple[Signature, ...] = (
     *spellings("cuda_out_of_memory", "out_of_memory", {
             "nrt_tensor_allocate": r"(?P<detail>nrt_tensor_allocate status=4)",
             "Failed to alloc DEVICE": r"(?P<detail>Failed to alloc DEVICE memory)",
-            "RESOURCE_EXHAUSTED": r"(?P<detail>RESOURCE_EXHAUSTED[^\n]{0,80})",
+            "RESOURCE_EXHAUSTED": r"(?P<detail>RESOURCE_EXHAUSTED[^\n]{0,80}?"
+                r"(?:(?:allocate|reserve) (?P<tried_bytes>[\d.]+[KMG])|\.|$))",
             "memory in memory space": r"(?P<detail>Ran out of memory in memory space \w+)",
             "OUT_OF_DEVICE_MEMORY": r"(?P<detail>\w*OUT_OF_DEVICE_MEMORY)",
             "OUT_OF_RESOURCES": r"(?P<detail>(?:UR_RESULT|PI)_ERROR_OUT_OF_RESOURCES)",

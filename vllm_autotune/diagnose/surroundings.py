@@ -3,7 +3,7 @@
 Strings are from torch, CUDA, NCCL, Triton, Ray, glibc and the kernel, and from vLLM 0.5.5 to 0.33.
 """
 
-from .signature import CONSEQUENCE, GENERIC, Signature, signature, spellings
+from .signature import CONSEQUENCE, GENERIC, WAIT, Signature, signature, spellings
 
 _UPDATE_DRIVER = "update the NVIDIA driver; `nvidia-smi` shows the newest CUDA that it can run"
 _OLDER_BUILD = "or install a build of vLLM and torch for that CUDA version"
@@ -94,6 +94,8 @@ SURROUNDINGS: tuple[Signature, ...] = (
                 r"rror.{0,400}?(?P<detail>no kernel image is available for execution on the "
                 r"device)",
             "kernel image is invalid": r"(?P<detail>device kernel image is invalid)",
+            "No supported CUDA architectures":
+                r"(?P<detail>No supported CUDA architectures found for major versions \[[^\]]*\])",
             "invalid device function": r"(?P<detail>invalid device function)",
         }, "this build of vLLM, torch or a kernel has no code for this GPU: {detail}",
         "install a build for this GPU; vLLM's own wheels from 0.26 on need compute capability 7.5 "
@@ -124,10 +126,18 @@ SURROUNDINGS: tuple[Signature, ...] = (
     *spellings("toolkit_too_old", "environment", {
             "is not defined for option 'gpu-name'":
                 r"(?P<detail>ptxas fatal *: Value '\w+' is not defined for option 'gpu-name')",
-            "nvcc fatal": r"(?P<detail>nvcc fatal *: Unsupported gpu architecture '\w+')",
-        }, "the CUDA compiler that Triton or FlashInfer uses does not know this GPU: {detail}",
+            "nvcc fatal": r"(?P<detail>nvcc fatal *: [^\n]{1,120})",
+            "does not support .target":
+                r"(?P<detail>PTX \.version [\d.]+ does not support \.target \w+)",
+        }, "the CUDA compiler that Triton or FlashInfer uses is too old: {detail}",
         "use the ptxas of a newer CUDA toolkit: TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas",
         "or install a newer Triton, and vLLM with it", usual="profile", serving=True, **_ONE_WAY),
+    signature("deep_gemm_failed", "environment", "ssertion error",
+        r"Assertion error \(?(?P<detail>csrc/[^\n]*jit[^\n]{1,120})",
+        "DeepGEMM could not build or run a kernel: {detail}",
+        "do without it: VLLM_USE_DEEP_GEMM=0",
+        "or install the DeepGEMM that this vLLM was tested with, and a CUDA toolkit of torch's "
+        "version", usual="warmup", serving=True, **_ONE_WAY),
     signature("toolkit_too_old", "environment", "PTXASError",
         r"(?P<detail>PTXASError: [^\n]{1,200})",
         "the CUDA assembler that Triton uses failed: {detail}",
@@ -191,20 +201,25 @@ SURROUNDINGS: tuple[Signature, ...] = (
     *spellings("missing_package", "environment", {
             "lease install": r"ImportError: .{0,200}?(?P<detail>[Pp]lease install "
                 r"(?!bitsandbytes)[^.\n]{1,80})",
+            " to be installed": r"(?P<detail>requires [\w.-]+ to be installed)",
             "cannot import name": r"ImportError: (?P<detail>cannot import name '\w+' from "
                 r"'[\w.]+')",
         }, "a Python package is missing or has another version: {detail}",
         strength=CONSEQUENCE, usual="config", fatal=False, survivable=True, **_ONE_WAY),
-    *spellings("processor_mismatch", "environment", {
+    *spellings("transformers_mismatch", "environment", {
+            "Tokenizer class ":
+                r"(?P<detail>Tokenizer class \w+ does not exist or is not currently imported)",
+            "is already used by a": r"(?P<detail>'[\w.-]+' is already used by a Transformers "
+                r"config)",
             "for argument tokenizer": r"(?P<detail>Received a \w+ for argument tokenizer, but a "
                 r"[^\n]{1,80} was expected)",
             "the backend tokenizer": r"(?P<detail>Couldn't instantiate the backend tokenizer)",
             "variant of untagged enum": r"(?P<detail>data did not match any variant of untagged "
                 r"enum \w+)",
-        }, "the installed transformers does not fit this model's tokenizer or processor: {detail}",
+        }, "the installed transformers does not fit this model or this vLLM: {detail}",
         "install the version of transformers (and tokenizers) that this vLLM asks for",
         "or name the tokenizer yourself: --tokenizer, --tokenizer-mode",
-        strength=GENERIC, fatal=False, **_ONE_WAY),
+        strength=GENERIC, usual="config", fatal=False, **_ONE_WAY),
     # --- the process and its host ----------------------------------------------------------------
     *spellings("cuda_in_fork", "environment", {
             "CUDA in forked subprocess": r"(?P<detail>Cannot re-initialize CUDA in forked "
@@ -274,6 +289,15 @@ SURROUNDINGS: tuple[Signature, ...] = (
             "provide a placement group": r"(?P<detail>Cannot provide a placement group)",
         }, "{detail}: the Ray cluster has fewer free GPUs than the configuration needs",
         "check `ray status`: every node must have joined, with its GPUs free", usual="config"),
+    signature("ray_lacks_gpus", "environment", "creating a placement group",
+        r"(?P<detail>Waiting for creating a placement group of specs for \d+ seconds)",
+        "{detail}: the Ray cluster has fewer free GPUs than the configuration needs",
+        strength=WAIT, usual="config", fatal=False, survivable=True, at_any_level=True),
+    signature("kv_connector_failed", "environment", "NIXL_ERR_",
+        r"(?P<detail>NIXL_ERR_\w+)",
+        "the KV connector could not use the network between the servers: {detail}",
+        "read UCX's line above it: it names the device; give the container the RDMA devices",
+        "or choose what UCX may use: UCX_NET_DEVICES, UCX_TLS", phase="kv_cache", **_ONE_WAY),
     *spellings("p2p_check_failed", "environment", {
             "peer-to-peer access from":
                 r"(?P<detail>Error happened when batch testing peer-to-peer access)",
@@ -293,7 +317,14 @@ SURROUNDINGS: tuple[Signature, ...] = (
         "check that every node was started, with the same --master-addr and a port that is open",
         "name the network: NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME, VLLM_HOST_IP",
         strength=GENERIC, usual="load", fatal=False),
+    signature("nccl_unsupported", "environment", "NCCL WARN",
+        r"NCCL WARN Cuda failure (?:\d+ )?(?P<detail>'[^']*not supported')",
+        "the GPUs cannot do what NCCL asks of them: {detail}",
+        "on virtual GPUs, enable unified memory (UVM) in the vGPU's profile",
+        "or do without: NCCL_CUMEM_ENABLE=0, NCCL_P2P_DISABLE=1, or one GPU",
+        strength=CONSEQUENCE, usual="load", fatal=False, **_ONE_WAY),
     *spellings("nccl", "environment", {
+            "NCCL WARN": r"NCCL WARN Cuda failure (?:\d+ )?(?P<detail>'[^']+')",
             "NCCL ": r"Error: NCCL [Ee]rror|NCCL error in: ",
             "torch.distributed.Dist": r"Dist\w*Error: ",
         }, "the GPUs could not communicate", "start vLLM again with the same configuration",

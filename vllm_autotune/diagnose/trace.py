@@ -30,7 +30,7 @@ _FUNCTIONS: Mapping[Phase, str] = {
     "_allocate_kv_cache",
     "graphs": "capture_model capture_graph capture _capture_cudagraphs capture_graphs",
     "warmup": "compile_or_warm_up_model StructuredOutputManager kernel_warmup "
-    "warm_up_model flashinfer_autotune",
+    "warm_up_model flashinfer_autotune _dummy_sampler_run",
     "serving": "execute_model generate run_busy_loop run_engine_loop engine_step "
     "start_worker_execution_loop _process_engine_step update_from_output step_async "
     "handle_request",
@@ -40,7 +40,7 @@ _PHASE_OF: Mapping[str, Phase] = {
 }
 _CALL = re.compile(rf"\b({'|'.join(_PHASE_OF)})\(")
 # What the engine calls while it profiles and warms up as well as for a request.
-_IN_EVERY_PHASE = {"execute_model", "capture"}
+_IN_EVERY_PHASE = {"execute_model", "capture", "_dummy_sampler_run"}
 
 
 @dataclass(slots=True)
@@ -77,6 +77,10 @@ class Trace:
         """Read a line that is indented like the code under a frame."""
         if not self.read(text):
             self._note_call(text)
+
+    def note_request(self) -> None:
+        """Note that what serves a request wrote a line."""
+        self.phase = self.phase or "serving"
 
     def read_method(self, text: str) -> None:
         """Read the name of the method that a worker says it failed in."""

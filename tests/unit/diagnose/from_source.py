@@ -162,6 +162,15 @@ MORE_FROM_SOURCE: tuple[tuple[str, str], ...] = (
     ("torch.AcceleratorError: CUDA error: invalid device ordinal", "device_not_visible"),
     ("ValueError: invalid literal for int() with base 10: 'GPU-00000000-0000'",
      "device_id_not_a_number"),
+    ("RuntimeError: nvcc fatal   : Unknown option '-static-global-template-stub=false'",
+     "toolkit_too_old"),
+    ("RuntimeError: No supported CUDA architectures found for major versions [10].",
+     "no_kernel_image"),
+    ("RuntimeError: Sparse Attention Indexer CUDA op requires DeepGEMM to be installed.",
+     "missing_package"),
+    ("RuntimeError: Hermes 2 Pro Tool parser could not locate tool call start/end tokens in the "
+     "tokenizer!", "parser_mismatch"),
+    ("host-a:1:1 [0] init.cc:426 NCCL WARN Cuda failure 2 'unhandled'", "nccl"),
     ("RuntimeError: FlashAttention only supports Ampere GPUs or newer.", "gpu_too_old"),
     ("RuntimeError: UVA is not available", "pinned_memory_unavailable"),
     ("RuntimeError: Could not find nvcc and default cuda_home='/usr/local/cuda' doesn't exist",
@@ -193,9 +202,9 @@ MORE_FROM_SOURCE: tuple[tuple[str, str], ...] = (
     ("ImportError: cannot import name 'ALL_ATTENTION_FUNCTIONS' from "
      "'transformers.modeling_utils' (/opt/transformers/modeling_utils.py)", "missing_package"),
     ("ValueError: Couldn't instantiate the backend tokenizer from one of: (1) a file",
-     "processor_mismatch"),
+     "transformers_mismatch"),
     ("Exception: data did not match any variant of untagged enum ModelWrapper at line 1251003",
-     "processor_mismatch"),
+     "transformers_mismatch"),
     ("RuntimeError: An attempt has been made to start a new process before the current process has "
      "finished its bootstrapping phase.", "no_main_guard"),
     ("host-a:101:101 [0] misc/shmutils.cc:72 NCCL WARN Error while creating shared memory segment "
