@@ -65,12 +65,12 @@ class Finding:
         if self.signature.phase:
             return self.signature.phase
         found = later(self.milestone, self.shown)
-        if found != "spawn":
-            return found
-        # Graphs had been captured.
-        return (
-            "serving" if "private pools (e.g., CUDA Graphs)" in self.line else self.signature.usual
-        )
+        if found == "spawn" and "private pools (e.g., CUDA Graphs)" in self.line:
+            return "serving"  # graphs had been captured
+        if found == "spawn":
+            found = self.signature.usual
+        early = found in ("spawn", "config") and is_of_engine(self.line)
+        return "load" if early else found
 
     def outranks(self, signature: Signature) -> bool:
         """Tell whether no line with that signature can change the verdict."""

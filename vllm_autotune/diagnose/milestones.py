@@ -69,10 +69,8 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     ("memory for KV Cache as",
      rf"reserved (?P<kv_bytes>{_GIB}) GiB memory for KV Cache", "kv_cache"),
     ("reserved for KV Cache is",
-     rf"(?:model weights take (?P<weights_bytes>{_GIB}) ?GiB; non_torch_memory takes "
-     rf"(?P<non_torch_bytes>{_GIB}) ?GiB; PyTorch activation peak memory takes "
-     rf"(?P<activation_bytes>{_GIB}) ?GiB; the rest of the )?memory reserved for KV Cache is "
-     rf"(?P<kv_bytes>{_GIB}) ?GiB", "kv_cache"),
+     rf"memory reserved for KV Cache is (?P<kv_bytes>{_GIB}) ?GiB", "kv_cache"),
+    ("model weights take ", rf"model weights take (?P<weights_bytes>{_GIB}) ?GiB", "profile"),
     ("Auto-fit max_model_len: ",
      r"Auto-fit max_model_len: (?:reduced from \d+ to |full model context length )"
      rf"(?P<max_model_len>\d+)(?:.*?\((?P<kv_bytes>{_GIB}) GiB)?", "kv_cache"),

@@ -52,12 +52,20 @@ WORTH_READING = (
     *("Shutting down FastAPI", "Shutdown initiated", " version ", "timed out", "CRITICAL"),
     *('File "', "File /", "Traceback (most", "KeyboardInterrupt", "broadcast block", "has died"),
     *("Watchdog caught", "terminate called", "fault by GPU", "SIG", "egmentation fault"),
-    *("core dumped", "Killed", "exited with code ", "process exited, ", "ptxas fatal", "NCCL WARN"),
+    *(
+        "core dumped",
+        "Killed",
+        "exited with code ",
+        "process exited, ",
+        "ptxas fatal",
+        "nvcc fatal",
+        "NCCL WARN",
+    ),
     "terminated with exit code ",
 )
 WORTH_READING_AT_START = (
     *WORTH_READING,
-    *("cannot find -l", "nvcc fatal", "RESOURCE_EXHAUSTED", "placement group"),
+    *("RESOURCE_EXHAUSTED", "placement group"),
     *("nforce", "Cudagraph is disabled", "ensor_parallel_size", "uantization"),
     *(milestone.needle for milestone in MILESTONES),
 )

@@ -324,7 +324,8 @@ SURROUNDINGS: tuple[Signature, ...] = (
         "or do without: NCCL_CUMEM_ENABLE=0, NCCL_P2P_DISABLE=1, or one GPU",
         strength=CONSEQUENCE, usual="load", fatal=False, **_ONE_WAY),
     *spellings("nccl", "environment", {
-            "NCCL WARN": r"NCCL WARN Cuda failure (?:\d+ )?(?P<detail>'[^']+')",
+            "NCCL WARN": r"NCCL WARN Cuda failure (?:\d+ )?"
+                r"(?P<detail>'(?!(?:an )?illegal|device-side|unspecified|misaligned)[^']+')",
             "NCCL ": r"Error: NCCL [Ee]rror|NCCL error in: ",
             "torch.distributed.Dist": r"Dist\w*Error: ",
         }, "the GPUs could not communicate", "start vLLM again with the same configuration",

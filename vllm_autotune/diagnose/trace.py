@@ -100,8 +100,10 @@ class Trace:
         path = frame["path"] or frame["path2"]
         name = frame["name"] or frame["name2"]
         of_vllm = "vllm" in path
+        file = re.split(r"[/\\]", path)[-1]
+        if file.startswith("serving"):
+            self.note_request()
         if of_vllm or not self._of_vllm:
-            file = re.split(r"[/\\]", path)[-1]
             self._frame = f"{file}:{frame['line'] or frame['line2']} in {name}"
             self._of_vllm, self._open, self._code = of_vllm, True, ""
         self._note(name.rpartition(".")[2])

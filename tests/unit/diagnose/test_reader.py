@@ -486,7 +486,8 @@ def test_every_pattern_matches_a_line_and_no_line_that_is_sorted_out_before() ->
             shape = shape_of(line)
             assert known in (*shape.signatures, *shape.milestones), (known.needle, line)
             serving = isinstance(known, Signature) and known.serving
-            assert line_starts(WORTH_READING if serving else WORTH_READING_AT_START, line) == {0}
+            needles = WORTH_READING if serving else WORTH_READING_AT_START
+            assert line_starts(needles, line) == {0}, (known.needle, line)
 
 
 def test_a_log_without_an_end_of_line_stays_in_bounded_memory() -> None:
