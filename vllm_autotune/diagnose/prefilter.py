@@ -59,6 +59,7 @@ WORTH_READING = (
         "process exited, ",
         "ptxas fatal",
         "nvcc fatal",
+        "cannot find -l",
         "NCCL WARN",
     ),
     "terminated with exit code ",

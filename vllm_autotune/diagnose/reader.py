@@ -174,8 +174,8 @@ class LogReader:
         if shape.is_source:
             self._trace.read_code(text)
             return
-        says_more = shape.is_error or shape.milestones
-        says_more = says_more or (shape.signatures and not text.startswith("assert "))
+        says_more = bool(shape.is_error or shape.milestones or shape.signatures)
+        says_more = says_more and not text.startswith("assert ")
         if self._trace.read(text, may_be_code=not says_more):
             self._follow_up = max(self._follow_up, FOLLOW_UP)
             return
@@ -371,27 +371,37 @@ class LogReader:
             return found.outcome(self.readings, supporting, exit_code)
         if self._stopping and found is None:
             return None
-        died = found is not None or self._start_failed or exit_code not in (None, 0)
+        died = found is not None or bool(self._start_failed) or exit_code not in (None, 0)
         if died and host_oom_kills > 0 and (found or not self._unknown):
             return self._died("killed_by_host", exit_code)
         if self.ready or not self._unknown:
-            signal = signal_of(exit_code) or signal_of(found.groups.get("exit") if found else None)
-            if signal is not None and signal in SIGNALS:
-                return self._died(SIGNALS[signal][1], exit_code, SIGNALS[signal][0])
-            if found:
-                return self._died("engine_died", exit_code)
-            if self._interrupted and exit_code is None:
-                return self._died("interrupted", None)
+            if how := self._died_how(exit_code):
+                return how
         if self.ready and not self._unknown and exit_code in (None, 0, *ASKED_TO_STOP):
             return None
+        return self._unnamed(exit_code, died=died)
+
+    def _died_how(self, exit_code: int | None) -> FailedOutcome | None:
+        """Return how a process ended: by a signal, with its engine, or by somebody's Ctrl-C."""
+        found = self._finding
+        signal = signal_of(exit_code) or signal_of(found.groups.get("exit") if found else None)
+        if signal is not None and signal in SIGNALS:
+            return self._died(SIGNALS[signal][1], exit_code, SIGNALS[signal][0])
+        if found:
+            return self._died("engine_died", exit_code)
+        if self._interrupted and exit_code is None:
+            return self._died("interrupted", None)
+        return None
+
+    def _unnamed(self, exit_code: int | None, *, died: bool) -> FailedOutcome | None:
+        """Return a crash by the first line that says something, None where nothing failed."""
         if self._unknown:
             first = self._unknown[0]
             more = (*(each.line for each in self._unknown), self._start_failed)
             return self._crashed(first.reason, exit_code, *more, phase=first.phase)
         if self._failing and (self._native or exit_code is None) and not self.ready:
-            first = self._native[0] if self._native else self._failing
-            shown = (*self._native, self._failing)
-            return self._crashed(lines.message(first).strip(), exit_code, *shown)
+            told = (*self._native, self._failing)
+            return self._crashed(lines.message(told[0]).strip(), exit_code, *told)
         if died or exit_code is not None:
             last = lines.message(self.last_line).strip()
             reason = "the log does not say why" + (f"; its last line: {last}" if last else "")
