@@ -57,16 +57,13 @@ WORTH_READING = (
         "Killed",
         "exited with code ",
         "process exited, ",
-        "ptxas fatal",
-        "nvcc fatal",
-        "cannot find -l",
-        "NCCL WARN",
+        "terminated with exit code ",
     ),
-    "terminated with exit code ",
+    *("NCCL WARN", "ptxas fatal", "nvcc fatal", "cannot find -l", "creating a placement group"),
 )
 WORTH_READING_AT_START = (
     *WORTH_READING,
-    *("RESOURCE_EXHAUSTED", "placement group"),
+    *("RESOURCE_EXHAUSTED", "exceeds the total number of"),
     *("nforce", "Cudagraph is disabled", "ensor_parallel_size", "uantization"),
     *(milestone.needle for milestone in MILESTONES),
 )

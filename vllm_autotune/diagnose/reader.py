@@ -374,9 +374,8 @@ class LogReader:
         died = found is not None or bool(self._start_failed) or exit_code not in (None, 0)
         if died and host_oom_kills > 0 and (found or not self._unknown):
             return self._died("killed_by_host", exit_code)
-        if self.ready or not self._unknown:
-            if how := self._died_how(exit_code):
-                return how
+        if (self.ready or not self._unknown) and (how := self._died_how(exit_code)):
+            return how
         if self.ready and not self._unknown and exit_code in (None, 0, *ASKED_TO_STOP):
             return None
         return self._unnamed(exit_code, died=died)
