@@ -105,6 +105,11 @@ ENVELOPES: Mapping[str, Callable[[str], str]] = {
             "tab": "\t",
             "own format": "[2026-01-02 03:04:{s},801] [MainThread] [serve.runner] >>> ",
             "own format, unlike any": "host7 ~ <vllm-main> #{n} ~ ",
+            "logfmt": "time=03:04:{s} level=info msg=",
+            "fly.io": "2026-01-02T03:04:{s}Z app[148e21] ams [info]",
+            "a time and a bar": "03:04:{s}.123 | ",
+            "a level that never changes": "2026-01-02 03:04:{s}.123 | info | abc123 | ",
+            "SkyPilot": "(worker1, rank=1, pid=2150, ip=192.0.2.1) ",
             "compose around CRI": "server-1  | 2026-01-02T03:04:{s}.000000001Z stderr F ",
         }.items()
     },

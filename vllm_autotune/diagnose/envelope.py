@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from os.path import commonprefix
 from typing import Any, Protocol
 
 from . import lines
@@ -67,7 +68,8 @@ _FORMATS: tuple[str, ...] = (
     r"\{\w+=\"[^}\n]{0,400}\}(?: |$)",  # Loki
     rf"\((?!{_OURS})[\w.:-]{{1,60}},? pid=\d+(?:, ip=[\w.:]+)?\)(?: |$)",  # Ray, SkyPilot
     rf"(?P<source>{_NAME}-[a-z0-9]+ [a-z0-9][a-z0-9-]*)(?: |$)",  # stern
-    r" *\d{1,7}(?:: |[:|\t] ?|$)",  # srun --label, grep -n, cat -n
+    rf"\[?{_TIME}\]?(?: *\| ?|[ \t]|$)",
+    r" *\d{1,7}(?::(?!\d\d:) ?|[|\t] ?|$)",  # srun --label, grep -n, cat -n
 )
 
 _JOINED = re.compile(rf"^({_STAMP} std\w+ )P (.*)\n{_STAMP} std\w+ ([FP]) ?", re.MULTILINE)
@@ -116,7 +118,7 @@ _LEVELS = {
     "ERR": "ERROR",
 }
 _OWNER = re.compile(rf"\({_OURS}[^()]{{0,60}} pid=\d+[^()]{{0,40}}\) ")
-_SERVICE = re.compile(rf"(?<=\s)(?!\S+\.py )\[?{_NAME}\]? *\| ?$")  # of an inner layer
+_SERVICE = re.compile(rf"(?<=[\s\]=])(?!\S+\.py )\[?{_NAME}\]? *\| ?$")  # of an inner layer
 _WORD = re.compile(r"[^\s:|\[\](){}<>=,;#@\"'~*!?]+")
 
 
@@ -141,7 +143,20 @@ def _learned(sample: Sequence[str]) -> Prefix | None:
     named = [p for p in patterns if "?P<level>" in p]
     if named:  # a name can be given to one group only
         patterns = [named[0], *(p for p in patterns if "?P<level>" not in p)]
-    return Prefix(re.compile(rf"(?P<owner>{_OWNER.pattern})?(?:{'|'.join(patterns)})"))
+    pattern = re.compile(rf"(?P<owner>{_OWNER.pattern})?(?:{'|'.join(patterns)})")
+    if named:
+        found = filter(None, map(pattern.match, sample))
+        if len({match["level"] for match in found} - {None}) < 2:  # it is the collector's
+            pattern = re.compile(pattern.pattern.replace("?P<level>", "?:"))
+    return Prefix(pattern)
+
+
+def _constant(sample: Sequence[str]) -> Prefix | None:
+    """Return what all lines begin with, if vLLM does not begin there."""
+    same = re.sub(r"\w*$", "", commonprefix(sample)).rstrip()
+    if len(sample) < 3 or len(same) < 4 or lines.begins(sample[0]):
+        return None
+    return Prefix(re.compile(re.escape(same) + "(?: |$)?"))
 
 
 def _pattern_of(shape: str, words: list[list[str]]) -> str:
@@ -363,7 +378,9 @@ def _outermost(sample: Sequence[str]) -> Layer | None:
         return wrapped
     if best.share(sample) >= MOST:
         return best
-    return learned if learned is not None and learned.share(sample) >= SOME else None
+    if learned is not None and learned.share(sample) >= SOME:
+        return learned
+    return _constant(sample)
 
 
 def _sample(text: str) -> list[str]:

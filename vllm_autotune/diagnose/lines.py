@@ -36,7 +36,7 @@ _NAME = (
 _EXCEPTION = re.compile(_NAME)
 # Where something of vLLM's or of a traceback begins, at the start of a line or behind a prefix.
 BEGINNING = re.compile(
-    r"(?:^|(?<=[\s|>:\]~]))(?:"
+    r"(?:^|(?<=[\s|>:=\]~]))(?:"
     r"\((?:APIServer|EngineCore|Vllm|Worker|RayWorker)[^()]{0,60}pid=\d+[^()]{0,40}\)|"
     r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d|INFO:     |\[rank\d+\]:|"
     r'Traceback \(most recent call last\):|(?:  )?File "[^"]+", line \d|Process \S+:$|'
