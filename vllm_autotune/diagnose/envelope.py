@@ -10,8 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from os.path import commonprefix
+from itertools import pairwise, takewhile
 from typing import Any, Protocol
 
 from . import lines
@@ -145,15 +144,19 @@ def _learned(sample: Sequence[str]) -> Prefix | None:
         patterns = [named[0], *(p for p in patterns if "?P<level>" not in p)]
     pattern = re.compile(rf"(?P<owner>{_OWNER.pattern})?(?:{'|'.join(patterns)})")
     if named:
-        found = filter(None, map(pattern.match, sample))
-        if len({match["level"] for match in found} - {None}) < 2:  # it is the collector's
+        levels = {found["level"] for line in sample if (found := pattern.match(line))}
+        if len(levels - {None}) < 2:  # it is the collector's
             pattern = re.compile(pattern.pattern.replace("?P<level>", "?:"))
     return Prefix(pattern)
 
 
 def _constant(sample: Sequence[str]) -> Prefix | None:
     """Return what all lines begin with, if vLLM does not begin there."""
-    same = re.sub(r"\w*$", "", commonprefix(sample)).rstrip()
+    first, last = min(sample), max(sample)
+    alike = sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    )
+    same = re.sub(r"\w*$", "", first[:alike]).rstrip()
     if len(sample) < 3 or len(same) < 4 or lines.begins(sample[0]):
         return None
     return Prefix(re.compile(re.escape(same) + "(?: |$)?"))
