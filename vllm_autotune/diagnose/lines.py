@@ -62,6 +62,10 @@ _OF_REQUEST = re.compile(
     r"[\[ ](?:serving\w*|api_utils|chat_utils|preprocess|protocol|entrypoints/\S+)\.py:\d+\]|"
     r"Exception in ASGI application|Dumping input data for V"
 )
+# A request was answered, or is being answered.
+_LIFE = re.compile(
+    r'"(?:GET|POST) (?!/metrics)[^"]*" 200 OK|generation throughput: (?!0\.0 )[\d.]+ '
+)
 # What compilers, drivers and runtimes print, before or instead of an exception.
 _NATIVE = re.compile(
     r"\b(?:fatal|FATAL)\b|\berror *:|\bERROR\b|\bWARN\b.*\bfail|[Aa]ssertion .*failed|"
@@ -144,6 +148,11 @@ def is_other_rank(line: str) -> bool:
 
 def is_of_request(line: str) -> bool:
     return bool(_OF_REQUEST.search(line))
+
+
+def shows_life(text: str) -> bool:
+    """Tell whether the server has answered a request, by one of these lines."""
+    return bool(_LIFE.search(text))
 
 
 def is_native_error(text: str) -> bool:

@@ -26,7 +26,6 @@ MAX_JOINED = 3  # lines over which one message may be broken
 MAX_UNKNOWN = 3
 MAX_STARTS = 8
 ASKED_TO_STOP = (-15, -2, 143, 130)
-ANSWERED = '" 200 OK'
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ class LogReader:
         for line in text.split("\n"):
             if start in starts or self._follow_up or lines.may_be_torn(line):
                 self._read_line(line)
-            elif self._unknown or self._finding:
+            if self._unknown or self._finding:
                 self._see_life(line)
             start += len(line) + 1
             if line and " Route: " not in line:
@@ -141,10 +140,12 @@ class LogReader:
 
     def _see_life(self, text: str) -> None:
         """Forget what the server survived: it answered a request after that."""
-        if self.ready and ANSWERED in text and "/metrics" not in text:
-            self._unknown = []
-            if self._finding and self._finding.signature.survivable:
-                self._finding = None
+        waits = self._finding is not None and self._finding.signature.survivable
+        if not self.ready or not (self._unknown or waits) or not lines.shows_life(text):
+            return
+        self._unknown = []
+        if waits:
+            self._finding = None
 
     def _read_line(self, line: str) -> None:
         """Read one line, and what it makes together with the beginnings torn off before it."""

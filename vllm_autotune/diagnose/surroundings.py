@@ -74,7 +74,7 @@ SURROUNDINGS: tuple[Signature, ...] = (
             "CUDA unknown error": r"(?P<detail>CUDA unknown error)",
             "select device driver": r"(?P<detail>could not select device driver [^.\n]*)",
             "Torch not compiled with CUDA": r"(?P<detail>Torch not compiled with CUDA enabled)",
-        }, "vLLM sees no GPU: {detail}", *_GPUS_VISIBLE, usual="load", **_ONE_WAY),
+        }, "vLLM sees no GPU: {detail}", *_GPUS_VISIBLE, fatal=False, usual="load", **_ONE_WAY),
     *spellings("device_not_visible", "environment", {
             "device < num_gpus":
                 r"(?P<detail>device >= 0 && device < num_gpus)",
@@ -122,7 +122,7 @@ SURROUNDINGS: tuple[Signature, ...] = (
             "find CUDA installation":
                 r"(?P<detail>[Cc]ould not find CUDA installation)",
         }, "a kernel must be compiled here, but there is no CUDA compiler: {detail}", *_NVCC,
-        usual="profile", serving=True, **_ONE_WAY),
+        fatal=False, usual="profile", serving=True, **_ONE_WAY),
     *spellings("toolkit_too_old", "environment", {
             "is not defined for option 'gpu-name'":
                 r"(?P<detail>ptxas fatal *: Value '\w+' is not defined for option 'gpu-name')",
@@ -131,17 +131,18 @@ SURROUNDINGS: tuple[Signature, ...] = (
                 r"(?P<detail>PTX \.version [\d.]+ does not support \.target \w+)",
         }, "the CUDA compiler that Triton or FlashInfer uses is too old: {detail}",
         "use the ptxas of a newer CUDA toolkit: TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas",
-        "or install a newer Triton, and vLLM with it", usual="profile", serving=True, **_ONE_WAY),
+        "or install a newer Triton, and vLLM with it",
+        fatal=False, usual="profile", serving=True, **_ONE_WAY),
     signature("deep_gemm_failed", "environment", "ssertion error",
         r"Assertion error \(?(?P<detail>csrc/[^\n]*jit[^\n]{1,120})",
         "DeepGEMM could not build or run a kernel: {detail}",
         "do without it: VLLM_USE_DEEP_GEMM=0",
         "or install the DeepGEMM that this vLLM was tested with, and a CUDA toolkit of torch's "
-        "version", usual="warmup", serving=True, **_ONE_WAY),
+        "version", fatal=False, usual="warmup", serving=True, **_ONE_WAY),
     signature("toolkit_too_old", "environment", "PTXASError",
         r"(?P<detail>PTXASError: [^\n]{1,200})",
         "the CUDA assembler that Triton uses failed: {detail}",
-        strength=CONSEQUENCE, usual="profile", serving=True, **_ONE_WAY),
+        strength=CONSEQUENCE, fatal=False, usual="profile", serving=True, **_ONE_WAY),
     *spellings("no_compiler", "environment", {
             "fatal error: ": r"fatal error: (?P<detail>\S+\.h\w*: No such file or directory)",
             "Failed to find C compiler": r"(?P<detail>Failed to find C compiler)",
@@ -152,21 +153,21 @@ SURROUNDINGS: tuple[Signature, ...] = (
                 r"'(?:[^']*/)?(?:gcc|g\+\+|cc|c\+\+|clang|ninja)')",
             "Ninja is required": r"(?P<detail>Ninja is required)",
         }, "a kernel must be compiled here, and that failed: {detail}", *_COMPILER,
-        "or compile less: --enforce-eager", usual="profile", serving=True, **_ONE_WAY),
+        "or compile less: --enforce-eager", fatal=False, usual="profile", serving=True, **_ONE_WAY),
     signature("no_compiler", "environment", "CalledProcessError: Command '['",
         r"CalledProcessError: Command '\['(?P<detail>[^']*(?:gcc|g\+\+|cc|clang))'",
         "a kernel must be compiled here, and the compiler failed: {detail}",
-        strength=CONSEQUENCE, usual="profile", serving=True, **_ONE_WAY),
+        strength=CONSEQUENCE, fatal=False, usual="profile", serving=True, **_ONE_WAY),
     signature("kernel_too_large", "environment", "out of resource: ",
         r"(?P<detail>out of resource: shared memory, Required: \d+, Hardware limit: \d+)",
         "a Triton kernel needs more shared memory than this GPU has ({detail})",
         "choose another attention backend, or a newer vLLM that tunes the kernel for this GPU",
-        usual="profile", serving=True, **_ONE_WAY),
+        fatal=False, usual="profile", serving=True, **_ONE_WAY),
     signature("triton_failed", "crashed", "PassManager::run failed", "",
         "Triton could not compile a kernel for this GPU (PassManager::run failed)",
         "choose another attention backend: --attention-backend (before 0.14: "
         "VLLM_ATTENTION_BACKEND)", "update Triton and vLLM together; on a GPU older than Ampere, "
-        "do without prefix caching or chunked prefill", usual="profile", serving=True,
+        "do without prefix caching or chunked prefill", fatal=False, usual="profile", serving=True,
         **_ONE_WAY),
     # --- packages --------------------------------------------------------------------------------
     signature("no_vllm", "environment", "No module named 'vllm'", "",
@@ -250,7 +251,7 @@ SURROUNDINGS: tuple[Signature, ...] = (
             "Not enough free disk space": r"(?:Error|Exception): .{0,80}?(?P<detail>Not enough "
                 r"free disk space to download)",
             "quota exceeded": r"(?i:(?P<detail>disk quota exceeded))",
-        }, "the disk is full: {detail}", *_FREE_DISK, strength=GENERIC, usual="load",
+        }, "the disk is full: {detail}", *_FREE_DISK, strength=GENERIC, fatal=False, usual="load",
         serving=True),
     *spellings("permission_denied", "environment", {
             "Permission denied": r"PermissionError: \[Errno 13\] (?P<detail>Permission denied"
@@ -266,7 +267,7 @@ SURROUNDINGS: tuple[Signature, ...] = (
             "pthread_create failed": r"(?P<detail>pthread_create failed)",
         }, "a limit of this user or container is reached: {detail}",
         "raise `ulimit -u` and `ulimit -n`, or the container's --pids-limit",
-        strength=GENERIC, serving=True),
+        fatal=False, strength=GENERIC, serving=True),
     signature("port_in_use", "environment", "ddress already in use",
         r"Error: \[Errno 98\] .*[Aa]ddress already in use|EADDRINUSE|"
         r"\[Errno 98\] error while attempting to bind",

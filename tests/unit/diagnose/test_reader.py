@@ -295,6 +295,21 @@ def test_what_vllm_did_without_is_not_the_cause_of_a_later_crash() -> None:
         assert verdict.cause == cause
 
 
+ANSWER = '(APIServer pid=1) INFO:     10.0.0.1:1 - "POST /v1/completions HTTP/1.1" 200 OK\n'
+BUSY = "(APIServer pid=1) INFO 11-20 09:50:12 [loggers.py:9] Avg generation throughput: 20.5 tokens/s\n"
+IDLE = BUSY.replace("20.5", "0.0")
+
+
+def test_an_exception_after_readiness_counts_until_a_request_is_answered_again() -> None:
+    odd = WORKER + "ZeroDivisionError: division by zero\n"
+    for after, failed in (("", True), (IDLE, True), (ANSWER, False), (BUSY, False)):
+        verdict = read(READY + ANSWER + odd + after).verdict()
+        assert (verdict is not None) == failed
+        assert (read(READY + odd + after + odd).verdict()) is not None
+    refused = "ERROR 11-20 09:50:12 [serving_chat.py:222] ValueError: no chat for you\n"
+    assert read(READY + refused).verdict() is None
+
+
 def test_an_engine_that_died_while_serving_is_a_failure_though_the_server_exits_with_0() -> None:
     verdict = read(READY + WORKER + DEAD).verdict(exit_code=0)
     assert isinstance(verdict, Crashed)
