@@ -1,6 +1,8 @@
 """Logs of others, with whatever is around their lines, and whatever is in one file with them."""
 
 import json
+import time
+import tracemalloc
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.envelopes import ENVELOPES
 from tests.support.golden import ALL, PUBLIC, RECORDED, diagnosed, errors, essence, truths
+from tests.support.pace import SOON
 from vllm_autotune.diagnose import FileReader
 from vllm_autotune.diagnose.envelope import Envelope
 
@@ -130,3 +133,34 @@ def test_a_file_is_read_alike_in_whatever_pieces_it_comes() -> None:
         for start in range(0, len(text), 4099):
             pieces.feed(text[start : start + 4099])
         assert essence(pieces.diagnosis()) == essence(whole)
+
+
+SERVED = (
+    '(APIServer pid=833) INFO:     192.0.2.1:37296 - "POST /v1/completions HTTP/1.1" 200 OK\n'
+    "(APIServer pid=833) INFO 11-20 09:50:12 [loggers.py:120] Engine 000: Avg prompt throughput: "
+    "1024.0 tokens/s, Running: 3 reqs, Waiting: 0 reqs, GPU KV cache usage: 4.3%\n"
+)
+
+
+@pytest.mark.parametrize(
+    "around", ["compose in colours", "Docker's JSON", "CRI", "own format", "wrapped at 132"]
+)
+def test_a_long_log_is_read_fast_whatever_is_around_it(around: str) -> None:
+    text = ENVELOPES[around](started(READY[0]) + SERVED * 8000)
+    reader, began = FileReader(), time.process_time()
+    for start in range(0, len(text), 1 << 20):
+        reader.feed(text[start : start + (1 << 20)])
+    took = (time.process_time() - began) * 10_000_000 / len(text)
+    assert took < SOON, f"{took:.1f} s for 10 MB, of which half a second is usual"
+    assert reader.diagnosis().outcome is None
+
+
+def test_a_long_file_is_read_in_bounded_memory() -> None:
+    text = ENVELOPES["compose"](started(READY[0]) + SERVED * 4000)
+    reader = FileReader()
+    tracemalloc.start()
+    for _ in range(8):
+        reader.feed(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 * len(text)

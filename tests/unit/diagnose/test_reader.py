@@ -296,7 +296,7 @@ def test_what_vllm_did_without_is_not_the_cause_of_a_later_crash() -> None:
 
 
 ANSWER = '(APIServer pid=1) INFO:     10.0.0.1:1 - "POST /v1/completions HTTP/1.1" 200 OK\n'
-BUSY = "(APIServer pid=1) INFO 11-20 09:50:12 [loggers.py:9] Avg generation throughput: 20.5 tokens/s\n"
+BUSY = "(APIServer pid=1) INFO 11-20 09:50:12 [x.py:9] Avg generation throughput: 20.5 tokens/s\n"
 IDLE = BUSY.replace("20.5", "0.0")
 
 
