@@ -164,6 +164,11 @@ def is_error(line: str) -> bool:
     return bool(_ERROR.search(line)) and not quotes_request(line)
 
 
+def is_wrapper(line: str) -> bool:
+    """Tell whether the line only reports that another process failed."""
+    return bool(_WRAPPER.search(line))
+
+
 def is_exception(line: str) -> bool:
     """Tell whether the line is an exception of its own, not a wrapper or one vLLM survived."""
     text = message(line)

@@ -433,7 +433,9 @@ class LogReader:
         if self._unknown:
             groups["because"] = f" of this: {self._unknown[0].reason}"
         elif found and name == "engine_died":
-            groups["because"] = f": {lines.message(found.line).strip()}"
+            told = not lines.is_wrapper(found.line)
+            why = f": {lines.message(found.line).strip()}" if told else "; the log does not say why"
+            groups["because"] = why
         died = Finding(
             signature=BY_NAME[name],
             milestone=found.phase if found else self.phase,

@@ -14,6 +14,7 @@ _GPUS_VISIBLE = (
 )
 _COMPILER = (
     "install a C++ compiler and the headers of this Python (apt: build-essential, python3-dev)",
+    "if it cannot find -lcuda: LIBRARY_PATH=/usr/local/cuda/lib64/stubs",
     "or use vLLM's own container image, which has them",
 )
 _NVCC = (
