@@ -90,15 +90,15 @@ class Degraded(Failure):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hung(Failure):
-    """Nothing moved until the deadline, `seconds` after it began."""
+    """Nothing moved until the deadline, `seconds` after it began; None where no clock tells it."""
 
     kind: Literal["hung"] = "hung"
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crashed(Failure):
-    """It died of something no signature knows."""
+    """It died of a fault in vLLM or below it, or of something no signature knows."""
 
     kind: Literal["crashed"] = "crashed"
     exit_code: int | None = None

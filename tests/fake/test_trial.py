@@ -117,6 +117,7 @@ def test_a_server_that_is_never_ready_is_hung(
 ) -> None:
     outcome = bench.trial(script, launch_seconds=seconds).outcome
     assert isinstance(outcome, Hung), outcome
+    assert outcome.seconds is not None
     assert (outcome.cause, outcome.phase) == ("never_ready", phase)
     assert outcome.seconds >= seconds
     assert bool(outcome.evidence) is (phase != "spawn")

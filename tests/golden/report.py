@@ -1,10 +1,12 @@
-"""Say which signatures no real log shows, and which vLLM versions have logs at all.
+"""Say which signatures no real log shows, what of the public logs is right, and what is around.
 
 python -m tests.golden.report
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
+from tests.support.envelopes import ENVELOPES
+from tests.support.golden import ALL, PUBLIC, diagnosed, errors, essence, truths
 from tests.support.paths import GOLDEN
 from vllm_autotune.diagnose import LogReader
 from vllm_autotune.diagnose.signature import NO_LINE, Signature
@@ -41,8 +43,40 @@ def unknown() -> list[str]:
     return names
 
 
+def by_kind() -> dict[str, list[str]]:
+    """Return the public logs by kind; what is wrong with one stands behind its name."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, truth in truths().items():
+        wrong = ", ".join(errors(diagnosed((PUBLIC / f"{name}.log").read_text()), truth))
+        found[truth["kind"]].append(f"{name}: {wrong}" if wrong else "")
+    return found
+
+
+def changed_by_envelopes() -> Counter[str]:
+    """Return for each envelope of how many logs it changes what is said."""
+    texts = {log: log.read_text() for log in ALL}
+    said = {log: essence(diagnosed(text)) for log, text in texts.items()}
+    return Counter(
+        {
+            name: sum(essence(diagnosed(wrap(texts[log]))) != said[log] for log in ALL)
+            for name, wrap in ENVELOPES.items()
+        }
+    )
+
+
 def main() -> None:
     """Print the report."""
+    print("Public logs, right of all, by kind:")
+    for kind, wrongs in sorted(by_kind().items()):
+        print(f"  {kind}: {wrongs.count('')} of {len(wrongs)}")
+        for wrong in filter(None, wrongs):
+            print(f"    {wrong}")
+    changed = changed_by_envelopes()
+    print(f"\n{len(changed)} envelopes around {len(ALL)} logs change {changed.total()} diagnoses")
+    for name, count in changed.items():
+        if count:
+            print(f"  {name}: {count}")
+    print()
     found = seen()
     by_name: dict[str, set[str]] = defaultdict(set)
     for signature, folders in found.items():

@@ -128,7 +128,7 @@ def diagnose(logs: tuple[str, ...], as_json: bool) -> None:
         diagnosis = read_log(log)
         understood = understood and diagnosis.understood
         if as_json:
-            say(diagnosis.to_json())
+            say(codec.dump(diagnosis.document()))
         else:
             print_diagnosis(log, diagnosis)
     sys.exit(0 if understood else 1)

@@ -2,7 +2,7 @@
 
 from rich.text import Text
 
-from ..diagnose import Diagnosis
+from ..diagnose import Diagnosis, Server
 from ..outcome import Outcome, Stable
 from .tables import pairs_table, stdout
 from .wording import PHASE_NAMES, clean, sentence, speed_rows
@@ -20,20 +20,33 @@ def print_diagnosis(name: str, found: Diagnosis) -> None:
     console.print(Text(clean(name), style="bold"))
     if outcome is None:
         console.print(Text(f"  {clean(_without_failure(found))}"))
-        return
-    console.print(Text(f"  {clean(sentence(outcome))}"))
-    console.print(f"  cause: {outcome.cause}, phase: {outcome.phase}")
-    for line in outcome.evidence:
-        console.print(Text(f"  > {clean(line)}", style="dim"))
-    for cure in found.cures:
-        console.print(Text(f"  cure: {clean(cure)}"))
+    else:
+        which = f"{found.server.name}: " if found.server.name and found.others else ""
+        console.print(Text(f"  {clean(which + sentence(outcome))}"))
+        console.print(f"  cause: {outcome.cause}, phase: {outcome.phase}")
+        for line in outcome.evidence:
+            console.print(Text(f"  > {clean(line)}", style="dim"))
+        for cure in found.cures:
+            console.print(Text(f"  cure: {clean(cure)}"))
+    for other in found.others:
+        console.print(Text(f"  also in this log: {clean(_other(other))}"))
+
+
+def _other(server: Server) -> str:
+    start = server.start
+    which = f"{server.name}: " if server.name else ""
+    if start.outcome is not None:
+        return f"{which}{sentence(start.outcome)}"
+    return f"{which}{'it served' if start.ready else f'ended while {PHASE_NAMES[start.phase]}'}"
 
 
 def _without_failure(found: Diagnosis) -> str:
     if found.ready:
         return "nothing went wrong in this log"
-    if found.readings.version is None and found.phase == "spawn":
-        last = f"; the last error in it is: {found.last_error}" if found.last_error else ""
-        return f"no vLLM start-up found in this log{last}"
-    phase = PHASE_NAMES[found.phase]
-    return f"the log ends while {phase}: vLLM was killed, or the log is incomplete"
+    last = f"; the last error in it is: {found.last_error}" if found.last_error else ""
+    phase = found.phase
+    if phase != "spawn":
+        return f"the log ends while {PHASE_NAMES[phase]}: vLLM was killed, or the log is incomplete"
+    if found.server.start.of_vllm:
+        return f"this part of vLLM's log shows neither how far it came nor why it ended{last}"
+    return f"no vLLM start-up found in this log{last}"

@@ -1,7 +1,17 @@
 """What a vLLM log says: how far the server got, its numbers, and why it failed."""
 
-from .diagnosis import Diagnosis, read_log
+from .diagnosis import Diagnosis, Document, FileReader, Server, read_log
 from .reader import LogReader
-from .signatures import cures
+from .signatures import HANGS, LASTING, cures
 
-__all__ = ["Diagnosis", "LogReader", "cures", "read_log"]
+__all__ = [
+    "HANGS",
+    "LASTING",
+    "Diagnosis",
+    "Document",
+    "FileReader",
+    "LogReader",
+    "Server",
+    "cures",
+    "read_log",
+]

@@ -5,10 +5,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from ..outcome import Crashed, Environment, FailedOutcome, OutOfMemory, Phase, Readings, Rejected
-from .lines import MAX_EXCERPT, excerpt
+from ..outcome import (
+    Crashed,
+    Environment,
+    FailedOutcome,
+    Hung,
+    OutOfMemory,
+    Phase,
+    Readings,
+    Rejected,
+)
+from .lines import MAX_EXCERPT, excerpt, is_of_engine
 from .milestones import readings_of, to_bytes
 from .signature import PROCESS_DIED, Signature
+from .trace import later
 
 MAX_EVIDENCE = 5  # lines
 
@@ -20,25 +30,47 @@ class Finding:
     """One signature found: the phase of the start, and what the line says.
 
     `groups` is what the pattern captured, as text; `after` are the lines that belong to it.
+    `shown` is the phase that the traceback above it shows; `times`, how often it was said.
     """
 
     signature: Signature
-    phase: Phase
+    milestone: Phase
     line: str
+    shown: Phase | None = None
+    times: int = 1
     groups: dict[str, str]
     readings: Readings = _NOTHING
     after: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, signature: Signature, match: re.Match[str], phase: Phase, line: str) -> Self:
-        """Make a finding from a match; `phase` is the last milestone's."""
+    def of(
+        cls,
+        signature: Signature,
+        match: re.Match[str],
+        line: str,
+        milestone: Phase,
+        shown: Phase | None,
+    ) -> Self:
         return cls(
             signature=signature,
-            phase=signature.phase or phase,
+            milestone=milestone,
+            shown=shown,
             line=excerpt(line),
             groups={name: text.strip() for name, text in match.groupdict().items() if text},
             readings=readings_of(match),
         )
+
+    @property
+    def phase(self) -> Phase:
+        if self.signature.phase:
+            return self.signature.phase
+        found = later(self.milestone, self.shown)
+        if found == "spawn" and "private pools (e.g., CUDA Graphs)" in self.line:
+            return "serving"  # graphs had been captured
+        if found == "spawn":
+            found = self.signature.usual
+        early = found in ("spawn", "config") and is_of_engine(self.line)
+        return "load" if early else found
 
     def outranks(self, signature: Signature) -> bool:
         """Tell whether no line with that signature can change the verdict."""
@@ -62,6 +94,7 @@ class Finding:
             return self
         return replace(
             self,
+            shown=self.shown or again.shown,
             signature=again.signature if fatal else self.signature,
             groups={**again.groups, **self.groups},
             readings=again.readings.updated(self.readings),
@@ -110,15 +143,33 @@ class Finding:
                 return Environment(**common)
             case "crashed":
                 return Crashed(**common, exit_code=exit_code)
+            case "hung":
+                return Hung(**common, seconds=self._seconds())
 
     def _reason(self) -> str:
         """Fill the signature's reason; a number that was cut off is `?`."""
+        groups = self.groups
+        if "{share}" in self.signature.reason:
+            free, total = self.readings.free_bytes, self.readings.total_bytes
+            groups = {
+                **groups,
+                "share": f"{free * 100 // total / 100:g}" if free and total else "?",
+            }
 
         def shown(match: re.Match[str]) -> str:
-            text = self.groups.get(match[1], "?")
+            text = groups.get(match[1], "?")
             return f"{text} GiB" if match[1].endswith("_bytes") and " " not in text else text
 
-        return re.sub(r"\{(\w+)\}", shown, self.signature.reason)[:MAX_EXCERPT]
+        reason = re.sub(r"\{(\w+)\}", shown, self.signature.reason)
+        if because := groups.get("because"):
+            reason += because
+        return reason[:MAX_EXCERPT]
+
+    def _seconds(self) -> float | None:
+        if "waited" in self.groups:
+            return float(self.groups["waited"]) * self.times
+        milliseconds = self.groups.get("milliseconds")
+        return float(milliseconds) / 1000 if milliseconds else None
 
     def _shortfall(self, readings: Readings) -> int | None:
         here = self.readings

@@ -4,7 +4,13 @@ import re
 
 MAX_EXCERPT = 600  # characters
 
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[@-Z\\^_])")
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]_][^\x07\x1b\n]*(?:\x07|\x1b\\)|[@-Z\\^])")
+# The same as syslog, `cat -v` and JSON write it, or where only the rest of the code was copied.
+_WRITTEN_ANSI = re.compile(
+    r"(?:#033|\^\[|\\x1b|\\u001b|\u241b)\[[0-?]*[ -/]*[@-~]|"
+    r"\[(?:0|1|3\d|9\d|[01];\d{1,2})(?:;\d{1,3})*m"
+)
+_RESETS = ("[0m", "[0;0m")  # text in colours has at least one of them
 # A tqdm bar begins with `\r` and ends without a newline: `Loading:  50%|##  | 1/2 [00:01<00:01]`.
 _BAR = re.compile(r"\d{1,3}%[^|]{0,20}\|[^\[]{0,400}\[[\d:]+[^\]]{0,100}\]")
 _OWNER = r"\((?:APIServer|EngineCore|VllmWorker|Worker)\w{0,30}[^()]{0,30} pid=\d+\)"
@@ -15,19 +21,35 @@ _INTRUDER = re.compile(
     rf"{_OWNER} |(?:DEBUG|INFO|WARNING|ERROR) \d\d-\d\d \d\d:\d\d:\d\d|INFO:     "
 )
 _PREFIX = re.compile(
-    r"\s*(?:\([^()]{1,60}\bpid=\d+\)|\[rank\d+\]:?|"
-    r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b(?:: +| +\d\d-\d\d \d\d:\d\d:\d\d)?|\[[\w./-]+:\d+\])"
+    r"\s*(?:\(?\b[^()]{1,60}\bpid=\d+[^()]{0,40}\)|\[rank\d+\]:?|(?:\^C)+|"
+    r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b(?:: +| +\d\d-\d\d \d\d:\d\d:\d\d| *\|)?|"
+    r"\[?[\w./-]+\.(?:py|cpp|cu):\d+\]|\[[\w./-]+:\d+\]|\[[A-Z]\d{3,4} [\d:.]+ [\w.]+:\d+\])"
 )
-_OTHER_RANK = re.compile(r"\((?:Vllm)?Worker\w{0,30}?(?:[TP]P[1-9]|[^()]{0,20}rank=[1-9])")
+_OTHER_RANK = re.compile(
+    r"\((?:Vllm)?Worker\w{0,30}?(?:[TP]P[1-9]|[^()]{0,20}rank=[1-9])|\[rank[1-9]\d*\]"
+)
 _LEVEL = re.compile(r"\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
-_EXCEPTION = re.compile(
-    r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Fault|Timeout)(?::|$)"
+_NAME = (
+    r"(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Fault|Timeout)|Exception|"
+    r"[a-z]\w+[A-Z]\w*Error)(?::|$|\(['\"])"
+)
+_EXCEPTION = re.compile(_NAME)
+# Where something of vLLM's or of a traceback begins, at the start of a line or behind a prefix.
+BEGINNING = re.compile(
+    r"(?:^|(?<=[\s|>:=\]~]))(?:"
+    r"\((?:APIServer|EngineCore|Vllm|Worker|RayWorker)[^()]{0,60}pid=\d+[^()]{0,40}\)|"
+    r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d|INFO:     |\[rank\d+\]:|"
+    r'Traceback \(most recent call last\):|(?:  )?File "[^"]+", line \d|Process \S+:$|'
+    + _NAME
+    + ")"
 )
 # These only report that another process failed.
 _WRAPPER = re.compile(
     r"Engine core initialization failed|Engine process failed to start|EngineCore failed to start|"
-    r"WorkerProc (?:failed to start|hit an exception|initialization failed)|"
-    r"Worker failed with error|EngineDeadError|EngineCore encountered|"
+    r"WorkerProc (?:failed to start|hit an exception|initialization failed)|Error in inspecting|"
+    r"Worker failed with error|EngineDeadError|EngineCore encountered|Error raised in subprocess|"
+    r"^ray\.exceptions\.RayTaskError|ActorDiedError|EOFError|Error in model execution|"
+    r"ProcessRaisedException|BrokenPipeError|ConnectionResetError|"
     r"KeyboardInterrupt|SystemExit|CancelledError|RuntimeError: cancelled"
 )
 # Lines that quote a user's request: an error in it is not the server's.
@@ -35,8 +57,27 @@ _QUOTING = re.compile(
     r"Received request|Generated response|prompt: |"
     r'"(?:GET|POST|PUT|DELETE|HEAD|OPTIONS|PATCH) '
 )
+# The modules that serve one request: what fails there, the server survives.
+_OF_REQUEST = re.compile(
+    r"[\[ ](?:serving\w*|api_utils|chat_utils|preprocess|protocol|entrypoints/\S+)\.py:\d+\]|"
+    r"Exception in ASGI application|Dumping input data for V"
+)
+# A request was answered, or is being answered.
+_LIFE = re.compile(
+    r'"(?:GET|POST) (?!/metrics)[^"]*" 200 OK|generation throughput: (?!0\.0 )[\d.]+ '
+)
+# What compilers, drivers and runtimes print, before or instead of an exception.
+_NATIVE = re.compile(
+    r"\b(?:fatal|FATAL)\b|\berror *:|\bERROR\b|\bWARN\b.*\bfail|[Aa]ssertion .*failed|"
+    r"\bcannot find\b|\bnot supported\b"
+)
 # An error line of any program, vLLM or not, with any prefix.
 _ERROR = re.compile(r"\bERROR\b|(?:\berror|Error|Exception)(?:(?: [^:]{1,60})?:|$)")
+
+
+def begins(line: str) -> bool:
+    """Tell whether something begins with this line, so that it is not the rest of the one above."""
+    return BEGINNING.match(line) is not None
 
 
 def excerpt(line: str) -> str:
@@ -44,7 +85,10 @@ def excerpt(line: str) -> str:
 
 
 def without_ansi(text: str) -> str:
-    return _ANSI.sub("", text) if "\x1b" in text else text
+    """Remove what a terminal would not show, however its escape character was written."""
+    if "\x1b" in text:
+        text = _ANSI.sub("", text)
+    return _WRITTEN_ANSI.sub("", text) if any(reset in text for reset in _RESETS) else text
 
 
 def without_progress_bars(line: str) -> str:
@@ -62,11 +106,6 @@ def may_be_torn(line: str) -> bool:
         if not lead or lead.end() < last:
             return True
     return line.rfind("INFO:     ") > 26
-
-
-def is_source(line: str) -> bool:
-    """Tell cheaply whether a log record holds a line of a traceback, which is not its message."""
-    return "]     " in line or '   File "' in line or '  File "' in line[:8]
 
 
 def split_torn(line: str) -> list[str]:
@@ -97,13 +136,37 @@ def quotes_request(lead: str) -> bool:
     return bool(_QUOTING.search(lead))
 
 
+def is_of_engine(line: str) -> bool:
+    """Tell whether an engine or a worker wrote the line: the configuration was read before."""
+    return line.startswith(("(EngineCore", "(Worker", "(VllmWorker"))
+
+
 def is_other_rank(line: str) -> bool:
     """Tell whether a worker other than the first of its group wrote the line."""
     return bool(_OTHER_RANK.search(line))
 
 
+def is_of_request(line: str) -> bool:
+    return bool(_OF_REQUEST.search(line))
+
+
+def shows_life(text: str) -> bool:
+    """Tell whether the server has answered a request, by one of these lines."""
+    return bool(_LIFE.search(text))
+
+
+def is_native_error(text: str) -> bool:
+    """Tell whether a message without prefixes is an error, though no exception of Python's."""
+    return bool(_NATIVE.search(text)) and not _WRAPPER.search(text)
+
+
 def is_error(line: str) -> bool:
     return bool(_ERROR.search(line)) and not quotes_request(line)
+
+
+def is_wrapper(line: str) -> bool:
+    """Tell whether the line only reports that another process failed."""
+    return bool(_WRAPPER.search(line))
 
 
 def is_exception(line: str) -> bool:

@@ -23,7 +23,14 @@ class Milestone:
     pattern: re.Pattern[str]
     phase: Phase | None
 
+    @property
+    def of_a_tail(self) -> bool:
+        """Whether it tells the phase only where the log does not have the start."""
+        return self.needle in (ANSWERED, THROUGHPUT)
 
+
+ANSWERED = 'HTTP/1.1" 200'
+THROUGHPUT = "Avg prompt throughput"
 _GIB = r"-?[\d.]+"
 # fmt: off
 _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
@@ -31,10 +38,13 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     ("version ", r"(?:█|API server) +version v?(?P<version>\d+\.\d+\S*)", "config"),
     ("non-default args", r"'gpu_memory_utilization': (?P<utilization>[\d.]+)", None),
     ("non-default args", "", "config"),
+    ("Automatically detected platform", "", "config"),
+    ("Resolved architecture", "", "config"),
+    ("Defaulting to use ", r"Defaulting to use \w+ for distributed inference", "config"),
     ("max model len ", r"Using max model len (?P<max_model_len>\d+)", "config"),
     # the engine begins
     ("Initializing a",
-     r"Initializing an? (?:V1 )?LLM engine \(v(?P<version>\d+\.\d+[^)\s]*)\)", "load"),
+     r"Initializing an? (?:V[01] )?LLM engine \(v(?P<version>\d+\.\d+[^)\s]*)\)", "load"),
     ("V2 Model Runner", r"Using (?P<model_runner>V2) Model Runner", "load"),
     ("V1 model runner instead", r"using the (?P<model_runner>V1) model runner instead", None),
     ("Starting to load model", "", "load"),
@@ -44,7 +54,8 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     ("odel loading took",
      rf"Model loading took (?P<weights_bytes>{_GIB}) Gi?B(?: memory)?"
      r"(?: and (?P<load_seconds>[\d.]+) seconds)?", "profile"),
-    ("model weights took", rf"Loading model weights took (?P<weights_bytes>{_GIB} GB)", "profile"),
+    ("model weights took",
+     rf"Loading model weights took (?:in total )?(?P<weights_bytes>{_GIB} Gi?B)", "profile"),
     # it runs one batch of the largest size
     ("Warming up model for the compilation", "", "profile"),
     ("torch.compile t", r"torch\.compile (?:takes|took) (?P<compile_seconds>[\d.]+) s", "profile"),
@@ -59,6 +70,7 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
      rf"reserved (?P<kv_bytes>{_GIB}) GiB memory for KV Cache", "kv_cache"),
     ("reserved for KV Cache is",
      rf"memory reserved for KV Cache is (?P<kv_bytes>{_GIB}) ?GiB", "kv_cache"),
+    ("model weights take ", rf"model weights take (?P<weights_bytes>{_GIB}) ?GiB", "profile"),
     ("Auto-fit max_model_len: ",
      r"Auto-fit max_model_len: (?:reduced from \d+ to |full model context length )"
      rf"(?P<max_model_len>\d+)(?:.*?\((?P<kv_bytes>{_GIB}) GiB)?", "kv_cache"),
@@ -68,6 +80,7 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
      r"(?P<concurrency>[\d.]+)x", "graphs"),
     # graphs and warm-up
     ("Capturing CUDA graph", "", "graphs"),
+    ("Capturing cudagraphs for", "", "graphs"),
     ("Graph capturing finished",
      r"Graph capturing finished in (?P<graph_seconds>[\d.]+) secs, took "
      rf"(?P<graph_bytes>{_GIB}) GiB", "warmup"),
@@ -86,6 +99,8 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     # it serves
     ("Application startup complete", "", "serving"),
     ("Uvicorn running on", "", "serving"),
+    (THROUGHPUT, r"Avg prompt throughput: [\d.]+", "serving"),
+    (ANSWERED, r'"(?:GET|POST) /(?!metrics)[^"\s]* HTTP/1\.1" 200', "serving"),
 )
 # fmt: on
 
@@ -95,14 +110,16 @@ MILESTONES: tuple[Milestone, ...] = tuple(
 )
 
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "GB": 2**30}
+_UNITS |= {"K": 2**10, "M": 2**20, "G": 2**30}
 _FIELDS = {f.name for f in fields(Readings)}
 _FLOATS = {"utilization", "concurrency"}
 
 
 def to_bytes(text: str) -> int:
     """Read `298.00 MiB` or `1.75`; without a unit it is GiB, which is how vLLM prints memory."""
-    number, _, unit = text.partition(" ")
-    return round(float(number) * _UNITS[unit or "GiB"])
+    unit = text.lstrip("-.0123456789")
+    number = text.removesuffix(unit)
+    return round(float(number) * _UNITS[unit.strip() or "GiB"])
 
 
 def readings_of(match: re.Match[str]) -> Readings:

@@ -18,26 +18,53 @@ from .signatures import SIGNATURES
 REMEMBERED = 512  # shapes
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 
-Event = Literal["start", "eager", "start failed", "shutdown"]
+Event = Literal[
+    "start", "eager", "start failed", "shutdown", "parallel", "quantized", "method", "traceback",
+    "interrupt", "ours", "failing",
+]  # fmt: skip
 # What dies after somebody asked the server to stop is not a failure.
 _EVENTS: tuple[tuple[Event, str, str], ...] = (
     ("start failed", "Error: Engine ", r"core initialization failed|process failed to start"),
     ("shutdown", "[shutdown] ", r"API server: shutdown triggered|EngineCore: (?:trigger|start)"),
     ("shutdown", "Shutdown initiated (timeout", ""),
     ("shutdown", "Shutting down FastAPI HTTP server", ""),
-    ("start", " version ", r"(?:█|API server) +version v?\d"),
-    ("eager", "nforce", r"Enforce eager set|enforce_eager'?[=:] ?True"),
+    ("start", " version ", r"(?:█|API server) +version +v?\d"),
+    ("eager", "nforce", r"Enforce eager set|(?<!set ')enforce_eager'?[=:] ?True"),
     ("eager", "Cudagraph is disabled", ""),
+    ("parallel", "ensor_parallel_size", r"tensor_parallel_size'?[=:] ?(?:[2-9]|[1-9]\d)"),
+    ("quantized", "BitsAndBytes quantization", ""),
+    ("quantized", "uantization=", r"\bquantization=(?!None)'?\w"),
+    ("method", " method ", r"processing method |Error executing method "),
+    ("traceback", "Traceback (most recent call", ""),
+    ("interrupt", "KeyboardInterrupt", r"KeyboardInterrupt\s*$"),
+    ("interrupt", "^C", r"\^C"),
+    ("failing", " failed to start", r"(?:EngineCore|WorkerProc) failed to start"),
+    ("failing", "Traceback (most recent call", r"\bERROR\b.*Traceback"),
+    ("ours", "vllm", r"\bvllm\b"),
+    ("ours", "vLLM", ""),
+    ("ours", "EngineCore", ""),
+    ("ours", "LLMEngine", ""),
 )
 
 # A line worth reading has one of these in it. They are few, because each costs a pass.
 WORTH_READING = (
     *("rror", "ERROR", "xception", "unexpectedly", "ut of memory", "nccl", "[shutdown] "),
-    *("Shutting down FastAPI", "Shutdown initiated", " version ", "timed out", "rpc"),
+    *("Shutting down FastAPI", "Shutdown initiated", " version ", "timed out", "CRITICAL"),
+    *('File "', "File /", "Traceback (most", "KeyboardInterrupt", "broadcast block", "has died"),
+    *("Watchdog caught", "terminate called", "fault by GPU", "SIG", "egmentation fault"),
+    *(
+        "core dumped",
+        "Killed",
+        "exited with code ",
+        "process exited, ",
+        "terminated with exit code ",
+    ),
+    *("NCCL WARN", "ptxas fatal", "nvcc fatal", "cannot find -l", "creating a placement group"),
 )
 WORTH_READING_AT_START = (
     *WORTH_READING,
-    *("nforce", "Cudagraph is disabled"),
+    *("RESOURCE_EXHAUSTED", "exceeds the total number of"),
+    *("nforce", "Cudagraph is disabled", "ensor_parallel_size", "uantization"),
     *(milestone.needle for milestone in MILESTONES),
 )
 
@@ -47,11 +74,13 @@ class Shape:
     """What is common to all lines that differ in digits only.
 
     `message_at` is where the prefixes end; `milestones` and `signatures` are those that can match.
+    `of_request`: what serves one request wrote it.
     """
 
     message_at: int
     is_source: bool
     is_error: bool
+    of_request: bool
     is_exception: bool
     events: frozenset[Event]
     milestones: tuple[Milestone, ...]
@@ -70,6 +99,7 @@ def _shape(zeroed: bytes) -> Shape:
         message_at=len(line) - len(message),
         is_source=message.startswith("    "),  # of a traceback
         is_error=lines.is_error(line),
+        of_request=lines.is_of_request(line),
         is_exception=lines.is_exception(line),
         events=frozenset(
             event

@@ -1,26 +1,70 @@
-"""What a vLLM log says: how far the start got, the numbers on the way, and what went wrong.
+"""What the log of one vLLM server says: how far it got, its numbers, and what went wrong.
 
-The phase is the last milestone; the cause is the strongest signature, the first of its strength.
-Wrappers (`Engine core initialization failed`) are never a cause.
+The phase is the last milestone, or what the traceback shows; the cause is the strongest signature,
+the first of its strength. Wrappers (`Engine core initialization failed`) are never a cause.
 """
+
+from dataclasses import dataclass, replace
 
 from ..outcome import PHASES, Crashed, FailedOutcome, Hung, Phase, Readings
 from . import lines
+from .faults import SIGNALS, signal_of
 from .finding import MAX_EVIDENCE, Finding
 from .lines import MAX_EXCERPT, excerpt
 from .milestones import Milestone, readings_of
 from .prefilter import WORTH_READING, WORTH_READING_AT_START, Shape, line_starts, shape_of
 from .signature import PROCESS_DIED, Signature
 from .signatures import BY_NAME
+from .trace import Trace, later
 
 WINDOW = 1 << 18  # characters searched in one go
 LONGEST_LINE = 1 << 14  # a longer one is read in pieces that overlap
 OVERLAP = 1 << 11
 FOLLOW_UP = 8  # lines among which the rest of a torn one, or what belongs to it, must come
 MAX_TORN = 4
+MAX_JOINED = 3  # lines over which one message may be broken
 MAX_UNKNOWN = 3
-SIGKILLED = (-9, 137)
+MAX_STARTS = 8
 ASKED_TO_STOP = (-15, -2, 143, 130)
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An exception without a signature: its line, its message, and the frame it came from."""
+
+    line: str
+    message: str
+    phase: Phase
+    where: str = ""
+    code: str = ""
+
+    @classmethod
+    def of(cls, line: str, message: str, milestone: Phase, trace: Trace) -> "Unknown":
+        phase = later(milestone, trace.phase)
+        return cls(excerpt(line), message.strip(), phase, trace.where, trace.code)
+
+    @property
+    def reason(self) -> str:
+        """The message, and where it was raised; without a message, the code that raised it."""
+        bare = self.message.endswith(("Error", "Exception", ":"))
+        code = f" at `{self.code}`" if bare and self.code else ""
+        where = f" ({self.where})" if self.where else ""
+        return f"{self.message.rstrip(':')}{code}{where}"
+
+    @property
+    def place(self) -> str:
+        return f"{self.where}: {self.code}" if self.code else self.where
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What became of one start of a server; without an outcome and not `ready`, it was cut off."""
+
+    outcome: FailedOutcome | None
+    readings: Readings
+    phase: Phase
+    ready: bool
+    of_vllm: bool
 
 
 class LogReader:
@@ -28,7 +72,9 @@ class LogReader:
 
     def __init__(self) -> None:
         self._partial = ""
+        self._read_partial = ""  # as much of it as was read already
         self._tail = ""
+        self.earlier: list[Start] = []  # in the same log, one of each kind of end
         self._reset()
 
     def _reset(self) -> None:
@@ -36,13 +82,22 @@ class LogReader:
         self.phase: Phase = "spawn"
         self.ready = False
         self.last_error = ""
+        self.of_vllm = False  # whether any line looks like one of vLLM's
         self._eager = False
+        self._parallel = False
+        self._quantized = False
         self._stopping = False
+        self._interrupted = ""  # the line in which somebody pressed Ctrl-C
         self._finding: Finding | None = None
-        self._unknown: list[str] = []  # exceptions without a signature
+        self._trace = Trace()
+        self._unknown: list[Unknown] = []
         self._start_failed = ""  # the line of a wrapper that says so
+        self._failing = ""  # a line that says so before the cause does
+        self._native: list[str] = []  # errors of compilers, drivers and runtimes
         self._memory_lines: dict[str, str] = {}
         self._torn: tuple[str, ...] = ()  # beginnings whose rest is still to come
+        self._broken: tuple[str, ...] = ()  # a message whose rest the next lines may have
+        self._joined = 0  # how many lines that is
         self._follow_up = 0  # how many more lines to read, worth reading or not
 
     @property
@@ -71,15 +126,26 @@ class LogReader:
         starts = line_starts(needles, text)
         if not starts and not self._follow_up and not lines.may_be_torn(text):
             self._tail = text.rstrip().rpartition("\n")[2] or self._tail
+            self._see_life(text)
             return
         start = 0
         for line in text.split("\n"):
-            worth_it = start in starts and not lines.is_source(line)
-            if worth_it or self._follow_up or lines.may_be_torn(line):
+            if start in starts or self._follow_up or lines.may_be_torn(line):
                 self._read_line(line)
+            if self._unknown or self._finding:
+                self._see_life(line)
             start += len(line) + 1
             if line and " Route: " not in line:
                 self._tail = line
+
+    def _see_life(self, text: str) -> None:
+        """Forget what the server survived: it answered a request after that."""
+        waits = self._finding is not None and self._finding.signature.survivable
+        if not self.ready or not (self._unknown or waits) or not lines.shows_life(text):
+            return
+        self._unknown = []
+        if waits:
+            self._finding = None
 
     def _read_line(self, line: str) -> None:
         """Read one line, and what it makes together with the beginnings torn off before it."""
@@ -101,27 +167,88 @@ class LogReader:
         elif self._follow_up:
             self._follow_up -= 1
             if not self._follow_up:
-                self._torn = ()
+                self._torn, self._broken = (), ()
 
     def _read_whole(self, line: str) -> None:
         shape = shape_of(line)
+        text = line[shape.message_at :].strip()
         if shape.is_source:
+            self._trace.read_code(text)
             return
+        says_more = bool(shape.is_error or shape.milestones or shape.signatures)
+        says_more = says_more and not text.startswith("assert ")
+        if self._trace.read(text, may_be_code=not says_more):
+            self._follow_up = max(self._follow_up, FOLLOW_UP)
+            return
+        self._note_events(line, text, shape)
         if self._finding:
-            self._finding = self._finding.continued(line, line[shape.message_at :].strip())
-        if "start" in shape.events and (
-            self.ready or self._finding or self._stopping or self._start_failed
-        ):
-            self._reset()
+            self._finding = self._finding.continued(line, text)
         if not self.ready:
-            self._eager = self._eager or "eager" in shape.events
             for milestone in shape.milestones:
                 self._pass(milestone, line)
         if shape.is_error:
             self.last_error = excerpt(line)
-        self._stopping = self._stopping or "shutdown" in shape.events
-        if not self._stopping:
-            self._look_for_failure(line, shape)
+        if self._stopping:
+            return
+        wholes = self._with_the_line_above(line, text)
+        self._look_for_failure(line, text, shape)
+        for whole in wholes:
+            self._matches_any(whole, shape_of(whole), again=True)
+
+    def _note_events(self, line: str, text: str, shape: Shape) -> None:
+        events = shape.events
+        if "start" in events and (
+            self.ready or self._finding or self._unknown or self._stopping or self._start_failed
+        ):
+            self._begin_anew()
+        self._eager = self._eager or ("eager" in events and not self.ready)
+        self._parallel = self._parallel or "parallel" in events or lines.is_other_rank(line)
+        self._quantized = self._quantized or "quantized" in events
+        self._stopping = self._stopping or "shutdown" in events
+        self.of_vllm = self.of_vllm or "ours" in events
+        if "traceback" in events:
+            self._trace.begin()
+            self._follow_up = max(self._follow_up, FOLLOW_UP)
+        if "method" in events:
+            self._trace.read_method(text)
+        if shape.of_request:
+            self._trace.note_request()
+        if "failing" in events and not self.ready and not self._failing:
+            self._failing = excerpt(line)
+        if lines.is_native_error(text) and len(self._native) < MAX_UNKNOWN and not self.ready:
+            self._native.append(excerpt(line))
+        if "interrupt" in events and "^C" in line and not self.ready:
+            self._interrupted = excerpt(line)
+
+    def _begin_anew(self) -> None:
+        """Begin with another start of the server in the same log."""
+        ended, ends = self._start_of(self._judged(None, 0)), [_end_of(s) for s in self.earlier]
+        if _end_of(ended) not in ends and len(ends) < MAX_STARTS:
+            self.earlier.append(ended)
+        self._reset()
+
+    def start(self) -> Start:
+        """Return what became of the last start in the log."""
+        return self._start_of(self.verdict())
+
+    def _start_of(self, outcome: FailedOutcome | None) -> Start:
+        ready = self.ready or self.phase == "serving"
+        return Start(outcome, self.readings, self.phase, ready, self.of_vllm)
+
+    def _with_the_line_above(self, line: str, text: str) -> tuple[str, ...]:
+        """Return a message that is broken over several lines as one, if this is its rest."""
+        if not self._broken or not text:
+            return ()
+        if lines.begins(line) or self._joined == MAX_JOINED:
+            self._broken = ()
+            return ()
+        self._joined += 1
+        self._broken = tuple(
+            (start + between + text)[:LONGEST_LINE]
+            for start in self._broken[:2]
+            for between in ("", " ")
+        )
+        return self._broken
 
     def _pass(self, milestone: Milestone, line: str) -> None:
         match = milestone.pattern.search(line)
@@ -130,6 +257,9 @@ class LogReader:
         lead = line[: match.start()]
         if lines.quotes_request(lead) or lines.level(lead) == "ERROR":
             return
+        if milestone.of_a_tail and (self.phase != "spawn" or self._finding or self._start_failed):
+            return
+        self.of_vllm = True
         if milestone.phase:
             self._enter(milestone.phase)
         if match.re.groups and not lines.is_other_rank(line):
@@ -148,29 +278,68 @@ class LogReader:
             # It survived every error before this.
             self.ready, self._finding, self._unknown, self._start_failed = True, None, [], ""
 
-    def _look_for_failure(self, line: str, shape: Shape) -> None:
+    def _look_for_failure(self, line: str, text: str, shape: Shape) -> None:
         if "start failed" in shape.events:
             self._start_failed = excerpt(line)
+        known = self._matches_any(line, shape)
+        if shape.signatures or shape.is_error:
+            self._broken, self._joined = (line[:LONGEST_LINE],), 0
+            self._follow_up = max(self._follow_up, FOLLOW_UP)
+        if not known and shape.is_exception and not (self.ready and shape.of_request):
+            self._take_unknown(Unknown.of(line, text, self.phase, self._trace))
+
+    def _matches_any(self, line: str, shape: Shape, *, again: bool = False) -> bool:
+        """Tell whether a signature matches the line, and keep what it says.
+
+        `again`: it is a line that was read, with the rest of its message.
+        """
         for signature in shape.signatures:
-            if self.ready and not signature.serving:
+            if not self._may_mean(signature, shape):
                 continue
             found = self._finding
             if found and found.outranks(signature):
                 continue
             if found and found.is_complete_for(signature):
-                return
+                return True
             match = signature.pattern.search(line)
             if match and not _is_harmless(line[: match.start()], signature):
-                self._record(Finding.of(signature, match, self.phase, line))
-                return
-        if shape.is_exception and len(self._unknown) < MAX_UNKNOWN:
-            self._unknown.append(excerpt(line))
+                new = Finding.of(signature, match, line, self.phase, self._trace.phase)
+                self._record(new, again=again)
+                return True
+        return False
 
-    def _record(self, new: Finding) -> None:
+    def _may_mean(self, signature: Signature, shape: Shape) -> bool:
+        """Tell whether the line can mean this here: after readiness a request may be at fault."""
+        of_a_start = signature.fatal and signature.kind in ("rejected", "out_of_memory")
+        if self.ready and not signature.serving and (shape.of_request or not of_a_start):
+            return False
+        match signature.given:
+            case "parallel":
+                return self._parallel
+            case "single":
+                return not self._parallel
+            case "quantized":
+                return self._quantized
+            case None:
+                return True
+
+    def _take_unknown(self, new: Unknown) -> None:
+        """Keep an exception, unless where it was raised says what it is."""
+        before = self._finding
+        if self._matches_any(new.reason, shape_of(new.reason), again=True):
+            if self._finding and self._finding is not before:
+                self._finding = replace(self._finding, line=new.line, after=(new.place,))
+            return
+        if len(self._unknown) < MAX_UNKNOWN:
+            self._unknown.append(new)
+
+    def _record(self, new: Finding, *, again: bool) -> None:
         old = self._finding
         if old is None or new.signature.strength > old.signature.strength:
             self._finding = new
             self._follow_up = FOLLOW_UP
+        elif new.signature is old.signature and new.signature.at_any_level:
+            self._finding = replace(old, times=old.times + (not again))
         else:
             self._finding = old.completed(new)
         if self._finding is not old:
@@ -191,33 +360,59 @@ class LogReader:
         None: the log shows no failure. `exit_code` as `subprocess` gives it, None where unknown;
         `host_oom_kills` is by how much `oom_kill` rose in the cgroup's `memory.events`.
         """
-        if self._partial:
-            self._read_line(self._partial)
+        self._read_the_rest()
+        return self._judged(exit_code, host_oom_kills)
+
+    def _judged(self, exit_code: int | None, host_oom_kills: int) -> FailedOutcome | None:
         found = self._finding
-        if found and found.signature.strength > PROCESS_DIED:
+        if found and found.signature.strength != PROCESS_DIED:
             is_memory = found.signature.kind == "out_of_memory"
             supporting = reversed(self._memory_lines.values()) if is_memory else ()
+            found = replace(found, shown=found.shown or self._trace.phase)
             return found.outcome(self.readings, supporting, exit_code)
         if self._stopping and found is None:
             return None
-        died = found is not None or self._start_failed or exit_code not in (None, 0)
+        died = found is not None or bool(self._start_failed) or exit_code not in (None, 0)
         if died and host_oom_kills > 0 and (found or not self._unknown):
             return self._died("killed_by_host", exit_code)
-        if self.ready or not self._unknown:
-            if exit_code in SIGKILLED or (found and found.groups.get("exit") == "-9"):
-                return self._died("killed", exit_code)
-            if found:
-                return self._died("engine_died", exit_code)
-        if self.ready and exit_code in (None, 0, *ASKED_TO_STOP):
+        if (self.ready or not self._unknown) and (how := self._died_how(exit_code)):
+            return how
+        if self.ready and not self._unknown and exit_code in (None, 0, *ASKED_TO_STOP):
             return None
+        return self._unnamed(exit_code, died=died)
+
+    def _died_how(self, exit_code: int | None) -> FailedOutcome | None:
+        """Return how a process ended: by a signal, with its engine, or by somebody's Ctrl-C."""
+        found = self._finding
+        signal = signal_of(exit_code) or signal_of(found.groups.get("exit") if found else None)
+        if signal is not None and signal in SIGNALS:
+            return self._died(SIGNALS[signal][1], exit_code, SIGNALS[signal][0])
+        if found:
+            return self._died("engine_died", exit_code)
+        if self._interrupted and exit_code is None:
+            return self._died("interrupted", None)
+        return None
+
+    def _unnamed(self, exit_code: int | None, *, died: bool) -> FailedOutcome | None:
+        """Return a crash by the first line that says something, None where nothing failed."""
         if self._unknown:
-            reason = lines.message(self._unknown[0]).strip()
-            return self._crashed(reason, exit_code, *self._unknown, self._start_failed)
+            first = self._unknown[0]
+            more = (*(each.line for each in self._unknown), self._start_failed)
+            return self._crashed(first.reason, exit_code, *more, phase=first.phase)
+        if self._failing and (self._native or exit_code is None) and not self.ready:
+            told = (*self._native, self._failing)
+            return self._crashed(lines.message(told[0]).strip(), exit_code, *told)
         if died or exit_code is not None:
             last = lines.message(self.last_line).strip()
             reason = "the log does not say why" + (f"; its last line: {last}" if last else "")
             return self._crashed(reason, exit_code, self.last_line)
         return None
+
+    def _read_the_rest(self) -> None:
+        """Read a last line that has no end, once."""
+        if self._partial != self._read_partial:
+            self._read_partial = self._partial
+            self._read_line(self._partial)
 
     def unexplained(self, exit_code: int) -> Crashed:
         reason = "the server ended without an error in its log"
@@ -230,28 +425,54 @@ class LogReader:
             cause="never_ready", phase=self.phase, seconds=seconds, reason=reason, evidence=shown
         )
 
-    def _died(self, name: str, exit_code: int | None) -> FailedOutcome:
+    def _died(self, name: str, exit_code: int | None, detail: str = "") -> FailedOutcome:
         found = self._finding
-        first, *after = (*self._unknown, found.line if found else self.last_line)
-        phase, groups = (found.phase, found.groups) if found else (self.phase, {})
+        unknown = [each.line for each in self._unknown]
+        first, *after = (*unknown, found.line if found else self._interrupted or self.last_line)
+        groups = {**(found.groups if found else {}), "detail": detail}
+        if self._unknown:
+            groups["because"] = f" of this: {self._unknown[0].reason}"
+        elif found and name == "engine_died":
+            told = not lines.is_wrapper(found.line)
+            why = f": {lines.message(found.line).strip()}" if told else "; the log does not say why"
+            groups["because"] = why
         died = Finding(
-            signature=BY_NAME[name], phase=phase, line=first, groups=groups, after=tuple(after)
+            signature=BY_NAME[name],
+            milestone=found.phase if found else self.phase,
+            shown=(found.shown if found else None) or self._trace.phase,
+            line=first,
+            groups=groups,
+            after=tuple(after),
         )
         return died.outcome(exit_code=exit_code)
 
-    def _crashed(self, reason: str, exit_code: int | None, *evidence: str) -> Crashed:
+    def _crashed(
+        self, reason: str, exit_code: int | None, *evidence: str, phase: Phase | None = None
+    ) -> Crashed:
         if exit_code is not None:
             how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
             reason = f"{reason} ({how})"
-        shown = tuple(filter(None, evidence))[:MAX_EVIDENCE]
         return Crashed(
-            cause="unknown", phase=self.phase, reason=reason, evidence=shown, exit_code=exit_code
+            cause="unknown",
+            phase=phase or later(self.phase, self._trace.phase),
+            reason=reason[:MAX_EXCERPT],
+            evidence=tuple(filter(None, evidence))[:MAX_EVIDENCE],
+            exit_code=exit_code,
         )
+
+
+def _end_of(start: Start) -> tuple[str, Phase, bool]:
+    outcome = start.outcome
+    return (
+        (outcome.cause, outcome.phase, start.ready) if outcome else ("", start.phase, start.ready)
+    )
 
 
 def _is_harmless(lead: str, signature: Signature) -> bool:
     """Tell whether what follows `lead` is only talked about, or was survived."""
     if lines.quotes_request(lead):
         return True
+    if signature.at_any_level:
+        return False
     level = lines.level(lead)
     return level in ("DEBUG", "INFO") or (level == "WARNING" and signature.strength > PROCESS_DIED)

@@ -49,10 +49,12 @@ REJECTIONS: tuple[Signature, ...] = (
             "is not divisible by":
                 r"(?P<detail>(?:The (?:in|out)put_size of|Weight (?:in|out)put_)[^=]{1,80}= ?\d+"
                 r".{0,400}? is not divisible by[\w ]+= ?\d+)",
-            "size is not aligned with the quantized":
-                r"(?P<detail>The (?:in|out)put size is not aligned with the quantized weight "
-                r"shape)",
         }, "{detail}", **_LOADING_TP),
+    # The message blames tensor parallelism in any case.
+    signature(
+        "tensor_parallel_indivisible", "rejected", "size is not aligned with the quantized",
+        r"(?P<detail>The (?:in|out)put size is not aligned with the quantized weight shape)",
+        "{detail}", given="parallel", **_LOADING_TP),
     signature("tensor_parallel_unsupported", "rejected", "Prequant BitsAndBytes models with ",
         r"Prequant BitsAndBytes models with (?:tensor parallelism|TP) is not",
         "this vLLM does not support tensor parallelism for a bitsandbytes checkpoint",
@@ -61,7 +63,11 @@ REJECTIONS: tuple[Signature, ...] = (
         r"(?P<detail>[Ww]orld size(?: \(\d+\))? is larger than the number of available GPUs"
         r"(?: \(\d+\))?)", "{detail}",
         "use fewer GPUs: --tensor-parallel-size times --pipeline-parallel-size",
-        versions="0.11.2 to 0.33", **_TP),
+        "over several nodes: --nnodes, or a Ray cluster that all nodes have joined, and "
+        "--distributed-executor-backend ray", versions="0.11.2 to 0.33", **_TP),
+    signature("too_few_gpus", "rejected", "exceeds the total number of available",
+        r"(?P<detail>[Tt]he number of required \w+ exceeds the total number of available \w+)",
+        "{detail}", versions="Ray: 0.5.5 to 0.33", **_TP),
     signature(
         "too_few_gpus", "rejected", "Unable to load Ray", r"Error: .{0,400}?Unable to load Ray",
         "this host has fewer GPUs than the configuration needs, and Ray is not installed",
@@ -83,6 +89,15 @@ REJECTIONS: tuple[Signature, ...] = (
         "{detail} needs compute capability {minimum_capability}",
         "use another quantization method", "use --dtype half if the reason names a dtype", **_QUANT,
     ),
+    signature(
+        "unsupported_quantization", "rejected", "size is not aligned with the quantized",
+        r"(?P<detail>The (?:in|out)put size is not aligned with the quantized weight shape)",
+        "{detail}: without tensor parallelism, it is the bit width or the group size that this "
+        "kernel does not support", **_LOADING_QUANT),
+    signature("unsupported_quantization", "rejected", "uantization scheme is not supported",
+        r"(?P<detail>[Qq]uantization scheme is not supported for)[ ',]+the current GPU\. Min "
+        r"capability: (?P<minimum_capability>\d+)",
+        "{detail} this GPU: it needs compute capability {minimum_capability}", **_LOADING_QUANT),
     signature("unsupported_quantization", "rejected", "is not supported for quantization method",
         r"(?P<detail>torch\.\w+ is not supported for quantization method \S+?)[. ]", "{detail}",
         **_QUANT),
@@ -104,11 +119,15 @@ REJECTIONS: tuple[Signature, ...] = (
         r"TypeError: (?P<detail>(?i:\w*(?:fp8|quant|awq|gptq)\w*)Config)\.__init__\(\) missing",
         "this checkpoint lacks settings that {detail} needs: it is not quantized with this method",
         **_QUANT),
-    signature("unsupported_quantization", "rejected", "_quant",
-        r"Error: (?P<detail>_C::\w+_quant\(\) expected at most 0|"
-        r"'_OpNamespace' '_C' object has no attribute '\w+_quant\w*')",
-        "this build of vLLM has no kernel for this quantization method: {detail}", **_LOADING_QUANT,
-    ),
+    *spellings("unsupported_quantization", "rejected", {
+            "_quant": r"Error: (?P<detail>_C::\w+_quant\(\) expected at most 0)",
+            "'_OpNamespace' '": r"(?P<detail>'_OpNamespace' '\w+' object has no attribute '\w*(?:"
+                r"quant|awq|gptq|ggml|marlin|gemm|cutlass|fp8|nvfp4|mxfp4|scaled_mm)\w*')",
+        }, "this build of vLLM has no kernel for this quantization method: {detail}",
+        serving=True, **(_QUANT | {"phase": None, "usual": "serving"})),
+    signature("broken_install", "environment", "'_OpNamespace' '",
+        r"(?P<detail>'_OpNamespace' '\w+' object has no attribute '\w+')",
+        "vLLM's compiled part is missing or of another version: {detail}", serving=True),
     signature("deprecated_quantization", "rejected", "--allow-deprecated-quantization",
         r"is deprecated and will be removed in future versions of vLLM\. To bypass",
         "this quantization method is deprecated, so vLLM rejected it",
@@ -140,13 +159,155 @@ REJECTIONS: tuple[Signature, ...] = (
         "remove the option that the reasons in this line name",
         strength=GENERIC, versions="0.11.2 to 0.33"),
 
+    *spellings("moe_backend_unsupported", "rejected", {
+            "MoE backend supports": r"(?P<detail>No [\w ]{1,20} MoE backend supports the "
+                r"deployment configuration)",
+            "moe_backend='": r"(?P<detail>moe_backend='\w+' is not supported for [\w ]{1,30})",
+        }, "{detail}", "remove --moe-backend and the VLLM_USE_*MOE* variables: vLLM then chooses",
+        usual="load", argument="moe-backend"),
+    signature("hybrid_kv_cache_disabled", "rejected", "Hybrid KV cache manager is disabled but",
+        r"(?P<detail>Hybrid KV cache manager is disabled but failed to convert)",
+        "this model needs the hybrid KV cache manager, which the KV connector turned off: {detail} "
+        "the layers' caches to one kind",
+        "remove --kv-transfer-config, or use a connector that supports hybrid models "
+        "(--no-disable-hybrid-kv-cache-manager)",
+        usual="kv_cache", argument="kv-transfer-config"),
+    *spellings("unsupported_combination", "rejected", {
+            "peculative decoding is not": r"(?P<detail>[Ss]peculative decoding is not "
+                r"(?:yet )?supported with[^\n.]{0,80})",
+            "supported with ": r"(?:NotImplementedError|ValueError): (?P<detail>[^\n]{1,120}"
+                r" is not (?:yet )?supported with [^\n.]{1,80})",
+            "is not supported by the V": r"Error: (?P<detail>[^\n]{1,120} is not supported by the "
+                r"V[01] Engine)",
+        }, "vLLM does not support this combination: {detail}",
+        "remove one of the options that the reason names", usual="config", strength=GENERIC),
+
+    # --- adapters, templates, parsers ------------------------------------------------------------
+    signature("lora_unsupported", "rejected", "does not support LoRA",
+        r"(?P<detail>\w+ does not support LoRA)",
+        "{detail}, but LoRA is enabled", "remove --enable-lora, or merge the adapter into the "
+        "model", "or use a newer vLLM", usual="load", argument="enable-lora"),
+    signature("lora_rank_too_large", "rejected", "max_lora_rank",
+        r"(?P<detail>LoRA rank \d+ is greater than max_lora_rank \d+)",
+        "{detail}", "raise --max-lora-rank to the adapter's rank", usual="serving",
+        argument="max-lora-rank", serving=True, fatal=False),
+    *spellings("chat_template_missing", "rejected", {
+            "default chat template is no longer allowed": "",
+            "chat_template is not set": "",
+        }, "chat requests were refused: the tokenizer has no chat template; the server itself is "
+        "healthy",
+        "add --chat-template FILE, or ask /v1/completions", phase="serving", fatal=False,
+        serving=True, argument="chat-template"),
+    *spellings("unknown_parser", "rejected", {
+            "invalid tool call parser":
+                r"(?P<detail>invalid tool call parser: ?[^\n(]{1,80})",
+            "parser '": r"KeyError: ['\"](?P<detail>(?:[Rr]easoning|[Tt]ool) parser '[\w-]+' not "
+                r"found)",
+        }, "this vLLM does not have that parser: {detail}",
+        "choose one from the list that vLLM printed, or use a newer vLLM",
+        usual="config", argument="tool-call-parser"),
+    signature("unknown_parser", "rejected", "invalid reasoning parser",
+        r"(?P<detail>invalid reasoning parser: ?[^\n(]{1,80})",
+        "this vLLM does not have that parser: {detail}", usual="config",
+        argument="reasoning-parser"),
+    signature("parser_mismatch", "rejected", "asoning parser could not locate",
+        r"(?P<detail>\w* ?[Rr]easoning parser could not locate [^\n]{1,80})",
+        "the parser does not fit this model: {detail}",
+        "use the parser of this model's family, or none", usual="config",
+        argument="reasoning-parser"),
+    signature("parser_mismatch", "rejected", "arser could not locate",
+        r"(?i:(?P<detail>\w* ?tool parser could not locate [^\n]{1,80}))",
+        "the parser does not fit this model: {detail}", usual="config",
+        argument="tool-call-parser"),
+    *spellings("parser_missing", "rejected", {
+            "--enable-auto-tool-choice requires": "",
+            "requires --enable-auto-tool-choice": "",
+        }, "tool calls need both --enable-auto-tool-choice and --tool-call-parser",
+        "add both, with the parser of this model", usual="config", argument="tool-call-parser",
+        fatal=False),
+
+    # --- multimodal ------------------------------------------------------------------------------
+    *spellings("multimodal_too_long", "rejected", {
+            "number of text tokens plus multimodal": "",
+            "to hold the multi-modal embeddings": "",
+            "pre-allocated encoder cache size": "",
+        }, "one image, video or audio at its largest does not fit into --max-model-len",
+        "raise --max-model-len, or allow smaller or fewer inputs: --limit-mm-per-prompt, "
+        "--mm-processor-kwargs", usual="profile", argument="max-model-len"),
+    *spellings("multimodal_mismatch", "crashed", {
+            "multimodal tokens to": r"(?P<detail>Attempted to assign [\w +=]+ multimodal tokens to "
+                r"\d+ placeholders)",
+            "prompt updates corresponding": r"(?P<detail>Expected there to be \d+ prompt updates "
+                r"corresponding to \d+ \w+ items)",
+            "prompt replacements corresponding": r"(?P<detail>Expected there to be \d+ prompt "
+                r"replacements corresponding to \d+ \w+ items)",
+            "Failed to apply": r"Error: (?P<detail>Failed to apply \w*(?:Processor|processor)\w*)",
+            "token count between text": r"(?P<detail>Mismatch in `\w+` token count between text "
+                r"and `input_ids`)",
+        }, "the model's processor and vLLM count its multimodal tokens differently: {detail}",
+        "install the version of transformers that this vLLM asks for",
+        "check --chat-template, --mm-processor-kwargs and --limit-mm-per-prompt",
+        strength=GENERIC, usual="profile", serving=True, fatal=False),
+
     # --- the model -------------------------------------------------------------------------------
-    signature("gated_model", "rejected", "gated repo", r"Error: .{0,400}?access (?:a )?gated repo",
-        "the model is gated, and this account has no access to it",
+    *spellings("checkpoint_mismatch", "rejected", {
+            "param_data.shape ==": r"(?P<detail>`assert param_data\.shape == "
+                r"loaded_weight\.shape`)",
+            "param.size() ==": r"(?P<detail>`assert param\.size\(\) == "
+                r"loaded_weight\.size\(\)`)",
+        }, "the weights do not have the shapes that vLLM expects of this quantization: {detail}",
+        given="quantized", **_LOADING_QUANT),
+    *spellings("checkpoint_mismatch", "rejected", {
+            "param_data.shape ==": r"(?P<detail>`assert param_data\.shape == "
+                r"loaded_weight\.shape`)",
+            "param.size() ==": r"(?P<detail>`assert param\.size\(\) == "
+                r"loaded_weight\.size\(\)`)",
+            "no module or parameter named":
+                r"(?P<detail>no module or parameter named '[^']{1,200}')",
+            "not initialized from checkpoint":
+                r"(?P<detail>weights were not initialized from checkpoint: [^\n]{1,200})",
+            "Attempted to load weight": r"(?P<detail>Attempted to load weight \([^)]{1,60}\]?\)\)? "
+                r"into parameter \([^)]{1,60}\]?\)\)?)",
+            "KeyError: '": r"(?P<detail>KeyError: '(?:[\w.]*\blayers\.\d+\.[\w.]+|"
+                r"[\w.]+\.(?:weight|bias|qweight|scales?|weight_scale|qzeros)\w*)')",
+        }, "the checkpoint's weights are not those that vLLM's model expects: {detail}",
+        "use a vLLM that knows this checkpoint, or a checkpoint in the format it was published in",
+        "if the weights were merged, fine-tuned or quantized, do that again with newer tools",
+        **(_WEIGHTS | {"strength": GENERIC})),
+    signature("checkpoint_mismatch", "rejected", "must match the size of tensor",
+        r"(?P<detail>The size of tensor a \(\d+\) must match the size of tensor b \(\d+\))"
+        r"[^\n]*\(\w+\.py:\d+ in \w*(?:load|weight)",
+        "a weight has another shape than vLLM's model expects: {detail}",
+        **(_WEIGHTS | {"strength": GENERIC})),
+    *spellings("corrupt_weights", "rejected", {
+            "deserializing header": r"(?P<detail>Error while deserializing header: [^\n]{1,60})",
+            "PytorchStreamReader failed": r"(?P<detail>PytorchStreamReader failed[^\n]{0,60})",
+            "invalid load key": r"(?P<detail>UnpicklingError: invalid load key)",
+            "IncompleteBuffer": r"(?P<detail>\w*IncompleteBuffer)",
+        }, "a file of the weights is damaged or incomplete (safetensors, torch): {detail}",
+        "download the model again; a file of a few hundred bytes is a pointer of git-lfs",
+        **_WEIGHTS),
+    *spellings("no_model_config", "rejected", {
+            "No supported config format found":
+                r"(?P<detail>No supported config format found in \S+)",
+            "Should have a `model_type` key":
+                r"(?P<detail>Should have a `model_type` key in its config\.json)",
+            "have a file named config.json": r"(?P<detail>does not appear to have a file named "
+                r"config\.json)",
+        }, "the model's config.json was not found or cannot be read: {detail}",
+        "check the path, and that the download is complete; a private model needs HF_TOKEN",
+        "for Mistral's own format: --config-format mistral", strength=GENERIC, **_MODEL),
+    *spellings("gated_model", "rejected", {
+            "gated repo": r"Error: .{0,400}?access (?:a )?gated repo",
+            "Client Error": r"Error: .{0,100}?40[13] Client Error",
+            "Invalid credentials in Auth": "",
+        }, "the model is gated or private, and this account has no access to it",
         "accept the model's terms on its page and set HF_TOKEN to a token with access", **_HUB),
     *spellings("hub_unreachable", "environment", {
             "locate the file on the Hub": r"Error: An error happened while trying to locate",
             "couldn't connect to 'https://": r"Error: We couldn't connect to 'https://",
+            "huggingface.co": r"(?:Error|Exception|Timeout): .{0,300}?host='huggingface\.co'",
+            "name resolution": r"(?:Error|Exception): .{0,300}?name resolution",
         }, "the model is not on this machine, and the Hub could not be reached",
         "check the network, or download the model first", **_HUB),
     *spellings("model_not_found", "rejected", {
@@ -154,6 +315,7 @@ REJECTIONS: tuple[Signature, ...] = (
             "Repo id must ": r"Error: Repo id must (?:be in the form|use alphanumeric)",
             "LocalEntryNotFoundError": r"LocalEntryNotFoundError: Cannot find",
             "RepositoryNotFoundError": r"RepositoryNotFoundError: ",
+            "is not a valid model identifier": "",
             "outgoing traffic has been disabled":
                 r"Error: .{0,400}?outgoing traffic has been disabled",
         }, "the model was not found",
@@ -176,19 +338,25 @@ REJECTIONS: tuple[Signature, ...] = (
     *spellings("unknown_architecture", "rejected", {
             "are not supported for now":
                 r"Model architectures \[.{0,400}?\] are not supported for now",
-            "failed to be inspected": r"Model architectures \[.{0,400}?\] failed to be inspected",
             "was supported in vLLM until": "",
             "is not supported in-tree anymore": "",
             "does not recognize this architecture": "",
         }, "this version of vLLM or of transformers does not support the model's architecture",
         "use a newer vLLM, or a plugin that adds the model", **_MODEL),
+    # An import error above it is the cause.
+    signature("unknown_architecture", "rejected", "failed to be inspected",
+        r"Model architectures \[.{0,400}?\] failed to be inspected",
+        "vLLM could not import the model's code, or does not know its architecture",
+        **(_MODEL | {"strength": ANNOUNCEMENT})),
 
     # --- anything else ---------------------------------------------------------------------------
     signature(
-        "invalid_value", "rejected", "Value error, ", r"Value error, (?P<detail>.*?)(?: \[type=|$)",
+        "invalid_value", "rejected", "Value error, ",
+        r"Value error, (?!Model architectures \[)(?P<detail>.*?)(?: \[type=|$)",
         "{detail}", phase="config", strength=GENERIC),
+    # A class that is not of vLLM's configuration is of somebody's own program.
     signature("invalid_value", "rejected", "validation error",
-        r"\d+ validation errors? for (?P<detail>\w+)",
+        r"\d+ validation errors? for (?P<detail>\w*(?:Config|Args)\b)",
         "vLLM rejected {detail}: {below}", phase="config", strength=ANNOUNCEMENT, fatal=False),
 )
 # fmt: on

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from ..outcome import Phase
 
-Kind = Literal["out_of_memory", "rejected", "environment", "crashed"]
+Kind = Literal["out_of_memory", "rejected", "environment", "crashed", "hung"]
+# What the log must have said of the configuration for a line to mean this.
+Given = Literal["parallel", "single", "quantized"]
 
 # How much a line says about the cause: a stronger signature replaces a weaker one found before.
 ROOT_CAUSE = 5
@@ -15,6 +17,7 @@ GENERIC = 4  # the cause, but another line may name it more exactly
 CONSEQUENCE = 3  # may follow from another failure, or vLLM may go on in spite of it
 ANNOUNCEMENT = 2  # the lines below say what is wrong
 PROCESS_DIED = 1  # only that a process is gone
+WAIT = 0  # only that something waits, perhaps for a process that is gone
 
 # Needle and pattern of a failure that no line of a log names.
 NO_LINE = ("\0", r"(?!)")
@@ -26,8 +29,11 @@ class Signature:
 
     `needle` is in every line that `pattern` matches. Groups named like a field of `Readings` are
     numbers (bytes in GiB unless a unit is captured); `argument` is a flag; `reason` may quote any
-    group. `phase` None means the last milestone. `fatal`: a start cannot survive this line.
-    `serving`: it can also happen after the server was ready. `versions`: the vLLM that prints it.
+    group. `phase` None means the last milestone, or what the traceback shows; where neither is
+    there it is `usual`. `fatal`: a start cannot survive this line. `serving`: it can also happen
+    after the server was ready. `survivable`: vLLM may do without, and reach the next phase.
+    `lasting`: another launch would end the same way. `at_any_level`: vLLM prints it as information
+    or a warning, too. `versions`: the vLLM that prints it.
     `cures` stand at the first signature of that name, for all of them.
     """
 
@@ -38,17 +44,17 @@ class Signature:
     reason: str
     cures: tuple[str, ...]
     phase: Phase | None = None
+    usual: Phase = "spawn"
     strength: int = ROOT_CAUSE
     fatal: bool = True
     serving: bool = False
+    survivable: bool = False
+    lasting: bool = False
+    at_any_level: bool = False
+    given: Given | None = None
     where: Literal["gpu", "host"] = "gpu"
     argument: str | None = None
     versions: str = "0.6.6 to 0.33"
-
-    @property
-    def survivable(self) -> bool:
-        """Whether vLLM may try again or do without, and then reach the next phase."""
-        return self.phase == "config" and not self.fatal
 
 
 def signature(
@@ -56,6 +62,7 @@ def signature(
 ) -> Signature:
     """Make a signature; an empty pattern means the needle itself."""
     compiled = re.compile(pattern or re.escape(needle))
+    more.setdefault("survivable", more.get("phase") == "config" and not more.get("fatal", True))
     return Signature(
         name=name, kind=kind, needle=needle, pattern=compiled, reason=reason, cures=cures, **more
     )

@@ -6,8 +6,10 @@ Strings are from vLLM (0.6.6 to 0.33), torch and NCCL. If two match a line, the 
 from collections.abc import Mapping
 
 from ..outcome import FailedOutcome, Phase
+from .faults import FAULTS
 from .rejections import REJECTIONS
-from .signature import CONSEQUENCE, GENERIC, NO_LINE, PROCESS_DIED, Signature, signature, spellings
+from .signature import CONSEQUENCE, GENERIC, Signature, signature, spellings
+from .surroundings import SURROUNDINGS
 
 _UTILIZATION_DOWN = "lower --gpu-memory-utilization by 0.03, so that more memory stays free"
 _UTILIZATION_UP = "raise --gpu-memory-utilization if the device has free memory"
@@ -24,13 +26,6 @@ _NO_KV = (
 )
 _LESS_HOST_MEMORY = "use less host memory: a smaller KV cache on a CPU, less --cpu-offload-gb"
 _AGAIN = "start vLLM again with the same configuration"
-_SHARED_MEMORY = "give the container more shared memory: --shm-size or --ipc=host"
-_KERNEL_LOG = "check `dmesg`, and oom_kill in the cgroup's memory.events"
-_ENGINE_DIED = (
-    "read the log above the first of these lines",
-    f"if nothing there explains it: {_KERNEL_LOG}",
-    "exit code -7 means that /dev/shm is too small: use --shm-size or --ipc=host",
-)
 _NODE = r"Available memory on node \d+ \((?P<free_bytes>[\d.]+)/(?P<total_bytes>[\d.]+) GiB\) "
 _KV_NODE = _NODE + r"on kv cache allocation is less than requested memory for kv "
 
@@ -40,7 +35,13 @@ OUT_OF_MEMORY_CURES: Mapping[Phase, tuple[str, ...]] = {
         _SMALLER_WEIGHTS,
         "--gpu-memory-utilization does not limit the weights, whatever vLLM's hint says",
     ),
-    "profile": (_SEQUENCES_DOWN, _BATCH_DOWN, _SMALLER_WEIGHTS),
+    "profile": (
+        _SEQUENCES_DOWN,
+        _BATCH_DOWN,
+        "for a multimodal model, fewer or smaller inputs: --limit-mm-per-prompt, or none of them: "
+        "--language-model-only",
+        _SMALLER_WEIGHTS,
+    ),
     "kv_cache": (_UTILIZATION_DOWN,),
     "graphs": (
         _UTILIZATION_DOWN,
@@ -113,9 +114,10 @@ SIGNATURES: tuple[Signature, ...] = (
         r"startup is less than (?:desired GPU memory utilization|the engine's budget).*?"
         r"\((?P<utilization>[\d.]+), (?P<requested_bytes>[\d.]+) GiB\)",
         "only {free_bytes} of {total_bytes} device memory is free, but vLLM was told to use "
-        "{requested_bytes}",
+        "{requested_bytes}; --gpu-memory-utilization {share} or less would start",
         "wait until the process that uses the memory ends, or stop it",
-        "lower --gpu-memory-utilization to at most free / total", versions="0.9.2 to 0.33"),
+        "lower --gpu-memory-utilization to at most free / total", usual="load",
+        versions="0.9.2 to 0.33"),
     signature("memory_released_during_profiling", "environment", "Error in memory profiling",
         r"Error in memory profiling\.(?: Initial free memory [\d.]+ GiB, current free memory "
         r"(?P<free_bytes>[\d.]+) GiB)?",
@@ -136,14 +138,29 @@ SIGNATURES: tuple[Signature, ...] = (
         "the device ran out of memory while vLLM warmed up the sampler with --max-num-seqs "
         "requests", _SEQUENCES_DOWN, _BATCH_DOWN,
         "lower --gpu-memory-utilization a little if the KV cache was already allocated",
-        versions="V1 runner: 0.8.5 to 0.33"),
+        usual="warmup", versions="V1 runner: 0.8.5 to 0.33"),
     signature("cuda_out_of_memory", "out_of_memory", "out of memory",
-        r"Error: (?:(?:CUDA|HIP|XPU) out of memory\.|"
-        r"(?:CUDA [Ee]rror|CUDART error|Triton Error \[CUDA\]): out of memory)"
+        r"(?:\w: |Error\(['\"]|Worker failed with error ')"
+        r"(?:(?:CUDA|HIP|XPU|NPU|MUSA|MLU) out of memory|"
+        r"(?:(?:CUDA|HIP|XPU|NPU) [Ee]rror|CUDART error|Triton Error \[\w+\]): out of memory)\.?"
         r"(?: Tried to allocate (?P<tried_bytes>[\d.]+ [KMG]iB))?"
-        r"(?:.*?of which (?P<left_bytes>[\d.]+ [KMG]iB) is free)?|"
+        r"(?:.*?(?:of which|;) (?P<left_bytes>[\d.]+ [KMG]iB) (?:is )?free)?|"
         r"(?:NCCL|Cuda failure|Failed: Cuda error).{0,400}?'out of memory'",
-        "the device ran out of memory", strength=GENERIC, serving=True),
+        "the device ran out of memory", strength=GENERIC, usual="profile", serving=True),
+    *spellings("cuda_out_of_memory", "out_of_memory", {
+            "nrt_tensor_allocate": r"(?P<detail>nrt_tensor_allocate status=4)",
+            "Failed to alloc DEVICE": r"(?P<detail>Failed to alloc DEVICE memory)",
+            "RESOURCE_EXHAUSTED": r"(?P<detail>RESOURCE_EXHAUSTED[^\n]{0,80}?"
+                r"(?:(?:allocate|reserve) (?P<tried_bytes>[\d.]+[KMG])|\.|$))",
+            "memory in memory space": r"(?P<detail>Ran out of memory in memory space \w+)",
+            "OUT_OF_DEVICE_MEMORY": r"(?P<detail>\w*OUT_OF_DEVICE_MEMORY)",
+            "OUT_OF_RESOURCES": r"(?P<detail>(?:UR_RESULT|PI)_ERROR_OUT_OF_RESOURCES)",
+            "OutOfMemory": r"(?P<detail>hipErrorOutOfMemory)",
+            "MemoryAllocation": r"(?P<detail>cudaErrorMemoryAllocation)",
+            "evice memory allocation failed": r"(?P<detail>[Dd]evice memory allocation failed)",
+            "allocate device memory": r"(?P<detail>[Ff]ailed to allocate device memory)",
+        }, "the device ran out of memory: {detail}", strength=GENERIC, usual="profile",
+        serving=True),
     # The allocator of sleep mode prints it; torch then frees what it cached and tries again.
     signature("cuda_out_of_memory", "out_of_memory", "CUDA Error: out of memory at ", "",
         "the device ran out of memory", strength=CONSEQUENCE, fatal=False),
@@ -156,60 +173,36 @@ SIGNATURES: tuple[Signature, ...] = (
         "the host ran out of memory", _LESS_HOST_MEMORY,
         where="host", strength=GENERIC, serving=True),
 
-    # --- outside the configuration ---------------------------------------------------------------
-    signature("port_in_use", "environment", "ddress already in use",
-        r"Error: \[Errno 98\] .*[Aa]ddress already in use|EADDRINUSE|"
-        r"\[Errno 98\] error while attempting to bind",
-        "another process uses that port", "choose another port", strength=GENERIC),
-    signature("shared_memory_too_small", "environment", "Insufficient space in",
-        r"(?P<detail>Insufficient space in \S+ for [^:]+: \d+ MiB required, \d+ MiB free)",
-        "{detail}", _SHARED_MEMORY, versions="0.27 to 0.33"),
-    signature("no_kernel_image", "environment", "no kernel image is available for execution",
-        r"rror.{0,400}?no kernel image is available for execution on the device",
-        "this build of vLLM or of torch has no code for this GPU",
-        "install a build for this GPU; vLLM's own wheels from 0.26 on need compute capability 7.5 "
-        "or newer", strength=GENERIC, serving=True),
-    *spellings("nccl", "environment", {
-            "NCCL ": r"Error: NCCL [Ee]rror|NCCL error in: ",
-            "torch.distributed.Dist": r"Dist\w*Error: ",
-        }, "the GPUs could not communicate", _AGAIN, "add --disable-custom-all-reduce",
-        _SHARED_MEMORY, strength=CONSEQUENCE, fatal=False, serving=True),
-    signature("no_vllm", "environment", "No module named 'vllm'", "",
-        "vLLM is not installed for this Python",
-        "install vLLM for it, or use the Python that has vLLM", phase="spawn"),
-
-    # --- processes that died without naming the cause --------------------------------------------
-    *spellings("engine_died", "crashed", {
-            "engine core exited unexpectedly": "",
-            "EngineDeadError": r"EngineDeadError: ",
-        }, "the engine process died", *_ENGINE_DIED, strength=PROCESS_DIED, serving=True),
-    # Printed before the cause is, or by the processes that are left.
-    *spellings("engine_died", "crashed", {
-            "died unexpectedly":
-                r"[Pp]roc(?:ess)? \S+ died unexpectedly(?: \(exit code: (?P<exit>-?\d+)\))?",
-            "Failed core proc(s)": r"Failed core proc\(s\): \{(?:\}|'\w+': (?P<exit>-\d+))",
-            "WorkerProc initialization failed": "",
-            "encountered a fatal error": r"EngineCore encountered a fatal error",
-            "timed out": r"TimeoutError: RPC call to \w+ timed out",
-        }, "the engine process died", strength=PROCESS_DIED, serving=True, fatal=False),
-    # Known from the exit code and the cgroup.
-    signature("killed_by_host", "out_of_memory", *NO_LINE,
-        "the host's OOM killer killed the engine process",
-        f"{_LESS_HOST_MEMORY}, a smaller model", "raise the container's memory limit",
-        where="host", strength=PROCESS_DIED),
-    signature(
-        "killed", "crashed", *NO_LINE, "killed by signal 9, perhaps by the host's OOM killer",
-        _KERNEL_LOG, strength=PROCESS_DIED),
-
+    *SURROUNDINGS,
+    *FAULTS,
     *REJECTIONS,
 )
 # fmt: on
 
-# Where several signatures have one name, the first, which has the cures.
-BY_NAME: Mapping[str, Signature] = {known.name: known for known in reversed(SIGNATURES)}
+# Causes for which another launch of the same configuration is of no use, and those of a wait.
+LASTING = frozenset(known.name for known in SIGNATURES if known.lasting)
+HANGS = frozenset(known.name for known in SIGNATURES if known.kind == "hung")
+
+# How much a cause explains, by its name.
+STRENGTH: Mapping[str, int] = {
+    name: max(known.strength for known in SIGNATURES if known.name == name)
+    for name in {known.name for known in SIGNATURES}
+}
+
+# Where several signatures have one name, the first that has the cures.
+BY_NAME: Mapping[str, Signature] = {
+    known.name: known
+    for cured in (False, True)
+    for known in reversed(SIGNATURES)
+    if bool(known.cures) is cured
+}
 
 
 def cures(outcome: FailedOutcome) -> tuple[str, ...]:
     """Return what helps against this failure, best first, in words for a person."""
     known = BY_NAME.get(outcome.cause)
-    return (known.cures or OUT_OF_MEMORY_CURES.get(outcome.phase, ())) if known else ()
+    if known is None:
+        return ()
+    if known.kind == "out_of_memory" and not known.cures:
+        return OUT_OF_MEMORY_CURES.get(outcome.phase, OUT_OF_MEMORY_CURES["profile"])
+    return known.cures

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..diagnose import Document
 from .plan import Plan
 from .report import Checked, Refused, Report
 
@@ -10,4 +11,5 @@ DOCUMENTS: Mapping[str, Any] = {
     "report": Report | Refused,
     "plan": Plan | Refused,
     "check": Checked | Refused,
+    "diagnose": Document | Refused,
 }

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from ..diagnose import HANGS, LASTING
 from ..outcome import Environment, Hung, Outcome, OutOfMemory, Phase, Rejected, Stable
 from ..units import format_bytes
 from ..vllm.config import AUTO
@@ -51,6 +52,8 @@ def next_step(facts: Facts, history: Sequence[Trial]) -> Step:
     last = history[-1].outcome if history else None
     if isinstance(last, Stable):
         return Step(candidate=None, reason="stable")
+    if isinstance(last, Environment) and last.cause in LASTING:
+        return Step(candidate=None, reason=f"another launch would end the same way: {last.reason}")
     if [isinstance(trial.outcome, Environment) for trial in history[-2:]] == [True, True]:
         reason = "two launches failed for reasons outside the configuration"
         return Step(candidate=None, reason=reason)
@@ -106,8 +109,9 @@ def _withdrawn(facts: Facts, history: Sequence[Trial]) -> dict[str, str] | None:
 
 def _lacked_memory(outcome: Outcome) -> TypeGuard[OutOfMemory | Hung]:
     """Tell whether memory ran out, or a request waited for blocks of the KV cache for ever."""
-    hung = isinstance(outcome, Hung) and outcome.phase == "serving"
-    return hung or isinstance(outcome, OutOfMemory)
+    if isinstance(outcome, Hung):  # a worker that answers no more waits for something else
+        return outcome.phase == "serving" and outcome.cause not in HANGS
+    return isinstance(outcome, OutOfMemory)
 
 
 class _Search:

@@ -123,6 +123,15 @@ def test_a_failure_from_outside_gets_one_more_chance(large: Facts) -> None:
     )
 
 
+def test_what_every_launch_would_end_in_is_launched_once(large: Facts) -> None:
+    history: list[Trial] = []
+    lacking = Environment(cause="missing_package", phase="config", reason="no torchvision")
+    attempt(large, history, lacking)
+    step = next_step(large, history)
+    assert step.candidate is None
+    assert step.reason == "another launch would end the same way: no torchvision"
+
+
 def test_after_a_failure_from_outside_the_free_memory_counts_anew(large: Facts) -> None:
     history: list[Trial] = []
     attempt(large, history, BUSY)
@@ -281,6 +290,13 @@ def test_a_request_that_hangs_at_full_length_is_made_shorter(large: Facts) -> No
     assert flags(facts, history) == "--max-model-len 32752"  # a block less
     attempt(facts, history, hung)
     assert flags(facts, history) == "--max-model-len 24560"
+
+
+def test_a_worker_that_answers_no_more_is_not_given_a_shorter_context(large: Facts) -> None:
+    facts = replace(large, ladder=default_ladder().without(["utilization"]))
+    history: list[Trial] = []
+    attempt(facts, history, Hung(cause="worker_hung", phase="serving", reason="", seconds=None))
+    assert next_step(facts, history).candidate is None
 
 
 def test_weights_that_do_not_fit_are_never_answered_by_a_shorter_context(small: Facts) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...diagnose import HANGS
 from ...memory import Calibration
 from ...outcome import Hung, OutOfMemory
 from ..facts import Facts
@@ -22,11 +23,16 @@ class Situation:
     fitted: frozenset[str] = frozenset()
 
     def failures(self, *phases: str) -> list[Trial]:
-        """Return the trials that ran out of memory (or hung) in one of these phases."""
+        """Return the trials that ran out of memory (or hung) in one of these phases.
+
+        A worker that answers no more waits for something else.
+        """
         return [
             trial
             for trial in self.history
-            if isinstance(trial.outcome, OutOfMemory | Hung) and trial.outcome.phase in phases
+            if isinstance(trial.outcome, OutOfMemory | Hung)
+            and trial.outcome.phase in phases
+            and trial.outcome.cause not in HANGS
         ]
 
     def too_large_steps(self) -> list[Trial]:
