@@ -24,6 +24,7 @@ from .options import (
     options,
     results_folder,
     trust_option,
+    wait_option,
 )
 from .parsed import UserPath
 from .request import probe_of
@@ -38,6 +39,7 @@ from .request import probe_of
     type=UserPath(path_type=Path, dir_okay=False),
     help="Where the server's log goes.  [check.log by the report, else a temporary folder]",
 )
+@wait_option
 @options("probe", ProbeOptions)
 @click.option("--url", help="Test the server that runs there; launch nothing.  [--probe quick]")
 @click.option("--served-model-name", help="With --url: the name to test.  [the first]")
@@ -53,6 +55,7 @@ def check(
     probe: ProbeOptions,
     trust_report: bool,
     log: Path | None,
+    wait: float | None,
     url: str | None,
     served_model_name: str | None,
     api_key: str | None,
@@ -73,7 +76,7 @@ def check(
             document = Checked(outcome=outcome, url=url)
         else:
             path = find_report(report or results_folder())
-            trial = check_report(path, screen, asked, trust_report, log, **vars(vllm))
+            trial = check_report(path, screen, asked, trust_report, log, wait or 0.0, **vars(vllm))
             outcome = trial.outcome
             document = Checked(outcome=outcome, trial=trial)
     if as_json:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .plan import Plan
-from .report import Checked, Refused, Report
+from .report import Answers, Checked, Refused, Report
 
 DOCUMENTS: Mapping[str, Any] = {
     "report": Report | Refused,
     "plan": Plan | Refused,
     "check": Checked | Refused,
+    "cache": Answers | Refused,
 }
