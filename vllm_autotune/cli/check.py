@@ -5,9 +5,11 @@ from pathlib import Path
 
 import click
 
+from ..console.junit import to_junit
 from ..console.outcomes import print_outcome
 from ..console.screen import Screen
 from ..errors import BadUsage
+from ..files import write_whole
 from ..interruption import interruptible
 from ..outcome import Environment, Outcome, Stable
 from ..output import say
@@ -41,6 +43,11 @@ from .request import probe_of
 )
 @wait_option
 @options("probe", ProbeOptions)
+@click.option(
+    "--junit-xml",
+    type=UserPath(path_type=Path, dir_okay=False),
+    help="Write the items as tests to this file, too, as CI servers read them.",
+)
 @click.option("--url", help="Test the server that runs there; launch nothing.  [--probe quick]")
 @click.option("--served-model-name", help="With --url: the name to test.  [the first]")
 @click.option(
@@ -56,6 +63,7 @@ def check(
     trust_report: bool,
     log: Path | None,
     wait: float | None,
+    junit_xml: Path | None,
     url: str | None,
     served_model_name: str | None,
     api_key: str | None,
@@ -79,6 +87,9 @@ def check(
             trial = check_report(path, screen, asked, trust_report, log, wait or 0.0, **vars(vllm))
             outcome = trial.outcome
             document = Checked(outcome=outcome, trial=trial)
+    if junit_xml:
+        subject = url or (document.trial.model if document.trial else "")
+        write_whole(junit_xml, to_junit(outcome, subject))
     if as_json:
         say(dump(document, indent=2))
     else:

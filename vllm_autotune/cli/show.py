@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ..console.frame import to_csv
+from ..console.markdown import report_to_markdown, reports_to_markdown
 from ..console.outcomes import print_diagnosis
 from ..console.reports import print_report, print_reports
 from ..console.screen import Screen
@@ -26,36 +28,51 @@ from .parsed import Parsed
 
 @click.command(context_settings=ENVIRONMENT)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[REPORT]...")
+@click.option(
+    "--as",
+    "form",
+    envvar="AUTOTUNE_SHOW_AS",
+    type=click.Choice(["text", "markdown", "json", "csv"]),
+    default="text",
+    show_default=True,
+    help="What to write; markdown is for the summary of a CI job.",
+)
 @trust_option
 @json_option
-def show(paths: tuple[Path, ...], trust_report: bool, as_json: bool) -> None:
+def show(paths: tuple[Path, ...], form: str, trust_report: bool, as_json: bool) -> None:
     """Show a report, or several as a table.
 
-    A folder stands for all reports below it.
+    A folder stands for all reports below it. --json is --as json.
     """
     files: list[Path] = []
-    for path in paths or [results_folder()]:
-        below = sorted(path.rglob("report.json")) if path.is_dir() else []
-        files += below or [path]
-    reports = []
+    for given in paths or [results_folder()]:
+        below = sorted(given.rglob("report.json")) if given.is_dir() else []
+        files += below or [given]
+    named = []
     for file in files:
         try:
-            reports.append(read_report(file))
+            named.append((str(file), read_report(file)))
         except BadReport as refusal:
             if len(files) == 1:
                 raise
             Screen().note(f"left out: {refusal.message}")
-    if not reports:
+    if not named:
         message = f"none of the {len(files)} files is an autotune report"
         raise BadReport(message, "give a report.json, or its folder")
-    if as_json:
-        documents = [json.loads(codec.dump(report)) for report in reports]
+    path, report = named[0]
+    distrust = None if trust_report else distrusted(report)
+    if as_json or form == "json":
+        documents = [json.loads(codec.dump(report)) for _, report in named]
         say(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
-    elif len(reports) == 1:
-        distrust = None if trust_report else distrusted(reports[0])
-        print_report(reports[0], str(files[0]), distrust)
+    elif form == "csv":
+        say(to_csv(named))
+    elif form == "markdown":
+        one = len(named) == 1
+        say(report_to_markdown(report, distrust) if one else reports_to_markdown(named))
+    elif len(named) == 1:
+        print_report(report, path, distrust)
     else:
-        print_reports(reports)
+        print_reports(report for _, report in named)
 
 
 @click.command(

@@ -44,8 +44,9 @@ def check_report(
     Arguments that load code (`--trust-remote-code`) are accepted only with `trust`. The log is
     written next to the report where that is possible, unless `log` says where. The server must
     survive the report's workload, at the context it was proven at, and the same probe unless
-    `probe` is given. It waits so many seconds for another run on the device. `where` are fields of a Request: `gpus`, `vllm_python`, `vllm_command`. Raises
-    a Refusal for whatever is missing, and for a report without a winner.
+    `probe` is given. It waits `wait` seconds for another run on the device. `where` are fields of a
+    Request: `gpus`, `vllm_python`, `vllm_command`. Raises a Refusal for whatever is missing, and
+    for a report without a winner.
     """
     report = read_report(path)
     refused = report.winner and not trust and refused_setting(report, report.winner)
