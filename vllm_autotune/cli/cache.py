@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ..console.screen import Screen
-from ..errors import BadReport, BadUsage, NoEngine
+from ..errors import BadReport, BadUsage, NoEngine, NotCached
 from ..files import MOST_BYTES
 from ..output import say
 from ..report.codec import dump
@@ -66,11 +66,14 @@ def key(request: KeyOptions) -> None:
 @click.argument("key")
 @cache_option
 def export(key: str, cache_dir: Path | None) -> None:
-    """Print an answer's report, for the cache of another machine with the same GPUs."""
+    """Print an answer's report, for the cache of another machine with the same GPUs.
+
+    Exit code 5: there is none.
+    """
     found = _answers(cache_dir).recall(key)
     if found is None or isinstance(found, str):
         reason = found or f"the cache has no answer for {key}"
-        raise BadUsage(reason, "`autotune cache list` shows its keys")
+        raise NotCached(reason, "`autotune cache list` shows its keys")
     say(dump(found, indent=2))
 
 

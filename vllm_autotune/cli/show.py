@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from ..console.frame import to_csv
+from ..console.github import to_github_output
+from ..console.junit import report_to_junit
 from ..console.markdown import report_to_markdown, reports_to_markdown
 from ..console.outcomes import print_diagnosis
 from ..console.reports import print_report, print_reports
@@ -32,7 +34,7 @@ from .parsed import Parsed
     "--as",
     "form",
     envvar="AUTOTUNE_SHOW_AS",
-    type=click.Choice(["text", "markdown", "json", "csv"]),
+    type=click.Choice(["text", "markdown", "json", "csv", "junit", "github-output"]),
     default="text",
     show_default=True,
     help="What to write; markdown is for the summary of a CI job.",
@@ -66,6 +68,12 @@ def show(paths: tuple[Path, ...], form: str, trust_report: bool, as_json: bool) 
         say(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
     elif form == "csv":
         say(to_csv(named))
+    elif form == "junit":
+        say(report_to_junit(report for _, report in named))
+    elif form == "github-output":
+        if len(named) > 1:
+            raise BadUsage("the outputs of a step are those of one report", "name one report.json")
+        say(to_github_output(report, distrust))
     elif form == "markdown":
         one = len(named) == 1
         say(report_to_markdown(report, distrust) if one else reports_to_markdown(named))
