@@ -14,7 +14,7 @@ from ..console.markdown import report_to_markdown, reports_to_markdown
 from ..console.outcomes import print_diagnosis
 from ..console.reports import print_report, print_reports
 from ..console.screen import Screen
-from ..deploy import FORMATS, KeySource, Service, added_arguments
+from ..deploy import FORMATS, KeySource, ModelVolume, Service, added_arguments
 from ..diagnose import read_log
 from ..errors import BadReport, BadUsage
 from ..output import can_say, say
@@ -101,7 +101,12 @@ def show(paths: tuple[Path, ...], form: str, trust_report: bool, as_json: bool) 
 @click.option(
     "--api-key-from",
     type=Parsed("source", KeySource.parse),
-    help="Where the server finds its key: env:NAME, or for k8s secret:NAME/KEY.",
+    help="Where the server finds its key: env:NAME, or in Kubernetes secret:NAME/KEY.",
+)
+@click.option(
+    "--model-volume",
+    type=Parsed("claim", ModelVolume.parse),
+    help="For Kubernetes, the claim that has the model: pvc:NAME or pvc:NAME/PATH.  [the node]",
 )
 @trust_option
 def render(
@@ -109,6 +114,7 @@ def render(
     added: tuple[str, ...],
     form: str,
     api_key_from: KeySource | None,
+    model_volume: ModelVolume | None,
     trust_report: bool,
 ) -> None:
     """Print a report's winner as something to deploy.
@@ -120,7 +126,7 @@ def render(
     found = read_report(Path(report) if report else results_folder())
     if not trust_report and (distrust := distrusted(found)):
         raise distrust
-    service = Service(found, key=api_key_from)
+    service = Service(found, key=api_key_from, volume=model_volume)
     service = replace(service, added=added_arguments(added, service.winner))
     text = FORMATS[form](service)
     if not can_say(text):

@@ -93,7 +93,9 @@ def systemd(service: Service) -> str:
     """Write a unit. A key can come only from the variable that vLLM reads: systemd renames none."""
     winner, vllm = service.winner, service.report.versions.vllm
     program, *words = service.argv
-    environment = [f"Environment={_quoted(f'{n}={v}')}" for n, v in service.environment.items()]
+    environment = [
+        f"Environment={systemd_word(f'{n}={v}')}" for n, v in service.environment.items()
+    ]
     if name := service.key_variable("systemd"):
         if name != KEY_VARIABLE:
             hint = f"use --api-key-from env:{KEY_VARIABLE}"
@@ -105,18 +107,20 @@ def systemd(service: Service) -> str:
         notes="".join(f"{line}\n" for line in _comments(service)),
         name=service.name,
         environment="".join(f"{line}\n" for line in environment),
-        command=" ".join([_quoted(program), *(_quoted(word.replace("$", "$$")) for word in words)]),
+        command=" ".join(
+            [systemd_word(program), *(systemd_word(word, expanded=True) for word in words)]
+        ),
         stop=STOP_SECONDS,
     )
 
 
-def _quoted(text: str) -> str:
+def systemd_word(text: str, *, expanded: bool = False) -> str:
     """Quote a word for a unit file, where `%` begins a specifier (systemd.syntax(7)).
 
-    `$` begins a variable only in the arguments of ExecStart=, not in Environment= nor in the
-    path of the program (systemd.service(5), systemd.exec(5)).
+    `$` begins a variable only where words are `expanded`: in the arguments of ExecStart=, not in
+    Environment= nor in the path of the program (systemd.service(5), systemd.exec(5)).
     """
-    text = text.replace("%", "%%")
+    text = text.replace("%", "%%").replace("$", "$$" if expanded else "$")
     if re.fullmatch(r"[\w@%+=:,./${}-]+", text, re.ASCII):
         return text
     text = text.replace("\\", "\\\\").replace('"', '\\"')

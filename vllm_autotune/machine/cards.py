@@ -97,17 +97,25 @@ def find_card(name: str) -> Card:
     raise BadUsage(f"--device {name}: unknown GPU", f"known GPUs: {known}; {describe}")
 
 
+def known_card(device: Device) -> Card | None:
+    """Return the card that a GPU is by its name and its memory, None for another or a slice."""
+    with suppress(BadUsage):
+        card = find_card(device.name)
+        size = card.gib * GIB
+        if device.kind == "cuda" and abs(device.memory_bytes - size) <= SIZE_TOLERANCE * size:
+            return card
+    return None
+
+
 def kind_slug(device: Device) -> str:
     """Return the kind of a GPU as a folder name, the same whether the GPU is here or imagined.
 
     It is told by the card's usual name and size, not by what a driver says: `nvidia-a100-79g`.
     """
-    with suppress(BadUsage):
-        card = find_card(device.name)
-        size = int(card.gib * GIB)
-        if device.kind == "cuda" and abs(device.memory_bytes - size) <= SIZE_TOLERANCE * size:
-            return replace(device, name=f"nvidia {card.name}", memory_bytes=size).slug
-    return device.slug
+    card = known_card(device)
+    if card is None:
+        return device.slug
+    return replace(device, name=f"nvidia {card.name}", memory_bytes=int(card.gib * GIB)).slug
 
 
 def hypothetical_devices(
