@@ -27,6 +27,8 @@ from .group import ENVIRONMENT
 from .options import json_option, results_folder, trust_option
 from .parsed import Parsed
 
+SHOWN = ("text", "markdown", "html", "json", "csv", "junit", "github-output")
+
 
 @click.command(context_settings=ENVIRONMENT)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[REPORT]...")
@@ -34,10 +36,10 @@ from .parsed import Parsed
     "--as",
     "form",
     envvar="AUTOTUNE_SHOW_AS",
-    type=click.Choice(["text", "markdown", "json", "csv", "junit", "github-output"]),
+    type=click.Choice(SHOWN),
     default="text",
     show_default=True,
-    help="What to write; markdown is for the summary of a CI job.",
+    help="What to write: markdown for the summary of a CI job, html for one page to look at.",
 )
 @trust_option
 @json_option
@@ -68,6 +70,11 @@ def show(paths: tuple[Path, ...], form: str, trust_report: bool, as_json: bool) 
         say(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
     elif form == "csv":
         say(to_csv(named))
+    elif form == "html":
+        from ..console.page import report_to_html, reports_to_html  # noqa: PLC0415  it draws
+
+        one = len(named) == 1
+        say(report_to_html(report, distrust) if one else reports_to_html(named))
     elif form == "junit":
         say(report_to_junit(report for _, report in named))
     elif form == "github-output":

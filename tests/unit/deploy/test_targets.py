@@ -8,6 +8,8 @@ Ray, where they are not installed.
 import json
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -506,3 +508,19 @@ def test_a_field_that_kserve_does_not_know_is_noticed(spelling: str) -> None:
     at[name] = "x"
     with pytest.raises(AssertionError, match=name):
         by_crd("kserve-llminferenceservice", "v1alpha2")(document)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    """With a program that is there, which it looks for as well."""
+    for number, report in enumerate(REPORTS.values()):
+        assert report.winner
+        argv = ("/bin/true", *report.winner.argv[1:])
+        here = replace(report, winner=replace(report.winner, argv=argv))
+        (tmp_path / f"vllm-{number}.service").write_text(write("systemd", here))
+    units = sorted(map(str, tmp_path.iterdir()))
+    verify = ["systemd-analyze", "verify", "--man=no", *units]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    complaints = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
+    assert not complaints
+    assert done.returncode == 0, done.stderr
