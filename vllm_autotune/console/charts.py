@@ -1,18 +1,21 @@
 """What a report measured, drawn as SVG in the colours of the page around it."""
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import pygal
-from pygal.style import Style
 
 from ..outcome import Item, Stable
 from ..search.trial import Compared, Trial
 from ..units import GIB
-from .wording import clean, rung_names
+from .wording import clean
 
 COLOURS = tuple(f"var(--series-{number})" for number in range(6))
-STYLE = Style(
+# pygal adds a finder of plugins that Python 3.11 warns of at every later import.
+sys.meta_path[:] = [found for found in sys.meta_path if type(found).__module__ != "pygal"]
+
+STYLE = pygal.style.Style(
     background="transparent",
     plot_background="transparent",
     foreground="var(--ink)",
@@ -35,11 +38,10 @@ WIDTH, ROW = 560, 34
 # What a start is made of, by the reading that has its seconds.
 STARTING = {"load_seconds": "weights", "compile_seconds": "compiling", "graph_seconds": "graphs"}
 MEMORY = ("weights", "other", "KV cache")
-NOTHING: Sequence[float | None] = ()
 
 
 def memory_chart(trials: Iterable[Trial]) -> str:
-    """Draw GiB of each launch: predicted, what is uncertain of it, and measured."""
+    """Draw GiB of each launch: what it needs by the estimate, low end and rest, and what it had."""
     labels: list[str] = []
     rows: list[dict[str, float]] = []
     for trial in trials:
@@ -53,10 +55,10 @@ def memory_chart(trials: Iterable[Trial]) -> str:
         rows.append(row)
         if trial.accuracy:
             found = (trial.accuracy.weights, trial.accuracy.overhead, trial.accuracy.kv_available)
-            labels.append(f"launch {trial.number} took")
+            labels.append(f"launch {trial.number} had")
             rows.append({n: max(0.0, _measured(f)) for n, f in zip(MEMORY, found, strict=True)})
     in_gib = [{name: round(size / GIB, 2) for name, size in row.items()} for row in rows]
-    return _stacked(labels, in_gib, (*MEMORY, "uncertain"), "GiB on each device")
+    return _stacked("memory", labels, in_gib, (*MEMORY, "uncertain"), "GiB on each device")
 
 
 def _measured(compared: Compared | None) -> float:
@@ -70,7 +72,7 @@ def time_chart(trials: Iterable[Trial]) -> str:
         named = {name: getattr(trial.readings, field) or 0.0 for field, name in STARTING.items()}
         known = sum(named.values())
         start = max(trial.startup_seconds or 0.0, known)
-        labels.append(f"{trial.number}: {rung_names(a.name for a in trial.rungs)}"[:34])
+        labels.append(f"launch {trial.number}")
         rows.append(
             {
                 **named,
@@ -81,18 +83,23 @@ def time_chart(trials: Iterable[Trial]) -> str:
         )
     names = (*STARTING.values(), "rest of the start", "probe", "stop")
     rounded = [{name: round(seconds, 1) for name, seconds in row.items()} for row in rows]
-    return _stacked(labels, rounded, names, "seconds")
+    return _stacked("time", labels, rounded, names, "seconds")
 
 
 def items_chart(items: Iterable[Item]) -> str:
     """Draw the seconds that each item of a certificate took."""
     ran = [item for item in items if item.requests]
     rows = [{"seconds": round(item.seconds, 2)} for item in ran]
-    return _stacked([clean(item.name) for item in ran], rows, ("seconds",), "seconds")
+    names = [clean(item.name) for item in ran]
+    return _stacked("items", names, rows, ("seconds",), "seconds")
 
 
 def _stacked(
-    labels: Sequence[str], rows: Sequence[Mapping[str, float]], names: Sequence[str], unit: str
+    what: str,
+    labels: Sequence[str],
+    rows: Sequence[Mapping[str, float]],
+    names: Sequence[str],
+    unit: str,
 ) -> str:
     """Draw a bar for each row, the first on top; return nothing where there is none."""
     used = [name for name in names if any(row.get(name) for row in rows)]
@@ -102,27 +109,29 @@ def _stacked(
         style=STYLE,
         js=[],
         width=WIDTH,
-        height=90 + ROW * len(rows) + 22 * (len(used) > 1),
+        height=80 + ROW * len(rows),
         x_title=unit,
-        show_legend=len(used) > 1,
-        legend_at_bottom=True,
-        legend_at_bottom_columns=3,
-        legend_box_size=11,
+        show_legend=False,  # pygal's is cut off where there are many
         margin=6,
         spacing=8,
         disable_xml_declaration=True,
-        no_prefix=False,
         truncate_label=-1,
-        truncate_legend=-1,
     )
+    chart.uuid = what  # else a page is another each time
     # A horizontal chart begins at the bottom.
     chart.x_labels = [*reversed(labels)]
     for name in used:
-        colour = COLOURS[names.index(name) % len(COLOURS)]
+        colour = COLOURS[names.index(name)]
         values = [{"value": row.get(name, 0.0), "color": colour} for row in reversed(rows)]
         chart.add(name, values)
-    svg: str = chart.render(is_unicode=True)
-    return re.sub(r"<!--.*?-->|<script.*?</script>|<title>Pygal</title>", "", svg, flags=re.DOTALL)
+    drawn: str = chart.render(is_unicode=True)
+    extras = r"<!--.*?-->|<script.*?</script>|<title>Pygal</title>"
+    svg = re.sub(extras, "", drawn, flags=re.DOTALL)
+    signs = (
+        f'<span><i style="background: {COLOURS[names.index(name)]}"></i>{name}</span>'
+        for name in used
+    )
+    return f'{svg}<p class="legend">{"".join(signs)}</p>' if len(used) > 1 else svg
 
 
 def stable_items(trials: Iterable[Trial]) -> Sequence[Item]:

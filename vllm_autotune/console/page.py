@@ -1,4 +1,4 @@
-"""Reports as one page of HTML: it loads nothing, runs nothing, and is light or dark as its reader."""
+"""Reports as one page of HTML that loads and runs nothing, light or dark as its reader likes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
@@ -30,11 +30,16 @@ pre { background: var(--card); border: 1px solid var(--rule); border-radius: 6px
   white-space: pre-wrap; font-size: 0.85rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; }
 td, th { text-align: left; vertical-align: top; padding: 0.25rem 0.75rem 0.25rem 0;
-  border-bottom: 1px solid var(--rule); } .many td, .many th { white-space: nowrap; }
-.charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
+  border-bottom: 1px solid var(--rule); } .many td, td:first-child, th { white-space: nowrap; }
+.charts { display: grid; gap: 1.5rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
+.legend { margin: 0; display: flex; flex-wrap: wrap; gap: 0 1rem; font-size: 0.85rem; }
+.legend i { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em; }
 figure { margin: 0; } figcaption { color: var(--soft); font-size: 0.9rem; }
 svg { width: 100%; height: auto; font-family: system-ui, sans-serif; }
 """
+# The name of a GPU, the bytes of it that may be used, and how many there are.
+Place = tuple[str, int, int]
 # Whatever a report says, nothing of it is loaded or run.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 FRAME_COLUMNS = (
@@ -48,7 +53,7 @@ def report_to_html(report: Report, distrust: BadReport | None = None) -> str:
     name = report.model.path.rstrip("/").rpartition("/")[2]
     kind = "stable" if report.status == "stable" else "other"
     parts = [
-        f"<h1>{_text(name)} on {len(report.devices)} × {_text(report.devices[0].name)}: "
+        f"<h1>{_text(name)} on {len(report.devices)} x {_text(report.devices[0].name)}: "
         f'<span class="{kind}">{report.status}</span></h1>',
         f"<p>{_text(report.reason)}</p>",
     ]
@@ -86,19 +91,22 @@ def reports_to_html(reports: Sequence[tuple[str, Report]]) -> str:
 
 
 def _matrix(reports: Iterable[Report]) -> str:
-    best: dict[tuple[str, str], Report] = {}
+    best: dict[tuple[Place, str], Report] = {}
     for report in reports:
         device = report.devices[0]
-        size = format_bytes(device.limit_bytes or device.memory_bytes)
-        place = f"{len(report.devices)} x {device.name}, {size}"
+        place = device.name, device.limit_bytes or device.memory_bytes, len(report.devices)
         key = place, report.model.path.rstrip("/").rpartition("/")[2]
         if key not in best or _context(report) > _context(best[key]):
             best[key] = report
-    places, models = (list(dict.fromkeys(names)) for names in zip(*sorted(best), strict=True))
+    models = sorted({model for _, model in best})
     rows = (
-        [place, *(_said(best.get((place, model))) for model in sorted(models))] for place in places
+        [
+            f"{count} x {name}, {format_bytes(size)}",
+            *(_said(best.get(((name, size, count), model))) for model in models),
+        ]
+        for name, size, count in sorted({place for place, _ in best})
     )
-    return _table(("", *sorted(models)), rows, kind="many")
+    return _table(("", *models), rows)
 
 
 def _context(report: Report) -> int:
@@ -114,7 +122,10 @@ def _said(report: Report | None) -> str:
 
 def _charts(report: Report) -> Iterator[str]:
     drawn = (
-        ("Memory: what each launch needs by the estimate, and took", memory_chart(report.trials)),
+        (
+            "Memory: what each launch needs by the estimate, and what it had",
+            memory_chart(report.trials),
+        ),
         ("Time of each launch", time_chart(report.trials)),
         (f"The probe, item by item{_peaks(report)}", items_chart(stable_items(report.trials))),
     )
