@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import BadReport, BadUsage
 from ..machine.device import Device, visible_environment
@@ -255,12 +255,9 @@ def escaped(character: str) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
-def to_yaml(content: Any, indent: int | None = None) -> str:
-    r"""Write YAML that is JSON, too.
-
-    YAML reads no surrogate pairs, and takes U+0085 and the like for the end of a line (YAML 1.1,
-    5.4): what is printable stays as it is, the rest of the first 64 Ki becomes `\uXXXX`.
-    """
-    text = json.dumps(content, indent=indent, ensure_ascii=False)
-    kept = (c if c.isprintable() or c == "\n" or c > "\uffff" else f"\\u{ord(c):04x}" for c in text)
-    return "".join(kept)
+def as_json(text: str) -> str:
+    """Return text in quotes on one line, in which what cannot be printed is escaped."""
+    return "".join(
+        c if c.isprintable() or c > "\uffff" else f"\\u{ord(c):04x}"
+        for c in json.dumps(text, ensure_ascii=False)
+    )
