@@ -14,7 +14,7 @@ from ..console.markdown import report_to_markdown, reports_to_markdown
 from ..console.outcomes import print_diagnosis
 from ..console.reports import print_report, print_reports
 from ..console.screen import Screen
-from ..deploy import FORMATS, KeySource, ModelVolume, Service, added_arguments
+from ..deploy import FORMATS, WITH_VOLUME, KeySource, ModelVolume, Service, added_arguments
 from ..diagnose import read_log
 from ..errors import BadReport, BadUsage
 from ..output import can_say, say
@@ -133,6 +133,9 @@ def render(
     found = read_report(Path(report) if report else results_folder())
     if not trust_report and (distrust := distrusted(found)):
         raise distrust
+    if model_volume and form not in WITH_VOLUME:
+        formats = ", ".join(WITH_VOLUME)
+        raise BadUsage(f"--as {form} mounts no claim", f"drop --model-volume, or use {formats}")
     service = Service(found, key=api_key_from, volume=model_volume)
     service = replace(service, added=added_arguments(added, service.winner))
     text = FORMATS[form](service)

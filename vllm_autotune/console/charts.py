@@ -53,7 +53,7 @@ def memory_chart(trials: Iterable[Trial]) -> str:
         row["uncertain"] = predicted.needed.high - predicted.needed.low
         labels.append(f"launch {trial.number} needs")
         rows.append(row)
-        if trial.accuracy:
+        if trial.accuracy and trial.accuracy.weights:  # vLLM prints none on a CPU
             found = (trial.accuracy.weights, trial.accuracy.overhead, trial.accuracy.kv_available)
             labels.append(f"launch {trial.number} had")
             rows.append({n: max(0.0, _measured(f)) for n, f in zip(MEMORY, found, strict=True)})

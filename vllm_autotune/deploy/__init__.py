@@ -12,6 +12,7 @@ from .service import KeySource, ModelVolume, Service, added_arguments
 
 __all__ = [
     "FORMATS",
+    "WITH_VOLUME",
     "KeySource",
     "ModelVolume",
     "Service",
@@ -20,6 +21,8 @@ __all__ = [
     "shell",
 ]
 
+# The formats that can mount a claim with the model.
+WITH_VOLUME = ("k8s", "kserve", "kserve-runtime", "llm-d", "production-stack")
 # Each writes the winner, on the devices it was proven on. It raises BadReport where the format
 # cannot express it, and BadUsage where it cannot express the source of the key.
 FORMATS: Mapping[str, Callable[[Service], str]] = {

@@ -39,11 +39,13 @@ LEAST_GIB = 8
 def production_stack(service: Service) -> str:
     """Write values for the chart `vllm-stack` of vllm-project/production-stack.
 
-    The chart says `--no-enable-prefix-caching` where it is not told otherwise, and mounts shared
-    memory only where it is told a tensor's parallel size (templates/deployment-vllm-multi.yaml).
+    The chart says `--no-enable-prefix-caching` where it is not told otherwise, mounts shared
+    memory only where it is told a tensor's parallel size, and keeps what comes from the Hub in
+    /tmp/hub (templates/deployment-vllm-multi.yaml).
     """
     winner, count = service.winner, service.winner.valid_for.count
     service.refuse_added(["host"], "the chart sets it")
+    local = not service.from_hub
     args: dict[str, Value] = {n: v for n, v in service.args.items() if n != "port"}
     args.setdefault("tensor-parallel-size", 1)
     notes = [*service.comments(), *cluster_notes(service)]
@@ -69,9 +71,15 @@ def production_stack(service: Service) -> str:
         "shmSize": f"{LEAST_GIB}Gi",
         "vllmConfig": config,
         "env": variables(service),
-        "extraVolumes": volumes(service)[1:],
-        "extraVolumeMounts": mounts(service)[1:],
+        "extraVolumes": volumes(service, model=local)[1:],
+        "extraVolumeMounts": mounts(service, model=local)[1:],
     }
+    if service.from_hub and (claim := service.volume):
+        source = {"persistentVolumeClaim": {"claimName": claim.claim}}
+        path = f"{claim.path}/hub".removeprefix("/")
+        model["extraVolumes"].append({"name": "hub", **source})
+        mount = {"name": "hub", "mountPath": "/tmp/hub", "subPath": path}  # noqa: S108  no file
+        model["extraVolumeMounts"].append(mount)
     if selector := node_selector(service):
         expression = {"key": PRODUCT, "operator": "In", "values": [selector[PRODUCT]]}
         model["nodeSelectorTerms"] = [{"matchExpressions": [expression]}]

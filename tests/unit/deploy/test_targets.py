@@ -24,7 +24,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.paths import ROOT
+from tests.support.command import Autotune
+from tests.support.paths import EXAMPLES, ROOT
 from tests.unit.deploy.test_render import (
     AWKWARD,
     MODEL,
@@ -41,7 +42,7 @@ from tests.unit.deploy.test_render import (
     variables,
     words,
 )
-from vllm_autotune.deploy import FORMATS, ModelVolume, Service
+from vllm_autotune.deploy import FORMATS, WITH_VOLUME, ModelVolume, Service
 from vllm_autotune.errors import BadReport, BadUsage
 from vllm_autotune.report.report import Report
 from vllm_autotune.vllm.config import LaunchConfig, Value, parse_arguments
@@ -524,3 +525,27 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     complaints = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
     assert not complaints
     assert done.returncode == 0, done.stderr
+
+
+def test_the_stack_finds_what_it_keeps_of_the_hub_in_the_claim() -> None:
+    """The same files as with `--as k8s`, where the chart looks for them."""
+    volume = ModelVolume("models", "cache")
+    (stack,) = documents(write("production-stack", changed(model=HUB), volume))
+    (model,) = stack["servingEngineSpec"]["modelSpec"]
+    assert model["extraVolumeMounts"] == [
+        {"name": "hub", "mountPath": "/".join(("", "tmp", "hub")), "subPath": "cache/hub"}
+    ]
+    assert model["extraVolumes"][0]["persistentVolumeClaim"] == {"claimName": "models"}
+    (bare,) = documents(write("production-stack", changed(model=HUB)))
+    assert "extraVolumes" not in bare["servingEngineSpec"]["modelSpec"][0]
+
+
+def test_a_claim_is_for_formats_that_can_mount_one(autotune: Autotune) -> None:
+    report = EXAMPLES / "h200" / "7b-11GiB-fp8"
+    render = ("render", report, "--model-volume", "pvc:models/qwen")
+    for form in FORMATS:
+        ended = autotune(*render, "--as", form)
+        if form in WITH_VOLUME:
+            assert "claimName: models" in ended.out or "pvc://models/qwen" in ended.out
+        else:
+            ended.refused(2, "mounts no claim")
