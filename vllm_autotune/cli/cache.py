@@ -1,21 +1,23 @@
 """The commands of the cache."""
 
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import click
 
 from ..console.screen import Screen
-from ..errors import BadReport, BadUsage
+from ..errors import BadReport, BadUsage, NoEngine, NotCached
+from ..files import MOST_BYTES
 from ..output import say
 from ..report.codec import dump
-from ..report.read import read_report
-from ..report.report import Report
+from ..report.read import HINT, parse_report, read_report
+from ..report.report import Answers, Report
 from ..tuning.cache import AnswerCache, cache_key, default_cache
 from ..tuning.gather import gather_facts
 from .group import ENVIRONMENT
-from .options import RequestOptions, cache_option, options
+from .options import KeyOptions, cache_option, json_option, options
 from .request import request_of
 
 
@@ -28,37 +30,61 @@ def cache(ctx: click.Context) -> None:
 
 @cache.command("list", context_settings=ENVIRONMENT)
 @cache_option
-def list_(cache_dir: Path | None) -> None:
-    """Print the key of every answer."""
-    for stored in _answers(cache_dir).keys():  # noqa: SIM118  no mapping
+@json_option
+def list_(cache_dir: Path | None, as_json: bool) -> None:
+    """Print the key of every answer; with --json its age, device, model and context as well."""
+    answers = _answers(cache_dir)
+    if as_json:
+        say(dump(Answers(answers=tuple(answers.stored())), indent=2))
+        return
+    for stored in answers.keys():  # noqa: SIM118  no mapping
         say(stored)
 
 
 @cache.command(context_settings=ENVIRONMENT)
-@options("request", RequestOptions)
-def key(request: RequestOptions) -> None:
-    """Print the key under which `autotune tune` with these options stores its answer."""
-    say(cache_key(gather_facts(request_of(request))))
+@options("request", KeyOptions)
+def key(request: KeyOptions) -> None:
+    """Print the key under which `autotune tune` with these options stores its answer.
+
+    With --device and --vllm-version neither the GPU nor vLLM need be here; vLLM's own arguments
+    must then have their full names.
+    """
+    asked = request_of(request)
+    if request.count > 1:
+        if request.device is None:
+            hint = "name the GPU with --device, or select GPUs of this machine with --gpus 0,1"
+            raise BadUsage("--count counts the GPUs of --device, which is missing", hint)
+        asked = replace(asked, device=f"{request.count} x {request.device}")
+    facts = gather_facts(asked)
+    if not facts.engine.installed and request.vllm_version is None:
+        hint = "name its version: --vllm-version 0.26.0"
+        raise NoEngine("the key depends on vLLM's version, and no vLLM is installed here", hint)
+    say(cache_key(facts))
 
 
 @cache.command(context_settings=ENVIRONMENT)
 @click.argument("key")
 @cache_option
 def export(key: str, cache_dir: Path | None) -> None:
-    """Print an answer's report, for the cache of another machine with the same GPUs."""
+    """Print an answer's report, for the cache of another machine with the same GPUs.
+
+    Exit code 5: there is none.
+    """
     found = _answers(cache_dir).recall(key)
     if found is None or isinstance(found, str):
         reason = found or f"the cache has no answer for {key}"
-        raise BadUsage(reason, "`autotune cache list` shows its keys")
+        raise NotCached(reason, "`autotune cache list` shows its keys")
     say(dump(found, indent=2))
 
 
 @cache.command("import", context_settings=ENVIRONMENT)
-@click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "reports", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True)
+)
 @click.option("--force", is_flag=True, help="Replace newer answers, too.")
 @cache_option
 def import_(reports: tuple[Path, ...], force: bool, cache_dir: Path | None) -> None:
-    """Store the winners of reports, and print their keys.
+    """Store the winners of reports, and print their keys; `-` reads one from stdin.
 
     Each is used where its key is the same and what it says is what is asked for then. A newer
     answer is kept. Exit code 2: at least one report was refused, the others are stored.
@@ -66,7 +92,7 @@ def import_(reports: tuple[Path, ...], force: bool, cache_dir: Path | None) -> N
     cache, screen, refused = _answers(cache_dir), Screen(), False
     for path in reports:
         try:
-            report = read_report(path)
+            report = _read_stdin() if str(path) == "-" else read_report(path)
             if report.winner is None:
                 raise BadReport(f"{path} has no winner: {report.reason}", "tune again here")
             kept = None if force else cache.recall(report.cache.key)
@@ -102,6 +128,13 @@ def clear(cache_dir: Path | None) -> None:
 
 def _answers(folder: Path | None) -> AnswerCache:
     return AnswerCache(folder or default_cache())
+
+
+def _read_stdin() -> Report:
+    try:
+        return parse_report(sys.stdin.buffer.read(MOST_BYTES).decode())
+    except ValueError as error:
+        raise BadReport(f"stdin: {error}", HINT) from error
 
 
 def _when(report: Report) -> datetime:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import click
 
+from ..console.junit import to_junit
 from ..console.outcomes import print_outcome
 from ..console.screen import Screen
 from ..errors import BadUsage
+from ..files import write_whole
 from ..interruption import interruptible
 from ..outcome import Environment, Outcome, Stable
 from ..output import say
@@ -24,6 +26,7 @@ from .options import (
     options,
     results_folder,
     trust_option,
+    wait_option,
 )
 from .parsed import UserPath
 from .request import probe_of
@@ -38,7 +41,13 @@ from .request import probe_of
     type=UserPath(path_type=Path, dir_okay=False),
     help="Where the server's log goes.  [check.log by the report, else a temporary folder]",
 )
+@wait_option
 @options("probe", ProbeOptions)
+@click.option(
+    "--junit-xml",
+    type=UserPath(path_type=Path, dir_okay=False),
+    help="Write the items as tests to this file, too, as CI servers read them.",
+)
 @click.option("--url", help="Test the server that runs there; launch nothing.  [--probe quick]")
 @click.option("--served-model-name", help="With --url: the name to test.  [the first]")
 @click.option(
@@ -53,6 +62,8 @@ def check(
     probe: ProbeOptions,
     trust_report: bool,
     log: Path | None,
+    wait: float | None,
+    junit_xml: Path | None,
     url: str | None,
     served_model_name: str | None,
     api_key: str | None,
@@ -73,9 +84,12 @@ def check(
             document = Checked(outcome=outcome, url=url)
         else:
             path = find_report(report or results_folder())
-            trial = check_report(path, screen, asked, trust_report, log, **vars(vllm))
+            trial = check_report(path, screen, asked, trust_report, log, wait or 0.0, **vars(vllm))
             outcome = trial.outcome
             document = Checked(outcome=outcome, trial=trial)
+    if junit_xml:
+        subject = url or (document.trial.model if document.trial else "")
+        write_whole(junit_xml, to_junit(outcome, subject))
     if as_json:
         say(dump(document, indent=2))
     else:

@@ -73,7 +73,7 @@ def cli(ctx: click.Context) -> None:
     `autotune --model M` is `autotune tune --model M`.
 
     Exit codes: 0 stable (or recalled), 1 it does not fit, 2 usage, 3 the environment, 4 a
-    budget is spent, 130/143 interrupted.
+    budget is spent, 5 no valid answer is cached, 130/143 interrupted.
 
     Every option can also be set as AUTOTUNE_<OPTION>, those of tune and plan in autotune.toml.
     """

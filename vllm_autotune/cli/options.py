@@ -4,7 +4,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .parsed import (
     parse_effort,
     parse_ports,
     parse_tokens,
+    parse_version,
 )
 
 FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
@@ -33,13 +34,20 @@ SIZE = Parsed("size", parse_bytes)
 TOKENS = Parsed("tokens", parse_tokens)
 COUNT = Parsed("n", parse_tokens)
 FOLDER = UserPath(path_type=Path, file_okay=False)
+WAIT: Mapping[str, Any] = {
+    "help": "Wait for another run on the same device.  [do not wait; without SECONDS: forever]",
+    "type": SECONDS,
+    "is_flag": False,
+    "flag_value": FOREVER,
+    "metavar": "[SECONDS]",
+}
 
 Command = Callable[..., None]
 
 
-def option(text: str, **attrs: Any) -> Any:
+def option(help: str, **attrs: Any) -> Any:  # noqa: A002  as click calls it
     """Declare a field of a group as the option of its name, a flag where it is a bool."""
-    return field(metadata={"help": text, **attrs})
+    return field(metadata={"help": help, **attrs})
 
 
 def options(name: str, group: type[Any]) -> Callable[[Command], Command]:
@@ -163,6 +171,20 @@ class PlanOptions(RequestOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeyOptions(RequestOptions):
+    """A request whose GPU and vLLM need not be here."""
+
+    device: str | None = option(
+        "The GPU that the key is for, if it is not here: H200, '2 x A100 80GB'.", metavar="NAME"
+    )
+    count: int = option("With --device: how many of them.", type=COUNT, default=1)
+    vllm_version: str | None = option(
+        "The vLLM that the key is for, if it is not here: 0.26.0.",
+        type=Parsed("version", parse_version),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuningOptions:
     """How to tune, and what may be spent."""
 
@@ -173,13 +195,7 @@ class TuningOptions:
     refresh: bool = option("Search again, whatever is cached.")
     cached_only: bool = option("Launch nothing: recall, or fail with exit code 5.")
     resume: bool = option("Continue the newest unfinished run.")
-    wait: float | None = option(
-        "Wait for another run on the same device.  [do not wait; without SECONDS: forever]",
-        type=SECONDS,
-        is_flag=False,
-        flag_value=FOREVER,
-        metavar="[SECONDS]",
-    )
+    wait: float | None = option(**WAIT)
     allow_busy: bool = option("Use GPUs even if other processes use them.")
     max_launches: int = option("Launches after which to stop.", type=COUNT, default=12)
     time_budget: float | None = option("Seconds after which to stop.", type=SECONDS)
@@ -192,6 +208,7 @@ class TuningOptions:
 
 
 cache_option = click.option("--cache-dir", type=FOLDER, help=CACHE_HELP)
+wait_option = click.option("--wait", **WAIT)
 trust_option = click.option(
     "--trust-report", is_flag=True, help="Take over what could load code or open files, too."
 )

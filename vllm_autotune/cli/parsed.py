@@ -85,3 +85,11 @@ def parse_ports(text: str) -> range:
     if not ports or ports[0] < 1 or ports[-1] > 65535:
         raise ValueError("a range of ports from 1 to 65535, such as 8100-8199")
     return ports
+
+
+def parse_version(text: str) -> str:
+    """Read a version of vLLM as its package has it: `0.26.0`, `v0.26.0`."""
+    version = text.removeprefix("v")
+    if not re.fullmatch(r"\d+(\.\d+)+[\w.+]*", version, re.ASCII):
+        raise ValueError("a version of vLLM, such as 0.26.0")
+    return version

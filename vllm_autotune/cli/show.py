@@ -7,10 +7,14 @@ from pathlib import Path
 
 import click
 
+from ..console.frame import to_csv
+from ..console.github import to_github_output
+from ..console.junit import report_to_junit
+from ..console.markdown import report_to_markdown, reports_to_markdown
 from ..console.outcomes import print_diagnosis
 from ..console.reports import print_report, print_reports
 from ..console.screen import Screen
-from ..deploy import FORMATS, KeySource, Service, added_arguments
+from ..deploy import FORMATS, WITH_VOLUME, KeySource, ModelVolume, Service, added_arguments
 from ..diagnose import read_log
 from ..errors import BadReport, BadUsage
 from ..output import can_say, say
@@ -23,39 +27,67 @@ from .group import ENVIRONMENT
 from .options import json_option, results_folder, trust_option
 from .parsed import Parsed
 
+SHOWN = ("text", "markdown", "html", "json", "csv", "junit", "github-output")
+
 
 @click.command(context_settings=ENVIRONMENT)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[REPORT]...")
+@click.option(
+    "--as",
+    "form",
+    envvar="AUTOTUNE_SHOW_AS",
+    type=click.Choice(SHOWN),
+    default="text",
+    show_default=True,
+    help="What to write: markdown for the summary of a CI job, html for one page to look at.",
+)
 @trust_option
 @json_option
-def show(paths: tuple[Path, ...], trust_report: bool, as_json: bool) -> None:
+def show(paths: tuple[Path, ...], form: str, trust_report: bool, as_json: bool) -> None:
     """Show a report, or several as a table.
 
-    A folder stands for all reports below it.
+    A folder stands for all reports below it. --json is --as json.
     """
     files: list[Path] = []
-    for path in paths or [results_folder()]:
-        below = sorted(path.rglob("report.json")) if path.is_dir() else []
-        files += below or [path]
-    reports = []
+    for given in paths or [results_folder()]:
+        below = sorted(given.rglob("report.json")) if given.is_dir() else []
+        files += below or [given]
+    named = []
     for file in files:
         try:
-            reports.append(read_report(file))
+            named.append((str(file), read_report(file)))
         except BadReport as refusal:
             if len(files) == 1:
                 raise
             Screen().note(f"left out: {refusal.message}")
-    if not reports:
+    if not named:
         message = f"none of the {len(files)} files is an autotune report"
         raise BadReport(message, "give a report.json, or its folder")
-    if as_json:
-        documents = [json.loads(codec.dump(report)) for report in reports]
+    path, report = named[0]
+    distrust = None if trust_report else distrusted(report)
+    if as_json or form == "json":
+        documents = [json.loads(codec.dump(report)) for _, report in named]
         say(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
-    elif len(reports) == 1:
-        distrust = None if trust_report else distrusted(reports[0])
-        print_report(reports[0], str(files[0]), distrust)
+    elif form == "csv":
+        say(to_csv(named))
+    elif form == "html":
+        from ..console.page import report_to_html, reports_to_html  # noqa: PLC0415  it draws
+
+        one = len(named) == 1
+        say(report_to_html(report, distrust) if one else reports_to_html(named))
+    elif form == "junit":
+        say(report_to_junit(report for _, report in named))
+    elif form == "github-output":
+        if len(named) > 1:
+            raise BadUsage("the outputs of a step are those of one report", "name one report.json")
+        say(to_github_output(report, distrust))
+    elif form == "markdown":
+        one = len(named) == 1
+        say(report_to_markdown(report, distrust) if one else reports_to_markdown(named))
+    elif len(named) == 1:
+        print_report(report, path, distrust)
     else:
-        print_reports(reports)
+        print_reports(report for _, report in named)
 
 
 @click.command(
@@ -76,7 +108,12 @@ def show(paths: tuple[Path, ...], trust_report: bool, as_json: bool) -> None:
 @click.option(
     "--api-key-from",
     type=Parsed("source", KeySource.parse),
-    help="Where the server finds its key: env:NAME, or for k8s secret:NAME/KEY.",
+    help="Where the server finds its key: env:NAME, or in Kubernetes secret:NAME/KEY.",
+)
+@click.option(
+    "--model-volume",
+    type=Parsed("claim", ModelVolume.parse),
+    help="For Kubernetes, the claim that has the model: pvc:NAME or pvc:NAME/PATH.  [the node]",
 )
 @trust_option
 def render(
@@ -84,6 +121,7 @@ def render(
     added: tuple[str, ...],
     form: str,
     api_key_from: KeySource | None,
+    model_volume: ModelVolume | None,
     trust_report: bool,
 ) -> None:
     """Print a report's winner as something to deploy.
@@ -95,7 +133,10 @@ def render(
     found = read_report(Path(report) if report else results_folder())
     if not trust_report and (distrust := distrusted(found)):
         raise distrust
-    service = Service(found, key=api_key_from)
+    if model_volume and form not in WITH_VOLUME:
+        formats = ", ".join(WITH_VOLUME)
+        raise BadUsage(f"--as {form} mounts no claim", f"drop --model-volume, or use {formats}")
+    service = Service(found, key=api_key_from, volume=model_volume)
     service = replace(service, added=added_arguments(added, service.winner))
     text = FORMATS[form](service)
     if not can_say(text):

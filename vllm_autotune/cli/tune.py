@@ -11,7 +11,9 @@ from ..output import say
 from ..report.codec import dump
 from ..report.report import EXIT_CODES, Report
 from ..search.facts import Facts
+from ..tuning.cache import cache_key
 from ..tuning.gather import gather_facts
+from ..tuning.journal import usual_times
 from ..tuning.tune import tune as run_tuning
 from .group import ENVIRONMENT
 from .options import (
@@ -78,6 +80,7 @@ def _tuned(request: RequestOptions, tuning: TuningOptions) -> tuple[Report, str 
     how = tuning_of(tuning)
     with Screen() as screen, interruptible() as signals:
         facts = gather_facts(request_of(request))
+        screen.usual = lambda: usual_times(how.results, cache_key(facts))
         report, path = run_tuning(facts, how, screen)
     code = EXIT_CODES[report.status]
     if report.status == "interrupted" and signals:

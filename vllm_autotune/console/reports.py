@@ -14,6 +14,8 @@ from ..units import GIB, format_bytes
 from .tables import headed_table, pairs_table, stdout
 from .wording import clean, duration, rung_names, sentence, speed_rows
 
+LAUNCHES = ("launch", "rungs", "outcome")
+
 
 def print_report(report: Report, path: str | None, distrust: BadReport | None = None) -> None:
     """Print a report in full; the last line starts the winner, unless it is not to be trusted."""
@@ -23,14 +25,10 @@ def print_report(report: Report, path: str | None, distrust: BadReport | None = 
     if report.hint:
         console.print(Text(f"hint: {clean(report.hint)}"))
     console.print()
-    console.print(pairs_table(_rows(report)))
+    console.print(pairs_table(report_rows(report)))
     if not report.cache.hit:
-        launches = [
-            (str(trial.number), rung_names(a.name for a in trial.rungs), sentence(trial.outcome))
-            for trial in report.trials
-        ]
         console.print()
-        console.print(headed_table(("launch", "rungs", "outcome"), launches))
+        console.print(headed_table(LAUNCHES, launch_rows(report)))
         for skip in report.skipped:
             console.print(Text(clean(f"skipped {skip.rung}: {skip.reason}"), style="dim"))
     if path:
@@ -72,7 +70,15 @@ def _memory_bytes(report: Report) -> int:
     return report.devices[0].limit_bytes or report.devices[0].memory_bytes
 
 
-def _rows(report: Report) -> Iterator[tuple[str, str]]:
+def launch_rows(report: Report) -> Iterator[tuple[str, str, str]]:
+    """Yield the cells of LAUNCHES for each trial."""
+    for trial in report.trials:
+        rungs = rung_names(applied.name for applied in trial.rungs)
+        yield str(trial.number), rungs, sentence(trial.outcome)
+
+
+def report_rows(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what a report says of its run and its winner, by name; a name may repeat."""
     device, count, took = report.devices[0], len(report.devices), duration(report.elapsed_seconds)
     yield "model", f"{report.model.path} ({report.model.architecture})"
     many = f"{count} x " if count > 1 else ""

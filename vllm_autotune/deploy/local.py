@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import BadReport, BadUsage
 from ..vllm.config import LaunchConfig, Value
-from .service import KEY_VARIABLE, STOP_SECONDS, Service, escaped, quoted, to_yaml
+from .service import KEY_VARIABLE, STOP_SECONDS, Service, as_json, escaped, quoted
+from .yaml_text import write_yaml
 
 UNIT = """\
 # {proven}.
@@ -58,7 +59,7 @@ def env(service: Service) -> str:
     variables = service.environment
     for name, value in variables.items():
         if not value.isprintable() or value != value.strip() or re.search(r"^[\"']|\\", value):
-            reason = f"docker and systemd would read {name}={to_yaml(value)} differently"
+            reason = f"docker and systemd would read {name}={as_json(value)} differently"
             raise BadReport(reason, "use --as docker or --as systemd, which quote it")
     lines = [f"{name}={value}" for name, value in variables.items()]
     nothing = ["# the winner needs no environment variables"]
@@ -72,28 +73,32 @@ def vllm_config(service: Service) -> str:
     (`load_config_file` in utils/argparse_utils.py, 0.32; older ones drop what is `false`).
     """
     winner = service.winner
-    lines = [f"# {name}={to_yaml(value)}" for name, value in service.environment.items()]
+    lines = [f"{name}={as_json(value)}" for name, value in service.environment.items()]
     if name := service.key_variable("vllm-config"):
-        lines.append(f"# {KEY_VARIABLE}, from {name}")
+        lines.append(f"{KEY_VARIABLE}, from {name}")
     if lines:
-        lines.insert(0, "# This file cannot set environment variables; the server needs these:")
+        lines.insert(0, "This file cannot set environment variables; the server needs these:")
     args = {**LaunchConfig(winner.model, winner.args).args, **service.added}
-    settings = {"model": winner.model, **args}
-    words = (_yaml_line(*item) for item in settings.items())
-    return "\n".join((*_comments(service), *lines, *words))
+    settings = dict(_entry(name, value) for name, value in args.items())
+    comments = (*service.proof, *service.notes(), *lines)
+    return write_yaml({"model": winner.model, **settings}, comments=comments)
 
 
-def _yaml_line(name: str, value: Value) -> str:
+def _entry(name: str, value: Value) -> tuple[str, Value | list[str]]:
     if value is False:
-        return f"no-{name}: true"
-    return f"{name}: {'true' if value == () else to_yaml(value)}"
+        return f"no-{name}", True
+    if isinstance(value, tuple):
+        return name, list(value) or True
+    return name, value
 
 
 def systemd(service: Service) -> str:
     """Write a unit. A key can come only from the variable that vLLM reads: systemd renames none."""
     winner, vllm = service.winner, service.report.versions.vllm
     program, *words = service.argv
-    environment = [f"Environment={_quoted(f'{n}={v}')}" for n, v in service.environment.items()]
+    environment = [
+        f"Environment={systemd_word(f'{n}={v}')}" for n, v in service.environment.items()
+    ]
     if name := service.key_variable("systemd"):
         if name != KEY_VARIABLE:
             hint = f"use --api-key-from env:{KEY_VARIABLE}"
@@ -101,22 +106,24 @@ def systemd(service: Service) -> str:
         environment.append(f"PassEnvironment={name}")
     where = f"{winner.valid_for.count} x {winner.valid_for.device}"
     return UNIT.format(
-        proven=to_yaml(f"{winner.model}, proven on {where} with vLLM {vllm}")[1:-1],
+        proven=as_json(f"{winner.model}, proven on {where} with vLLM {vllm}")[1:-1],
         notes="".join(f"{line}\n" for line in _comments(service)),
         name=service.name,
         environment="".join(f"{line}\n" for line in environment),
-        command=" ".join([_quoted(program), *(_quoted(word.replace("$", "$$")) for word in words)]),
+        command=" ".join(
+            [systemd_word(program), *(systemd_word(word, expanded=True) for word in words)]
+        ),
         stop=STOP_SECONDS,
     )
 
 
-def _quoted(text: str) -> str:
+def systemd_word(text: str, *, expanded: bool = False) -> str:
     """Quote a word for a unit file, where `%` begins a specifier (systemd.syntax(7)).
 
-    `$` begins a variable only in the arguments of ExecStart=, not in Environment= nor in the
-    path of the program (systemd.service(5), systemd.exec(5)).
+    `$` begins a variable only where words are `expanded`: in the arguments of ExecStart=, not in
+    Environment= nor in the path of the program (systemd.service(5), systemd.exec(5)).
     """
-    text = text.replace("%", "%%")
+    text = text.replace("%", "%%").replace("$", "$$" if expanded else "$")
     if re.fullmatch(r"[\w@%+=:,./${}-]+", text, re.ASCII):
         return text
     text = text.replace("\\", "\\\\").replace('"', '\\"')

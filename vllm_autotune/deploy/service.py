@@ -1,11 +1,12 @@
 """A winner as a service: with what belongs to its deployment, which no report has."""
 
 import json
+import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import BadReport, BadUsage
 from ..machine.device import Device, visible_environment
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 # How long a server may take to stop: running requests may finish, then memory is freed.
 STOP_SECONDS = 60
 PORT = 8000
+IMAGE = "vllm/vllm-openai"
+# A start takes longer on a busy machine, and a model from the Hub is downloaded first.
+LEAST_START_SECONDS = 300
+DOWNLOAD_SECONDS = 1800
 # What vLLM reads its key from (envs.py, 0.6.6 to 0.33).
 KEY_VARIABLE = "VLLM_API_KEY"
 
@@ -42,15 +47,33 @@ class KeySource:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelVolume:
+    """The claim of a Kubernetes volume that has the model, and where in it the model lies."""
+
+    claim: str
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "ModelVolume":
+        """Read `pvc:NAME` or `pvc:NAME/PATH`; a ValueError says what it must be."""
+        found = re.fullmatch(r"pvc:([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?:/([\w./-]*))?", text)
+        if found is None or ".." in (found[2] or "").split("/"):
+            raise ValueError("pvc:NAME or pvc:NAME/PATH")
+        return cls(found[1], (found[2] or "").strip("/"))
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A report's winner, the arguments `added` for its deployment, and where its key comes from.
 
-    Raises BadReport without a winner.
+    In a cluster the model lies in `volume`, without one on the node or on the Hub. Raises BadReport
+    without a winner.
     """
 
     report: "Report"
     added: Mapping[str, Value] = field(default_factory=dict)
     key: KeySource | None = None
+    volume: ModelVolume | None = None
 
     def __post_init__(self) -> None:
         if self.report.winner is None:
@@ -96,6 +119,75 @@ class Service:
         return LaunchConfig("", self.added).integer("port", PORT)
 
     @property
+    def from_hub(self) -> bool:
+        """Whether the model is downloaded; a report has the whole path of a local one."""
+        return not self.winner.model.startswith("/")
+
+    @property
+    def args(self) -> dict[str, Value]:
+        """The arguments of the winner and of its deployment, in the order they are written in."""
+        return {**LaunchConfig("", self.winner.args).args, **LaunchConfig("", self.added).args}
+
+    @property
+    def arguments(self) -> list[str]:
+        """What `vllm` is given to start it."""
+        return [
+            "serve",
+            self.winner.model,
+            *LaunchConfig("", self.winner.args).flags(),
+            *self.added_flags,
+        ]
+
+    @property
+    def release(self) -> str:
+        """The version of vLLM it was proven with. Raises BadReport for one that has no image."""
+        if "uds" in self.added:
+            raise BadUsage("a container publishes a port, and --uds opens none", "drop --uds")
+        version, reason = self.report.versions.vllm.partition("+")[0], ""
+        if self.devices[0].kind == "cpu":
+            reason = "the winner was found on a CPU build of vLLM"
+        elif not re.fullmatch(r"\d+(\.\d+)+(\.post\d+)?", version):
+            reason = f"vLLM {self.report.versions.vllm} is not a release"
+        if reason:
+            hint = "use --as shell or --as systemd, which start the installed vLLM"
+            raise BadReport(f"{reason}: no container image of it is known", hint)
+        return version
+
+    @property
+    def image(self) -> str:
+        return f"{IMAGE}:v{self.release}"
+
+    @property
+    def start_seconds(self) -> int:
+        """How long a start may take: three times the measured one, and a download."""
+        usual = max(LEAST_START_SECONDS, math.ceil(3 * self.winner.startup_seconds))
+        return usual + (DOWNLOAD_SECONDS if self.from_hub else 0)
+
+    @property
+    def offloaded_gib(self) -> int:
+        """How much of the host's memory it takes for weights and KV cache, 0 for none."""
+        config, count = LaunchConfig("", self.winner.args), self.winner.valid_for.count
+        each = config.cpu_offload_gib + (config.number("swap-space") or 0.0)
+        return math.ceil(count * each + (config.number("kv-offloading-size") or 0.0))
+
+    @property
+    def proof(self) -> tuple[str, ...]:
+        """What was proven, when and on what: lines of text for a person."""
+        report, winner = self.report, self.winner
+        where = f"{winner.valid_for.count} x {winner.valid_for.device}"
+        requests = sum(item.requests for item in winner.certificate.checks)
+        served = f"{winner.max_model_len:,} tokens, {winner.max_num_seqs:,} sequences at most"
+        lines = (
+            f"{winner.model}, proven on {where} with vLLM {report.versions.vllm}",
+            f"{served}; {requests:,} requests answered correctly on {report.created_at[:10]}",
+        )
+        return tuple("".join(c if c.isprintable() else " " for c in line) for line in lines)
+
+    def comments(self) -> tuple[str, ...]:
+        """Return what stands on top of a file that opens a port."""
+        return (*self.proof, *self.notes(published=True))
+
+    @property
     def encrypted(self) -> bool:
         return "ssl-certfile" in self.added
 
@@ -113,12 +205,18 @@ class Service:
         if published and self.key is None:
             yield f"no key protects port {self.port}: add one with --api-key-from"
 
+    def refuse_added(self, names: Iterable[str], reason: str) -> None:
+        """Raise BadUsage for an argument whose place in a format is not the user's."""
+        for name in names:
+            if name in self.added:
+                raise BadUsage(f"--{name} cannot be added: {reason}", f"drop --{name}")
+
     def key_variable(self, form: str) -> str | None:
         """Return the variable that holds the key; raise BadUsage for a secret of Kubernetes."""
         if self.key is None:
             return None
         if self.key.kind == "secret":
-            hint = "use --api-key-from env:NAME, or --as k8s"
+            hint = "use --api-key-from env:NAME, or a format of Kubernetes"
             raise BadUsage(f"--as {form} cannot read a secret of Kubernetes", hint)
         return self.key.name
 
@@ -157,12 +255,9 @@ def escaped(character: str) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
-def to_yaml(content: Any, indent: int | None = None) -> str:
-    r"""Write YAML that is JSON, too.
-
-    YAML reads no surrogate pairs, and takes U+0085 and the like for the end of a line (YAML 1.1,
-    5.4): what is printable stays as it is, the rest of the first 64 Ki becomes `\uXXXX`.
-    """
-    text = json.dumps(content, indent=indent, ensure_ascii=False)
-    kept = (c if c.isprintable() or c == "\n" or c > "\uffff" else f"\\u{ord(c):04x}" for c in text)
-    return "".join(kept)
+def as_json(text: str) -> str:
+    """Return text in quotes on one line, in which what cannot be printed is escaped."""
+    return "".join(
+        c if c.isprintable() or c > "\uffff" else f"\\u{ord(c):04x}"
+        for c in json.dumps(text, ensure_ascii=False)
+    )

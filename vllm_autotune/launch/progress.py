@@ -6,6 +6,14 @@ from ..outcome import Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsualTimes:
+    """The seconds that earlier launches took to get ready and to be probed, in the median."""
+
+    start: float
+    probe: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """What a waiting person is shown: the phase, the seconds so far, the last useful log line.
 

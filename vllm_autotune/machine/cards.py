@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from ..errors import BadUsage
 from ..units import GIB
@@ -11,12 +12,16 @@ from .device import Device
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One kind of GPU: its size as NVIDIA names it, and the GiB that CUDA programs see of it."""
+    """One kind of GPU: its size as NVIDIA names it, and the GiB that CUDA programs see of it.
+
+    A `unified` one shares them with the host.
+    """
 
     name: str
     size: str
     gib: float
     capability: tuple[int, int]
+    unified: bool = False
 
     def __str__(self) -> str:
         sizes = sum(card.name == self.name for card in CARDS)
@@ -58,7 +63,8 @@ CARDS = (
     Card("RTX 5090", "32GB", 31.37, (12, 0)),  # Wan-Video/Wan2.1#465
     Card("RTX PRO 6000", "96GB", 94.9, (12, 0)),  # no report found: 97,887 MiB less 0.7 GiB
     # Shared with the host, so what is free there is the host's matter.
-    Card("GB10 Spark", "128GB", 121.6, (12, 1)),  # vllm-project/vllm#46329, AlexsJones/llmfit#872
+    # vllm-project/vllm#46329, AlexsJones/llmfit#872
+    Card("GB10 Spark", "128GB", 121.6, (12, 1), unified=True),
 )
 
 # Words that people use for a card and that tell it from no other.
@@ -67,6 +73,8 @@ NOISE = re.compile(
     r"|edition|pcie|sxm\d?|hbm\d?e?|dgx"
 )
 SIZE = re.compile(r"(\d+)g(?:i?b)?")
+# How far the memory of one kind of card differs by driver and by ECC.
+SIZE_TOLERANCE = 0.05
 
 
 def find_card(name: str) -> Card:
@@ -89,6 +97,27 @@ def find_card(name: str) -> Card:
     raise BadUsage(f"--device {name}: unknown GPU", f"known GPUs: {known}; {describe}")
 
 
+def known_card(device: Device) -> Card | None:
+    """Return the card that a GPU is by its name and its memory, None for another or a slice."""
+    with suppress(BadUsage):
+        card = find_card(device.name)
+        size = card.gib * GIB
+        if device.kind == "cuda" and abs(device.memory_bytes - size) <= SIZE_TOLERANCE * size:
+            return card
+    return None
+
+
+def kind_slug(device: Device) -> str:
+    """Return the kind of a GPU as a folder name, the same whether the GPU is here or imagined.
+
+    It is told by the card's usual name and size, not by what a driver says: `nvidia-a100-79g`.
+    """
+    card = known_card(device)
+    if card is None:
+        return device.slug
+    return replace(device, name=f"nvidia {card.name}", memory_bytes=int(card.gib * GIB)).slug
+
+
 def hypothetical_devices(
     device: str | None, memory_bytes: int | None, capability: tuple[int, int] | None
 ) -> list[Device]:
@@ -96,6 +125,7 @@ def hypothetical_devices(
 
     Raises BadUsage for an unknown card, and for a contradiction.
     """
+    unified = False
     if device is not None:
         match = re.fullmatch(r"\s*(\d+)\s*[x*]\s*(.+)", device)
         count, name = (int(match[1]), match[2]) if match else (1, device)
@@ -107,6 +137,7 @@ def hypothetical_devices(
             has = "{} has {}.{}".format(card, *card.capability)
             raise BadUsage(f"--capability contradicts --device: {has}", "drop one of them")
         name, size, capability = str(card), int(card.gib * GIB), card.capability
+        unified = card.unified
     elif memory_bytes is not None:
         count, name, size = 1, "an unnamed GPU", memory_bytes
     else:
@@ -121,6 +152,7 @@ def hypothetical_devices(
             memory_bytes=size,
             free_bytes=size,
             capability=capability,
+            unified=unified,
             imagined=True,
         )
         for index in range(count)

@@ -5,11 +5,12 @@ from typing import Any
 
 from ..diagnose import Document
 from .plan import Plan
-from .report import Checked, Refused, Report
+from .report import Answers, Checked, Refused, Report
 
 DOCUMENTS: Mapping[str, Any] = {
     "report": Report | Refused,
     "plan": Plan | Refused,
     "check": Checked | Refused,
     "diagnose": Document | Refused,
+    "cache": Answers | Refused,
 }

@@ -161,6 +161,29 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An answer in the cache; `problem` says why it cannot be used, then the rest is unknown."""
+
+    key: str
+    age_seconds: float
+    problem: str = ""
+    device: str | None = None
+    count: int | None = None
+    model: str | None = None
+    vllm: str | None = None
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What the cache holds."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    answers: tuple[Stored, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """What is printed in place of a report where no run was begun."""
 

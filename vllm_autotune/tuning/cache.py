@@ -13,11 +13,12 @@ from pathlib import Path
 from .. import __version__
 from ..errors import BadReport, CannotWrite
 from ..files import make_folder, read_bytes, read_text, safe_name, write_whole
+from ..machine.cards import kind_slug
 from ..machine.device import Device
 from ..memory import Boot
 from ..report.codec import dump, load
 from ..report.read import parse_report
-from ..report.report import Report
+from ..report.report import Report, Stored
 from ..search.facts import Facts
 
 CACHE_TAG = "CACHEDIR.TAG"
@@ -44,7 +45,11 @@ def default_cache() -> Path:
 
 
 def cache_key(facts: Facts) -> str:
-    """Return `<gpu>-<GiB>g-x<count>/<model>@<revision>/<digest>` of all that decides the answer."""
+    """Return `<gpu>-<GiB>g-x<count>/<model>@<revision>/<digest>` of what is asked for.
+
+    All of it is known where neither the GPU nor vLLM is. What else an answer depends on (the exact
+    memory, the driver, torch) is compared when it is recalled.
+    """
     devices, engine = facts.devices, facts.engine
     content = {
         "weights": {name: c.digest for name, c in facts.checkpoints.items()},
@@ -53,13 +58,13 @@ def cache_key(facts: Facts) -> str:
         "env": dict(facts.env),
         "ladder": [facts.ladder.text, [rung.name for rung in facts.ladder.rungs]],
         "headroom": facts.headroom_bytes,
-        "engine": [engine.version, engine.torch],
-        "devices": cards(devices),
+        "engine": engine.version.partition("+")[0],
+        "devices": [[kind_slug(d), d.limit_bytes, d.mig] for d in devices],
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     model = safe_name(Path(facts.model).name or facts.model)
     revision = safe_name((facts.checkpoint.revision or "local")[:12])
-    return f"{devices[0].slug}-x{len(devices)}/{model}@{revision}/{digest}"
+    return f"{kind_slug(devices[0])}-x{len(devices)}/{model}@{revision}/{digest}"
 
 
 def cards(devices: Iterable[Device]) -> list[list[object]]:
@@ -119,6 +124,15 @@ class AnswerCache:
         files = self.folder.glob("*/*/*.json")
         return sorted(str(f.relative_to(self.folder).with_suffix("")) for f in files)
 
+    def stored(self) -> list[Stored]:
+        """Return what is told of every answer in a list."""
+        found, now = [], time.time()
+        for key in self.keys():
+            with suppress(FileNotFoundError):  # another run removed it
+                age = max(0.0, now - self._answer(key).stat().st_mtime)
+                found.append(_stored(key, round(age, 1), self.recall(key)))
+        return found
+
     def prune(self, days: float) -> list[str]:
         """Delete answers older than `days` and those that cannot be read; return their keys."""
         keys, now, forgotten = self.keys(), time.time(), []
@@ -163,6 +177,23 @@ class AnswerCache:
         if files and not (self.folder / CACHE_TAG).exists():
             reason = f"{self.folder} has no {CACHE_TAG}, so it may not be a cache"
             raise CannotWrite(reason, "delete the folder yourself if it is one")
+
+
+def _stored(key: str, age: float, found: Report | str | None) -> Stored:
+    winner = found.winner if isinstance(found, Report) else None
+    if not isinstance(found, Report) or winner is None:
+        problem = found if isinstance(found, str) else "it has no winner"
+        return Stored(key=key, age_seconds=age, problem=problem)
+    return Stored(
+        key=key,
+        age_seconds=age,
+        device=winner.valid_for.device,
+        count=winner.valid_for.count,
+        model=found.model.path,
+        vllm=found.versions.vllm,
+        max_model_len=winner.max_model_len,
+        max_num_seqs=winner.max_num_seqs,
+    )
 
 
 def _remove(file: Path) -> None:

@@ -36,6 +36,7 @@ def check_report(
     probe: Effort | None = None,
     trust: bool = False,
     log: Path | None = None,
+    wait: float = 0.0,
     **where: Any,
 ) -> Trial:
     """Launch a report's winner and return the trial.
@@ -43,8 +44,9 @@ def check_report(
     Arguments that load code (`--trust-remote-code`) are accepted only with `trust`. The log is
     written next to the report where that is possible, unless `log` says where. The server must
     survive the report's workload, at the context it was proven at, and the same probe unless
-    `probe` is given. `where` are fields of a Request: `gpus`, `vllm_python`, `vllm_command`. Raises
-    a Refusal for whatever is missing, and for a report without a winner.
+    `probe` is given. It waits `wait` seconds for another run on the device. `where` are fields of a
+    Request: `gpus`, `vllm_python`, `vllm_command`. Raises a Refusal for whatever is missing, and
+    for a report without a winner.
     """
     report = read_report(path)
     refused = report.winner and not trust and refused_setting(report, report.winner)
@@ -55,7 +57,7 @@ def check_report(
         read_requests(workload.probe.file)  # raises a Refusal if it was deleted
     facts = replace(_facts(report, workload.probe, where), workload=workload)
     candidate = candidate_of(report, facts)
-    with locked(facts.devices, facts.model):
+    with locked(facts.devices, facts.model, wait, audience.note):
         for leftover in remove_leftovers():
             audience.note(leftover)
         audience.begin(1, candidate)

@@ -38,6 +38,7 @@ class Request:
     """What the user asked for; None where nothing was given.
 
     `device` describes a GPU that is not here, and so does a `capability` with a memory limit.
+    `vllm_version` is that of a vLLM that is not here.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Request:
     fixed: Sequence[str] = ()
     vllm_python: str | None = None
     vllm_command: str | None = None
+    vllm_version: str | None = None
     device: str | None = None
     capability: tuple[int, int] | None = None
 
@@ -188,6 +190,8 @@ def _environment() -> dict[str, str]:
 
 def _engine(request: Request) -> Engine:
     """Return the installed vLLM, an assumed one when planning for a GPU that is not here."""
+    if request.vllm_version is not None:
+        return assumed(request.vllm_version)
     try:
         engine = locate(request.vllm_python, request.vllm_command)
     except NoEngine:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from statistics import median
 
 from .. import __version__
 from ..files import (
@@ -16,6 +17,7 @@ from ..files import (
     read_text,
     write_whole,
 )
+from ..launch.progress import UsualTimes
 from ..owner import owned, read_owned
 from ..report.codec import dump, load
 from ..report.read import parse_report
@@ -107,6 +109,18 @@ def write_recalled(results: Path, report: Report) -> Path:
     with suppress(OSError):
         os.utime(path, follow_symlinks=False)
     return path
+
+
+def usual_times(results: Path, key: str) -> UsualTimes | None:
+    """Return what stable launches of the model took on such devices, None where there is none."""
+    starts, probes = [], []
+    for path in _folder(results, key, "").parent.glob(f"*/{REPORT}"):
+        with suppress(OSError, ValueError):
+            for trial in parse_report(read_text(path)).trials:
+                if trial.startup_seconds and trial.probe_seconds:
+                    starts.append(trial.startup_seconds)
+                    probes.append(trial.probe_seconds)
+    return UsualTimes(start=median(starts), probe=median(probes)) if starts else None
 
 
 def find_unfinished(results: Path, key: str) -> Run | None:

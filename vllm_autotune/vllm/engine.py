@@ -133,10 +133,10 @@ class Engine:
         return set()
 
 
-def assumed() -> Engine:
+def assumed(version: str = ASSUMED) -> Engine:
     """Return an Engine to plan with where no vLLM is installed; it cannot be launched."""
     command = ("vllm", "serve")
-    return Engine("", Path(os.devnull), ASSUMED, "cuda", None, command, installed=False)
+    return Engine("", Path(os.devnull), version, "cuda", None, command, installed=False)
 
 
 def _quantization_class(folder: Path, method: str) -> ast.ClassDef | None:

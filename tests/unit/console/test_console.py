@@ -1,9 +1,11 @@
 """What a person sees: plain text, nothing that steers the terminal, results alone on stdout."""
 
+import io
 import re
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from tests.support.reports import NARROW, STABLE, make_report, prediction, trial
 from vllm_autotune.console.outcomes import print_outcome
@@ -11,9 +13,9 @@ from vllm_autotune.console.reports import print_report, print_reports
 from vllm_autotune.console.screen import Screen
 from vllm_autotune.console.wording import clean, duration, sentence
 from vllm_autotune.errors import NoPort
-from vllm_autotune.launch.progress import Progress
+from vllm_autotune.launch.progress import Progress, UsualTimes
 from vllm_autotune.memory import Interval
-from vllm_autotune.outcome import OutOfMemory, Speed
+from vllm_autotune.outcome import OutOfMemory, Phase, Speed
 from vllm_autotune.report.report import Memory
 from vllm_autotune.search.trial import Accuracy, Candidate, Compared
 from vllm_autotune.vllm.config import LaunchConfig
@@ -132,6 +134,31 @@ def test_a_launch_is_told_line_by_line_where_there_is_no_terminal(
     assert "launch 1  as it is  --max-model-len 16" in captured.err
     assert "hint: try another" in captured.err
     assert "\x1b" not in captured.err
+
+
+@pytest.mark.parametrize("usual", [None, UsualTimes(start=40.0, probe=10.0)])
+def test_a_terminal_is_shown_how_far_a_launch_is_of_what_is_usual(usual: UsualTimes | None) -> None:
+    config = LaunchConfig("m", {})
+    with Screen() as screen:
+        screen.console = Console(file=io.StringIO(), force_terminal=True, width=100)
+        screen.usual = lambda: usual
+        screen.begin(1, Candidate(config=config, rungs=(), predicted=prediction(NARROW)))
+        bars = []
+        for seconds, item in ((10.0, None), (99.0, None), (50.0, "chat"), (55.0, "chat")):
+            phase: Phase = "serving" if item else "load"
+            now = Progress(phase=phase, seconds=seconds, line="", free_bytes=2**30, item=item)
+            screen.progress(now)
+            assert screen.live
+            console = Console(file=io.StringIO(), width=100)
+            console.print(screen.live.renderable)
+            bars.append(console.file.getvalue())  # type: ignore[attr-defined]
+    assert all("1.0 GiB free" in bar for bar in bars)
+    assert ["usually" in bar for bar in bars] == [usual is not None] * 4
+    if usual:
+        assert [bar.count("━") for bar in bars[:2]] == [4, 16], "of 16 cells; longer than usual"
+        assert "usually 40 s" in bars[0]
+        assert "usually 10 s" in bars[3]
+        assert [bar.count("━") for bar in bars[2:]] == [0, 8]
 
 
 def test_an_outcome_is_a_sentence() -> None:

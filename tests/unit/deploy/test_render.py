@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -10,13 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from tests.support.paths import EXAMPLES
 from vllm_autotune.cli import cli
-from vllm_autotune.deploy import FORMATS, Service
+from vllm_autotune.deploy import FORMATS, ModelVolume, Service
 from vllm_autotune.errors import BadReport
 from vllm_autotune.report.read import read_report
 from vllm_autotune.report.report import Report
@@ -27,11 +28,14 @@ REPORTS = {path.parent.name: read_report(path) for path in sorted(H200.glob("*/r
 WON = {name: report for name, report in REPORTS.items() if report.winner}
 FP8 = REPORTS["7b-11GiB-fp8"]
 CONTAINERS = ("docker", "compose", "k8s")
+IMAGES = (*CONTAINERS, "quadlet", "llm-d", "production-stack", "skypilot")
+ANYWHERE = tuple(form for form in FORMATS if form != "kaito")
 MODEL = "/models/qwen2.5-7b"
 AWKWARD = "a 'b' \"c\" \\d %i $HOME ${x} $(y) ; #é\n\t🙂\u2028\x85 end\\"
 
 every_winner = pytest.mark.parametrize("report", WON.values(), ids=WON)
 in_containers = pytest.mark.parametrize("form", CONTAINERS)
+with_image = pytest.mark.parametrize("form", IMAGES)
 
 # What a process can be given: no NUL, and no halves of characters.
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
@@ -70,7 +74,8 @@ def changed(
 
 
 def render(report: Report, form: str = "shell") -> str:
-    return FORMATS[form](Service(report))
+    volume = ModelVolume("models", "a/b") if form.startswith("kserve") else None
+    return FORMATS[form](Service(report, volume=volume))
 
 
 def argv_of(report: Report) -> list[str]:
@@ -148,11 +153,8 @@ def started_by_systemd(unit: str) -> tuple[list[str], dict[str, str]]:
 def loaded_by_vllm(config: str) -> list[str]:
     """Return the words that `load_config_file` of vLLM makes of a file (0.32), in order."""
     made: list[str] = []
-    for line in config.splitlines():  # splits where YAML does, too
-        if line.startswith("#"):
-            continue
-        name, _, text = line.partition(": ")
-        value = json.loads(text)
+    (document,) = documents(config)
+    for name, value in document.items():
         assert value is not False, "older ones drop it"
         assert value != [], "it would be dropped"
         made.append(f"--{name}")
@@ -172,14 +174,23 @@ def options(line: str, name: str) -> list[str]:
     return [value for option, value in itertools.pairwise(found) if option == name]
 
 
+def documents(text: str) -> list[dict[str, Any]]:
+    """Read documents as YAML 1.1 (Kubernetes, Helm, compose) and 1.2 have it: they must agree."""
+    found = list(yaml.safe_load_all(text))
+    newer = YAML(typ="safe", pure=True)
+    assert list(newer.load_all(text)) == found
+    return found
+
+
 def composed(report: Report) -> dict[str, Any]:
-    service: dict[str, Any] = json.loads(render(report, "compose"))["services"]["vllm"]
+    (document,) = documents(render(report, "compose"))
+    service: dict[str, Any] = document["services"]["vllm"]
     return service
 
 
 def deployed(report: Report) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the pod and its container."""
-    deployment, _ = json.loads(render(report, "k8s"))["items"]
+    deployment, _ = documents(render(report, "k8s"))
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     return pod, container
@@ -257,7 +268,7 @@ def test_a_document_has_no_line_ends_but_its_own(form: str) -> None:
     """YAML ends a line at U+0085 and U+2028, too, and reads no surrogate pairs."""
     text = render(changed(model=f"/{AWKWARD}", args={"x-y": AWKWARD}), form)
     assert text.splitlines() == text.split("\n")
-    assert "🙂" in text
+    assert AWKWARD in str(documents(text)) or "🙂" in str(documents(text))
 
 
 def test_what_a_flag_alone_says_is_one_in_the_file_for_vllm() -> None:
@@ -268,12 +279,15 @@ def test_what_a_flag_alone_says_is_one_in_the_file_for_vllm() -> None:
         "middleware": ("a.B", "c.D"),
         "seed": 0,
     }
-    assert render(changed(args=args), "vllm-config").splitlines() == [
-        'model: "/models/qwen2.5-7b"',
+    lines = render(changed(args=args), "vllm-config").splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [
+        "model: /models/qwen2.5-7b",
         "no-enable-prefix-caching: true",
         "enforce-eager: true",
         'hf-overrides: "{\\"rope_theta\\": 1e6}"',
-        'middleware: ["a.B", "c.D"]',
+        "middleware:",
+        "  - a.B",
+        "  - c.D",
         "seed: 0",
     ]
 
@@ -325,7 +339,7 @@ def test_a_container_is_given_the_devices_and_need_not_be_told_which(
         assert "CUDA_VISIBLE_DEVICES" not in render(report, form)
 
 
-@in_containers
+@with_image
 def test_no_path_of_the_python_that_was_tuned_gets_into_a_container(form: str) -> None:
     assert "/opt/my env" not in render(changed(), form)
 
@@ -333,7 +347,7 @@ def test_no_path_of_the_python_that_was_tuned_gets_into_a_container(form: str) -
 # The image.
 
 
-@in_containers
+@with_image
 @pytest.mark.parametrize(
     ("version", "tag"),
     [("0.26.0", "v0.26.0"), ("0.26.0+cu130", "v0.26.0"), ("0.10.1.1", "v0.10.1.1")],
@@ -342,10 +356,10 @@ def test_the_image_is_that_of_the_release_that_was_proven(
     form: str, version: str, tag: str
 ) -> None:
     text = render(changed(version=version), form)
-    assert re.findall(r"vllm/vllm-openai:[\w.+]+", text) == [f"vllm/vllm-openai:{tag}"]
+    assert re.findall(r"vllm/vllm-openai(?::|\s+tag: )([\w.+]+)", text) == [tag]
 
 
-@in_containers
+@with_image
 @pytest.mark.parametrize("version", ["0.11.1rc2.dev42+gabcdef", "0.1.dev1", "0"])
 def test_a_build_that_is_no_release_has_no_image(form: str, version: str) -> None:
     with pytest.raises(BadReport, match="is not a release") as refused:
@@ -353,14 +367,14 @@ def test_a_build_that_is_no_release_has_no_image(form: str, version: str) -> Non
     assert "--as systemd" in refused.value.hint
 
 
-@in_containers
+@with_image
 def test_a_cpu_build_has_no_image_but_can_be_started_where_it_is(form: str) -> None:
     report = changed(device={"kind": "cpu"}, version="0.26.0+cpu")
     with pytest.raises(BadReport, match="CPU build") as refused:
         render(report, form)
     assert "--as shell" in refused.value.hint
-    for usable in set(FORMATS).difference(CONTAINERS):
-        assert MODEL in render(report, usable) or usable == "env"
+    for usable in ("shell", "vllm-config", "systemd", "ray-serve"):
+        assert MODEL in render(report, usable)
 
 
 # The model.
@@ -432,6 +446,7 @@ def test_the_token_of_the_hub_is_handed_on_but_not_written_down(
     report = changed(model="Qwen/Qwen3-8B")
     for form in FORMATS:
         assert "hf_very_secret" not in render(report, form)
+    for form in ANYWHERE:
         assert "HF_TOKEN" not in render(changed(), form)
     assert "-e HF_TOKEN " in render(report, "docker")
     assert composed(report)["environment"] == {"HF_TOKEN": None}
@@ -444,8 +459,8 @@ def test_the_token_of_the_hub_is_handed_on_but_not_written_down(
 )
 def test_names_are_valid_wherever_they_are_used(model: str) -> None:
     report = changed(model=model)
-    items = json.loads(render(report, "k8s"))["items"]
-    names = {json.loads(render(report, "compose"))["name"]}
+    items = documents(render(report, "k8s"))
+    names = {documents(render(report, "compose"))[0]["name"]}
     names |= {item["metadata"]["name"] for item in items}
     assert len(names) == 1
     assert re.fullmatch(r"vllm(-[a-z0-9]+)*", *names)
@@ -456,7 +471,7 @@ def test_names_are_valid_wherever_they_are_used(model: str) -> None:
 
 def test_a_snapshot_in_the_hubs_cache_is_named_after_its_model() -> None:
     report = changed(model="/hub/models--Qwen--Qwen3-8B/snapshots/0123")
-    assert json.loads(render(report, "compose"))["name"] == "vllm-qwen3-8b"
+    assert documents(render(report, "compose"))[0]["name"] == "vllm-qwen3-8b"
 
 
 # How long it takes.
@@ -479,7 +494,7 @@ def test_kubernetes_asks_for_the_servers_health_all_its_life() -> None:
         assert container[name]["httpGet"] == {"path": "/health", "port": 8000}
     assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in pod["volumes"]
     assert pod["enableServiceLinks"] is False
-    deployment, service = json.loads(render(changed(), "k8s"))["items"]
+    deployment, service = documents(render(changed(), "k8s"))
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == labels
 
@@ -517,8 +532,9 @@ def test_there_is_nothing_to_render_without_a_winner(form: str) -> None:
         render(exhausted, form)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", ANYWHERE)
 def test_the_command_line_prints_every_format_word_for_word(form: str) -> None:
     path = str(H200 / "7b-11GiB-left" / "report.json")
-    shown = CliRunner().invoke(cli, ["render", path, "--as", form], catch_exceptions=False)
+    more = ["--model-volume", "pvc:models/a/b"] if form.startswith("kserve") else []
+    shown = CliRunner().invoke(cli, ["render", path, "--as", form, *more], catch_exceptions=False)
     assert shown.output == render(REPORTS["7b-11GiB-left"], form) + "\n"

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.memory_model import CARDS, cards
 from tests.support.reports import STABLE, make_report, trial
 from vllm_autotune.errors import BadReport, CannotWrite
 from vllm_autotune.files import safe_name
+from vllm_autotune.machine.cards import hypothetical_devices, kind_slug
 from vllm_autotune.memory import Boot
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.tuning.cache import MOST_BOOTS, AnswerCache, cache_key
@@ -49,8 +51,6 @@ CHANGES: dict[str, Callable[[Facts], Facts]] = {
     "a skipped rung": lambda f: replace(f, ladder=f.ladder.without(["fp8-weights"])),
     "the headroom": lambda f: replace(f, headroom_bytes=1),
     "vLLM": lambda f: replace(f, engine=replace(f.engine, version="0.27.0")),
-    "torch": lambda f: replace(f, engine=replace(f.engine, torch="3.0")),
-    "the driver": lambda f: devices(f, driver="580.1"),
     "the memory": lambda f: devices(f, memory_bytes=2**35),
     "the limit": lambda f: devices(f, limit_bytes=2**33),
     "MIG": lambda f: devices(f, mig=True),
@@ -61,7 +61,12 @@ SAME: dict[str, Callable[[Facts], Facts]] = {
     "nothing": lambda f: f,
     "which card of its kind": lambda f: devices(f, uuid="GPU-9", index=7),
     "what is free": lambda f: devices(f, free_bytes=2**30),
-    "the driver's patch": lambda f: devices(f, driver="570.9"),
+    "the driver": lambda f: devices(f, driver="580.1"),
+    "what a driver leaves of the memory": lambda f: devices(f, memory_bytes=22 * 2**30),
+    "torch": lambda f: replace(f, engine=replace(f.engine, torch="3.0")),
+    "the build of vLLM": lambda f: replace(
+        f, engine=replace(f.engine, version=f"{f.engine.version}+cu130")
+    ),
     "the host's memory": lambda f: replace(f, host_free_bytes=1),
     "what is not written down": lambda f: replace(f, withheld={"hf-token": "hf_secret"}),
 }
@@ -75,6 +80,25 @@ def test_the_key_changes_with_what_could_change_the_answer(facts: Facts, what: s
 @pytest.mark.parametrize("what", SAME)
 def test_the_key_does_not_change_with_anything_else(facts: Facts, what: str) -> None:
     assert cache_key(SAME[what](facts)) == cache_key(facts)
+
+
+@pytest.mark.parametrize("card", CARDS, ids=[card[0] for card in CARDS])
+def test_the_key_is_the_same_for_a_gpu_that_is_not_here(
+    facts: Facts, card: tuple[str, float, tuple[int, int], int]
+) -> None:
+    here = replace(facts, devices=cards(*card))
+    elsewhere = hypothetical_devices(f"{card[3]} x {card[0]}", None, None)
+    assert cache_key(replace(facts, devices=tuple(elsewhere))) == cache_key(here)
+
+
+def test_a_slice_of_a_card_and_a_card_of_another_size_are_no_such_card() -> None:
+    """A name alone says too little."""
+    (device,) = hypothetical_devices("H100", None, None)
+    mig = replace(device, name="NVIDIA H100 80GB HBM3 MIG 1g.10gb", memory_bytes=10 * 2**30)
+    smaller = replace(device, memory_bytes=64 * 2**30)
+    assert kind_slug(device) == "nvidia-h100-79g"
+    assert kind_slug(mig) == mig.slug == "nvidia-h100-80gb-hbm3-mig-1g-10gb-10g"
+    assert kind_slug(smaller) == "h100-64g"
 
 
 def test_fixed_arguments_have_no_order(facts: Facts) -> None:

@@ -1,6 +1,7 @@
 """A run's folder: what was journaled is there again, whatever happened to the one that wrote it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.paths import EXAMPLES
 from tests.support.reports import OUTCOMES, STABLE, intervals, make_report, trial
 from vllm_autotune.outcome import Outcome
 from vllm_autotune.report.report import Status
-from vllm_autotune.tuning.journal import Run, find_unfinished
+from vllm_autotune.tuning.journal import Run, find_unfinished, usual_times
 
 KEY = "nvidia-l4-23g-x1/model@local/0123456789abcdef"
 BEGAN = "2026-01-01T00:00:00+00:00"
@@ -130,3 +132,23 @@ def test_numbers_and_free_memory_survive_the_journal(tmp_path: Path) -> None:
     written = replace(trial(STABLE), number=3, free_bytes=(5, 6), log_cut_bytes=9)
     run.add_trial(written)
     assert run.read_trials() == ([written], "")
+
+
+def test_what_is_usual_is_told_by_earlier_runs_of_the_model_on_such_devices(tmp_path: Path) -> None:
+    assert usual_times(tmp_path, KEY) is None
+    names = ("7b-11GiB-fp8", "7b-as-it-is", "7b-compiled")
+    took = []
+    for name in names:
+        folder = tmp_path / "nvidia-l4-23g-x1" / "model" / name
+        folder.mkdir(parents=True)
+        shutil.copy(EXAMPLES / "h200" / name / "report.json", folder)
+        (found,) = json.loads((folder / "report.json").read_text())["trials"]
+        took.append((found["startup_seconds"], found["probe_seconds"]))
+    broken = tmp_path / "nvidia-l4-23g-x1" / "model" / "broken" / "report.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    usual = usual_times(tmp_path, KEY)
+    assert usual
+    starts, probes = zip(*took, strict=True)
+    assert (usual.start, usual.probe) == (sorted(starts)[1], sorted(probes)[1])
+    assert usual_times(tmp_path, KEY.replace("model", "other")) is None
