@@ -22,7 +22,7 @@ DEMO_ARGS ?= --min-context 128 --exact -- \
 	--dtype float32 --enforce-eager --block-size 32 --max-num-seqs 8
 
 PYTEST := $(BIN)/python -m pytest
-LADDERS := default long-context low-latency
+LADDERS := default long-context low-latency all-gpus
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -99,7 +99,7 @@ class ProbeOptions:
 class VllmOptions:
     """Which vLLM runs, on which GPUs."""
 
-    gpus: str | None = option("GPUs to use, by index or UUID: 0,1.  [all visible]")
+    gpus: str | None = option("GPUs that may be used, by index or UUID: 0,1.  [all visible]")
     vllm_python: str | None = option("Python of the environment that vLLM is installed in.")
     vllm_command: str | None = option("Command that starts a server, instead of vLLM's own.")
 
@@ -120,6 +120,7 @@ class ModelOptions:
     )
     concurrency: int = option("Full-length sequences that must fit at once.", type=COUNT, default=1)
     exact: bool = option("Test exactly the command that is deployed: vLLM chooses no length.")
+    min_gpus: int = option("Least number of GPUs to use.", type=COUNT, default=1)
     memory_limit: int | None = option(
         "Most memory that vLLM may reserve on each device; simulates a smaller card.", type=SIZE
     )
@@ -127,7 +128,7 @@ class ModelOptions:
         "Memory to keep free on each device.  [256MiB, on a CPU 1GiB]", type=SIZE
     )
     ladder: str = option(
-        "default, long-context, low-latency, or the path of a .toml file.",
+        "default, long-context, low-latency, all-gpus, or the path of a .toml file.",
         type=UserPath(path_type=str, readable=False),
         metavar="NAME",
         default="default",

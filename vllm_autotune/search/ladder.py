@@ -10,6 +10,7 @@ from ..errors import BadLadder, did_you_mean
 from ..outcome import Phase
 from ..units import parse_capability
 from ..vllm.config import Value
+from ..vllm.flags import PARALLEL
 
 
 def _value(value: Any) -> Value:
@@ -52,7 +53,8 @@ class Rung:
     """One strategy: the phases of running out of memory it can cure, its price, what it sets.
 
     `fit` names a value that is solved from numbers (the table in `fit`) instead of set. A rung
-    with `start` belongs to the first candidate already.
+    with `start` belongs to the first candidate already; where it is about several GPUs, it uses
+    all of them.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -78,6 +80,11 @@ class Ladder:
     name: str
     rungs: tuple[Rung, ...]
     text: str
+
+    @property
+    def spreads(self) -> bool:
+        """Whether it uses all GPUs from the start."""
+        return any(rung.start and rung.fit in PARALLEL for rung in self.rungs)
 
     def without(self, names: Iterable[str]) -> "Ladder":
         """Return the ladder without the rungs the user skips.

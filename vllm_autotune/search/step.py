@@ -142,6 +142,9 @@ class _Search:
         """Return the reason why a candidate is not worth a launch, None if it is."""
         if candidate.config.fingerprint() in self.tried:
             return "already tried"
+        gpus, least = max(1, candidate.config.world_size), self.facts.workload.min_gpus
+        if gpus < least:
+            return f"uses {gpus} of at least {least} GPUs that you asked for"
         prediction, limit = candidate.predicted, self.facts.limit(candidate.config)
         if prediction.reserved_bytes > limit:
             reserved = format_bytes(prediction.reserved_bytes)

@@ -11,6 +11,7 @@ from ..machine.cards import hypothetical_devices
 from ..machine.device import Device, detect, host_free_bytes
 from ..memory import estimate
 from ..search.facts import Facts
+from ..search.fit import PIPELINE, TENSOR
 from ..search.ladder import Ladder
 from ..server.environment import TRIAL_ENV
 from ..units import format_bytes
@@ -48,6 +49,7 @@ class Request:
     exact: bool = False
     probe: Effort = STANDARD
     gpus: str | None = None
+    min_gpus: int = 1
     memory_limit: int | None = None
     headroom: int | None = None
     fixed: Sequence[str] = ()
@@ -149,10 +151,7 @@ def _context_below_minimum(shortest: int, wanted: int) -> BadUsage:
 
 def _refuse_impossible(facts: Facts) -> None:
     """Raise BadUsage for arguments of the user that cannot work on this machine."""
-    world, count = facts.base().world_size, len(facts.devices)
-    if world > count and facts.devices[0].kind == "cuda":
-        hint = "lower the parallel sizes after `--`, or select more GPUs"
-        raise BadUsage(f"your arguments use {world} GPUs, found {count}", hint)
+    _refuse_gpu_counts(facts)
     # Two formats vLLM knows itself; without a parser it answers all others with HTTP 400
     # (renderers/online_renderer.py, 0.26 and 0.32).
     mistral = facts.fixed.get("tokenizer-mode") == "mistral"
@@ -161,6 +160,31 @@ def _refuse_impossible(facts: Facts) -> None:
     if facts.workload.probe.tool and not calls_tools:
         hint = "add the model's parser: -- --enable-auto-tool-choice --tool-call-parser hermes"
         raise BadUsage("--probe-tool: vLLM must be told how this model writes tool calls", hint)
+
+
+def _refuse_gpu_counts(facts: Facts) -> None:
+    """Raise BadUsage for numbers of GPUs that are not there, that contradict or do not divide."""
+    fixed, count, least = facts.base(), len(facts.devices), facts.workload.min_gpus
+    world, heads = fixed.world_size, facts.checkpoint.heads
+    if facts.devices[0].kind == "cuda" and world > count:
+        hint = "lower the parallel sizes after `--`, or select more GPUs"
+        raise BadUsage(f"your arguments use {world} GPUs, found {count}", hint)
+    if least > count:
+        hint = "lower it, or select more GPUs (--gpus, CUDA_VISIBLE_DEVICES)"
+        raise BadUsage(f"--min-gpus {least}: found {count}", hint)
+    solved = {rung.fit for rung in facts.ladder.rungs if rung.fit not in facts.fixed}
+    if least > world and solved.isdisjoint((TENSOR, PIPELINE)):
+        hint = "use another --ladder, or drop --skip and the parallel sizes after `--`"
+        raise BadUsage(f"--min-gpus {least}: only {world} would be used", hint)
+    named = {"after `--`": fixed.tensor_parallel} | {
+        f"of rung `{rung.name}`": LaunchConfig("", rung.args).tensor_parallel
+        for rung in facts.ladder.rungs
+    }
+    for where, size in named.items():
+        if heads and heads % max(1, size):
+            hint = "choose a size that divides them, or --pipeline-parallel-size"
+            reason = f"does not divide the model's {heads} attention heads"
+            raise BadUsage(f"--{TENSOR} {size} {where} {reason}", hint)
 
 
 def _environment() -> dict[str, str]:
@@ -216,6 +240,7 @@ def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Valu
         min_context=shortest,
         concurrency=request.concurrency,
         exact=request.exact,
+        min_gpus=request.min_gpus,
         probe=request.probe,
     )
 

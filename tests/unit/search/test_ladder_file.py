@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vllm_autotune.errors import BadLadder, did_you_mean
 from vllm_autotune.search.ladder_file import find_ladder, read_ladder
 
-SHIPPED = ("default", "long-context", "low-latency")
+SHIPPED = ("default", "long-context", "low-latency", "all-gpus")
 RUNG = '[[rung]]\nname = "a"\ngives_up = "b"\n'
 
 

@@ -9,18 +9,18 @@ from collections.abc import Callable, Mapping
 from ...vllm.config import LaunchConfig
 from .batch import fit_batched_tokens, fit_sequences
 from .context import fit_context
-from .parallel import INDIVISIBLE, fit_pipeline_parallel, fit_tensor_parallel
+from .parallel import INDIVISIBLE, PIPELINE, TENSOR, fit_pipeline_parallel, fit_tensor_parallel
 from .situation import Situation
 from .utilization import fit_utilization, most_utilization
 from .weights import fit_checkpoint, fit_offload
 
-__all__ = ["FITS", "INDIVISIBLE", "Situation", "most_utilization"]
+__all__ = ["FITS", "INDIVISIBLE", "PIPELINE", "TENSOR", "Situation", "most_utilization"]
 
 # Solved in this order: what the weights are and where they lie first, the context last.
 FITS: Mapping[str, Callable[[Situation, LaunchConfig], LaunchConfig | str]] = {
     "checkpoint": fit_checkpoint,
-    "tensor-parallel-size": fit_tensor_parallel,
-    "pipeline-parallel-size": fit_pipeline_parallel,
+    TENSOR: fit_tensor_parallel,
+    PIPELINE: fit_pipeline_parallel,
     "max-num-seqs": fit_sequences,
     "max-num-batched-tokens": fit_batched_tokens,
     "gpu-memory-utilization": fit_utilization,

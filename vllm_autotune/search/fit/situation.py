@@ -14,12 +14,17 @@ OUTSIDE_KV = ("graphs", "warmup", "serving")
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a solver may look at; `fitted` are the flags that rungs of this candidate solve."""
+    """What a solver may look at.
+
+    `fitted` are the flags that rungs of this candidate solve, `offered` those that any rung of the
+    ladder may.
+    """
 
     facts: Facts
     history: Sequence[Trial]
     calibration: Calibration
     fitted: frozenset[str] = frozenset()
+    offered: frozenset[str] = frozenset()
 
     def failures(self, *phases: str) -> list[Trial]:
         """Return the trials that ran out of memory (or hung) in one of these phases."""
