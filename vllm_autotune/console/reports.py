@@ -11,6 +11,7 @@ from ..output import can_say
 from ..report.report import Report, Winner
 from ..search.trial import Accuracy
 from ..units import GIB, format_bytes
+from .alternatives import print_alternatives
 from .tables import headed_table, pairs_table, stdout
 from .wording import clean, duration, rung_names, sentence, speed_rows
 
@@ -35,6 +36,9 @@ def print_report(report: Report, path: str | None, distrust: BadReport | None = 
             console.print(Text(f"skipped {skip.rung}: {clean(skip.reason)}", style="dim"))
     if path:
         console.print(Text(f"\nreport: {path}"))
+    trusted = distrust is None
+    instead = report.winner is None
+    print_alternatives(console, report.alternatives, instead=instead, commands=trusted)
     if report.winner is None:
         return
     if distrust is not None:

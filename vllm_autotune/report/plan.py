@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 from ..machine.device import Device
+from ..search.alternatives import served_by
 from ..search.facts import Facts
 from ..search.prediction import calibrate, predict
 from ..search.step import next_step, prospects
 from ..search.trial import Fits, Prediction
 from ..vllm.config import LaunchConfig, Value
 from ..workload import Workload
-from .report import SCHEMA_VERSION, Model, SchemaVersion, model_of
+from .alternatives import listed
+from .report import SCHEMA_VERSION, Model, PlannedAlternative, SchemaVersion, model_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,18 +78,20 @@ class Plan:
     rungs: tuple[PlannedRung, ...]
     first: FirstLaunch | None
     reason: str
+    alternatives: tuple[PlannedAlternative, ...] = ()
 
 
 def make_plan(facts: Facts) -> Plan:
     """Work out what a walk over these facts expects; nothing is launched."""
     step, base = next_step(facts, ()), facts.base()
-    first = None
+    first = found = None
     if (candidate := step.candidate) is not None:
         first = FirstLaunch(
             rungs=tuple(rung.name for rung in candidate.rungs),
             gives_up=tuple(rung.gives_up for rung in candidate.rungs if rung.gives_up),
             proposal=_planned(facts, candidate.config, candidate.predicted),
         )
+        found = served_by(facts, candidate.config, candidate.predicted)
     return Plan(
         model=model_of(facts),
         devices=facts.devices,
@@ -111,6 +115,7 @@ def make_plan(facts: Facts) -> Plan:
         ),
         first=first,
         reason=step.reason,
+        alternatives=listed(facts, found),
     )
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..machine.device import Device
+from ..memory import Interval
 from ..outcome import Certificate, Outcome
 from ..search.facts import Facts
-from ..search.trial import Skip, Trial
+from ..search.trial import Fits, Prediction, Skip, Trial
 from ..vllm.config import Value
 from ..workload import Workload
 
@@ -110,6 +111,31 @@ class Winner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedAlternative:
+    """What else could be served, and at what price: by arithmetic, until a launch has `proven` it.
+
+    `command` asks for it, `args` and `env` are what it launches first. Intervals lie between what
+    surely and what perhaps fits: tokens of context, and how many sequences of that length the KV
+    cache holds. Bits are those of a weight (None where unknown) and of a number in the KV cache.
+    """
+
+    name: str
+    gives_up: tuple[str, ...]
+    command: tuple[str, ...]
+    model: str
+    args: dict[str, Value]
+    env: dict[str, str]
+    max_model_len: Interval
+    full_length_sequences: Interval
+    devices: int
+    weight_bits: int | None
+    kv_bits: int
+    fits: Fits
+    predicted: Prediction
+    proven: Winner | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheUse:
     """The key of the answer, and whether it was recalled from the cache."""
 
@@ -134,6 +160,7 @@ class Report:
     winner: Winner | None
     trials: tuple[Trial, ...]
     skipped: tuple[Skip, ...]
+    alternatives: tuple[PlannedAlternative, ...] = ()
     launches: int
     elapsed_seconds: float
     cache: CacheUse

@@ -30,6 +30,7 @@ def build(
     offered = _fits(facts.ladder.rungs, facts, withdrawn)
     situation = Situation(_runnable(facts), history, calibration, fitted, offered)
     config = facts.base()
+    by_name = {rung.name: rung for rung in facts.ladder.rungs}
     applied: dict[str, Applied] = {}
     skipped: dict[str, str] = {}
 
@@ -48,8 +49,8 @@ def build(
             changed = solved
         if changed == config:
             return "already set"
-        # Where an argument of another rung is gone, that rung is too: what both set is ours then.
-        gone = [a for a in applied.values() if a.args.keys() - changed.args.keys()]
+        # Where what another rung set is gone, that rung is too: what both set is ours then.
+        gone = [a for a in applied.values() if _is_gone(a, by_name[a.name], changed)]
         for other in gone:
             del applied[other.name]
             skipped[other.name] = f"replaced by {rung.name}"
@@ -78,6 +79,14 @@ def build(
         rungs=tuple(applied[r.name] for r in facts.ladder.rungs if r.name in applied),
         predicted=predict(facts, calibration, config),
         skipped=skipped,
+    )
+
+
+def _is_gone(applied: Applied, rung: Rung, config: LaunchConfig) -> bool:
+    """Tell whether a configuration has not what a rung set: a fitted number may be another one."""
+    return any(
+        config.args.get(name) != value if name in rung.args else name not in config.args
+        for name, value in applied.args.items()
     )
 
 

@@ -23,7 +23,8 @@ class Facts:
     `host_free_bytes` is what weights may be offloaded into. `boots` is what earlier walks
     measured on devices of this kind with this vLLM, `withheld` are those of the user's arguments
     that must not be written down, `left_out` are the names of these and of what belongs to the
-    deployment.
+    deployment. `asked` are autotune's own options as the command line has them, by name; a flag
+    is an empty word.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Facts:
     boots: tuple[Boot, ...] = ()
     withheld: Mapping[str, Value] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def checkpoint(self) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..checkpoint import Checkpoint, read_checkpoint
 from ..errors import BadUsage, NoEngine
@@ -38,6 +38,7 @@ class Request:
     """What the user asked for; None where nothing was given.
 
     `device` describes a GPU that is not here, and so does a `capability` with a memory limit.
+    `asked` is the same as words, as in Facts.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Request:
     vllm_command: str | None = None
     device: str | None = None
     capability: tuple[int, int] | None = None
+    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def hypothetical(self) -> bool:
@@ -102,6 +104,7 @@ def gather_facts(request: Request) -> Facts:
         env=_environment(),
         withheld=withheld,
         left_out=tuple(sorted(everything.keys() - fixed.keys())),
+        asked=request.asked,
     )
     _refuse_impossible(facts)
     free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed

@@ -16,6 +16,7 @@ from vllm_autotune.search.trial import Candidate
 from vllm_autotune.vllm.config import Value
 from vllm_autotune.workload import Workload
 
+STANDARD = Workload()
 QUANTIZING = ("quantized-checkpoint", "fp8-weights", "4bit-weights")
 
 
@@ -45,7 +46,7 @@ class Host:
         ladder: str = "default",
         skip: Sequence[str] = (),
         fixed: dict[str, Value] = {},
-        workload: Workload = Workload(),
+        workload: Workload = STANDARD,
     ) -> Facts:
         checkpoint = self.shape(shape) if isinstance(shape, str) else shape
         devices = cards("NVIDIA H200", gib, (9, 0), count)
