@@ -28,6 +28,12 @@ FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
 FOREVER = 1e9
 CACHE_HELP = "Where answers are stored.  [the user's cache folder]"
 
+# As in search/alternatives.py.
+ALTERNATIVES = (
+    *("longest-context", "most-sequences", "nothing-quantized", "all-gpus", "fewest-gpus"),
+    "replicas",
+)
+
 SECONDS = click.FloatRange(min=0, min_open=True)
 SIZE = Parsed("size", parse_bytes)
 TOKENS = Parsed("tokens", parse_tokens)
@@ -182,6 +188,12 @@ class TuningOptions:
         metavar="[SECONDS]",
     )
     allow_busy: bool = option("Use GPUs even if other processes use them.")
+    also: tuple[str, ...] = option(
+        "Prove this alternative, too, after the winner; repeatable.",
+        multiple=True,
+        type=click.Choice(ALTERNATIVES),
+        show_choices=True,
+    )
     max_launches: int = option("Launches after which to stop.", type=COUNT, default=12)
     time_budget: float | None = option("Seconds after which to stop.", type=SECONDS)
     launch_timeout: float = option(

@@ -71,4 +71,5 @@ def tuning_of(given: TuningOptions) -> Options:
         wait=given.wait or 0.0,
         resume=given.resume,
         allow_busy=given.allow_busy,
+        also=given.also,
     )

@@ -15,10 +15,11 @@ from ..diagnose import read_log
 from ..errors import BadReport, BadUsage
 from ..output import can_say, say
 from ..report import codec
+from ..report.alternatives import proven_alternative
 from ..report.documents import DOCUMENTS
 from ..report.read import read_report
 from ..report.report import SCHEMA_VERSION
-from ..report.trust import distrusted
+from ..report.trust import distrusted, distrusted_alternatives
 from .group import ENVIRONMENT
 from .options import json_option, results_folder, trust_option
 from .parsed import Parsed
@@ -53,7 +54,8 @@ def show(paths: tuple[Path, ...], trust_report: bool, as_json: bool) -> None:
         say(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
     elif len(reports) == 1:
         distrust = None if trust_report else distrusted(reports[0])
-        print_report(reports[0], str(files[0]), distrust)
+        commands = trust_report or distrusted_alternatives(reports[0]) is None
+        print_report(reports[0], str(files[0]), distrust, commands=commands)
     else:
         print_reports(reports)
 
@@ -78,12 +80,14 @@ def show(paths: tuple[Path, ...], trust_report: bool, as_json: bool) -> None:
     type=Parsed("source", KeySource.parse),
     help="Where the server finds its key: env:NAME, or for k8s secret:NAME/KEY.",
 )
+@click.option("--alternative", metavar="NAME", help="What to write in the winner's place.")
 @trust_option
 def render(
     report: str | None,
     added: tuple[str, ...],
     form: str,
     api_key_from: KeySource | None,
+    alternative: str | None,
     trust_report: bool,
 ) -> None:
     """Print a report's winner as something to deploy.
@@ -93,6 +97,8 @@ def render(
     if report is not None and report.startswith("-"):  # what followed the `--`
         added, report = (report, *added), None
     found = read_report(Path(report) if report else results_folder())
+    if alternative is not None:
+        found = replace(found, winner=proven_alternative(found, alternative))
     if not trust_report and (distrust := distrusted(found)):
         raise distrust
     service = Service(found, key=api_key_from)

@@ -22,7 +22,7 @@ def print_alternatives(
     """Print what else could be served, or, where nothing else can be, what could `instead`."""
     if not alternatives:
         return
-    what = "what would fit instead" if instead else "what else these GPUs could serve"
+    what = "what would fit instead" if instead else "what else could be served here"
     console.print(Text(f"\n{what} (expected; `at once`: sequences of the full length):"))
     rows = [
         (

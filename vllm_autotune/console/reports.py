@@ -16,8 +16,13 @@ from .tables import headed_table, pairs_table, stdout
 from .wording import clean, duration, rung_names, sentence, speed_rows
 
 
-def print_report(report: Report, path: str | None, distrust: BadReport | None = None) -> None:
-    """Print a report in full; the last line starts the winner, unless it is not to be trusted."""
+def print_report(
+    report: Report, path: str | None, distrust: BadReport | None = None, *, commands: bool = True
+) -> None:
+    """Print a report in full; the last line starts the winner, unless it is not to be trusted.
+
+    Neither are the `commands` that ask for the alternatives always.
+    """
     console = stdout()
     style = "bold green" if report.status == "stable" else "bold red"
     console.print(Text.assemble((report.status, style), f": {clean(report.reason)}"))
@@ -36,9 +41,9 @@ def print_report(report: Report, path: str | None, distrust: BadReport | None = 
             console.print(Text(f"skipped {skip.rung}: {clean(skip.reason)}", style="dim"))
     if path:
         console.print(Text(f"\nreport: {path}"))
-    trusted = distrust is None
-    instead = report.winner is None
-    print_alternatives(console, report.alternatives, instead=instead, commands=trusted)
+    print_alternatives(
+        console, report.alternatives, instead=report.winner is None, commands=commands
+    )
     if report.winner is None:
         return
     if distrust is not None:

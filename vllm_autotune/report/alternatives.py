@@ -1,24 +1,26 @@
 """What else could be served, as a plan and a report list it."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
+from ..errors import BadUsage
 from ..memory import Interval
 from ..search.alternatives import Alternative, Served, alternatives, served
 from ..search.facts import Facts
 from ..vllm.config import LaunchConfig
-from .report import PlannedAlternative, Winner
+from .report import PlannedAlternative, Report, Winner
 
 
 def listed(
-    facts: Facts, found: Served | None, proven: Iterable[PlannedAlternative] = ()
+    facts: Facts, found: Served | None, proven: Mapping[str, Winner] = {}
 ) -> tuple[PlannedAlternative, ...]:
-    """Return the alternatives to what was found (None: nothing), those `proven` as they are."""
-    kept = {alternative.name: alternative for alternative in proven}
-    new = {a.name: planned_alternative(a) for a in alternatives(facts, found)}
-    return tuple((new | kept).values())
+    """Return the alternatives to what was found (None: nothing); some were `proven`, by name."""
+    others = alternatives(facts, found)
+    return tuple(planned_alternative(other, proven.get(other.name)) for other in others)
 
 
-def planned_alternative(alternative: Alternative) -> PlannedAlternative:
+def planned_alternative(
+    alternative: Alternative, proven: Winner | None = None
+) -> PlannedAlternative:
     candidate, serves = alternative.candidate, alternative.served
     config = candidate.config
     return PlannedAlternative(
@@ -35,6 +37,7 @@ def planned_alternative(alternative: Alternative) -> PlannedAlternative:
         kv_bits=serves.kv_bits,
         fits=candidate.predicted.fits,
         predicted=candidate.predicted,
+        proven=proven,
     )
 
 
@@ -44,3 +47,16 @@ def served_by_winner(facts: Facts, winner: Winner) -> Served:
     length = winner.max_model_len
     at_once = (winner.kv_cache_tokens or length) / length
     return served(facts, config, Interval.exactly(length), Interval.exactly(at_once))
+
+
+def proven_alternative(report: Report, name: str) -> Winner:
+    """Return an alternative to deploy. Raises BadUsage for one that no launch has proven."""
+    proven = [other.name for other in report.alternatives if other.proven]
+    for other in report.alternatives:
+        if other.name == name and other.proven:
+            return other.proven
+        if other.name == name:
+            hint = f"prove it: autotune tune ... --also {name}"
+            raise BadUsage(f"--alternative {name}: it is expected to fit, not proven", hint)
+    hint = f"proven are: {', '.join(proven) or 'none'} (autotune tune --also NAME proves one)"
+    raise BadUsage(f"--alternative {name}: the report has no such alternative", hint)

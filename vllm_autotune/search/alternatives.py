@@ -175,10 +175,6 @@ def alternatives(facts: Facts, found: Served | None) -> tuple[Alternative, ...]:
     return tuple(listed)
 
 
-NAMES = (
-    *("longest-context", "most-sequences", "nothing-quantized", "all-gpus", "fewest-gpus"),
-    "replicas",
-)
 Found = Iterator[Alternative]
 
 
@@ -296,10 +292,10 @@ def _replicas(facts: Facts, found: Served | None) -> Found:
 def _first(
     name: str, facts: Facts, change: "Change", lost: Sequence[str] = ()
 ) -> Iterator[Alternative]:
-    """Yield the alternative that asks so, none where nothing would be launched for it."""
+    """Yield the alternative that asks so, none where no launch would be promising."""
     asked = change.applied(facts)
     candidate = next_step(asked, ()).candidate
-    if candidate is None:
+    if candidate is None or candidate.predicted.fits == "unknown":
         return
     gives_up = [rung.gives_up for rung in candidate.rungs if rung.gives_up]
     yield Alternative(

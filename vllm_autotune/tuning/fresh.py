@@ -9,12 +9,15 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import CannotWrite
-from ..report.report import CacheUse, Report, Versions, model_of
+from ..report.alternatives import planned_alternative, served_by_winner
+from ..report.report import CacheUse, PlannedAlternative, Report, Versions, model_of
+from ..search.alternatives import Alternative, alternatives
 from ..search.facts import Facts
 from ..search.trial import Skip
 from ..server.leftovers import remove_leftovers
+from .also import prove, refuse_unknown
 from .cache import AnswerCache
-from .journal import Run, find_unfinished
+from .journal import ANSWERED, Run, find_unfinished
 from .lock import locked
 from .options import Audience, Options
 from .walk import Walk, refreshed
@@ -44,6 +47,7 @@ def fresh_answer(
             answer = recall(facts)
             if not isinstance(answer, str):
                 return answer
+        refuse_unknown(options.also, facts)
         for leftover in remove_leftovers():
             audience.note(leftover)
         walk = _begin(facts, options, audience, key)
@@ -71,13 +75,44 @@ def fresh_answer(
             cache=CacheUse(key=key, hit=False),
             created_at=walk.run.began,
         )
-        path = walk.run.write_report(report)
-        if status == "stable":
-            try:
-                cache.remember(key, report)
-            except CannotWrite as refusal:  # the report is written already
-                audience.note(refusal.message)
-    return report, path
+        path = _recorded(report, walk, cache)
+        if status in ANSWERED:
+            others = _alternatives(walk, cache)
+            report = replace(report, alternatives=tuple(map(planned_alternative, others)))
+            path = _recorded(report, walk, cache)
+            for other in others:
+                if status == "stable" and other.name in options.also:
+                    report = _with_proof(report, prove(other, walk), walk)
+                    path = _recorded(report, walk, cache)
+    elapsed = round(time.monotonic() - began, 2)
+    return replace(report, elapsed_seconds=elapsed), path
+
+
+def _recorded(report: Report, walk: Walk, cache: AnswerCache) -> Path:
+    """Write the report, and the answer to the cache."""
+    path = walk.run.write_report(report)
+    if report.status == "stable":
+        try:
+            cache.remember(report.cache.key, report)
+        except CannotWrite as refusal:  # the report is written already
+            walk.audience.note(refusal.message)
+    return path
+
+
+def _alternatives(walk: Walk, cache: AnswerCache) -> tuple[Alternative, ...]:
+    """Return the alternatives to what a walk found, with all that it measured."""
+    facts = cache.with_boots(walk.facts, lambda _: None)
+    found = served_by_winner(facts, walk.winner) if walk.winner else None
+    return alternatives(facts, found)
+
+
+def _with_proof(report: Report, proof: PlannedAlternative, walk: Walk) -> Report:
+    return replace(
+        report,
+        alternatives=tuple(proof if a.name == proof.name else a for a in report.alternatives),
+        trials=tuple(walk.trials),
+        launches=len(walk.trials),
+    )
 
 
 def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk:

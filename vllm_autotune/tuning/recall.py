@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from ..certificate.items import missing_items
+from ..report.alternatives import listed, served_by_winner
 from ..report.report import Report, Winner
 from ..report.trust import refused_setting
 from ..search.facts import Facts
@@ -104,20 +105,35 @@ def here(report: Report, facts: Facts) -> Report:
     model = model_here(report, winner, facts)
     assert model is not None
 
-    def argv(args: Mapping[str, Value]) -> tuple[str, ...]:
-        return tuple(facts.engine.argv(LaunchConfig(model, args)))
+    def argv(name: str, args: Mapping[str, Value]) -> tuple[str, ...]:
+        return tuple(facts.engine.argv(LaunchConfig(name, args)))
+
+    def started(found: Winner) -> Winner | None:
+        """Return a winner as it starts here, None where it cannot."""
+        name = model_here(report, found, facts)
+        if name is None or refused_setting(report, found, allowed=facts.fixed):
+            return None
+        words = argv(name, found.args)
+        return replace(found, model=name, argv=words, left_out=facts.left_out)
 
     trials = tuple(
-        replace(trial, model=model, argv=argv(trial.args)) if trial.model == winner.model else trial
+        replace(trial, model=model, argv=argv(model, trial.args))
+        if trial.model == winner.model
+        else trial
         for trial in report.trials
     )
-    return replace(
+    report = replace(
         report,
         devices=facts.devices,
         model=replace(report.model, path=facts.model),
-        winner=replace(winner, model=model, argv=argv(winner.args), left_out=facts.left_out),
+        winner=replace(winner, model=model, argv=argv(model, winner.args), left_out=facts.left_out),
         trials=trials,
     )
+    others = ((other.name, other.proven and started(other.proven)) for other in report.alternatives)
+    proven = {name: other for name, other in others if other}
+    assert report.winner is not None
+    found = served_by_winner(facts, report.winner)
+    return replace(report, alternatives=listed(facts, found, proven))
 
 
 def model_here(report: Report, winner: Winner, facts: Facts) -> str | None:

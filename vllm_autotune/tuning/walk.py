@@ -31,14 +31,18 @@ HOST_SHARE = 0.1
 class Walk:
     """The launches of one walk: `trials` in their order, `skips` with the reason for each rung.
 
-    `history` is what the search is told: the trials, less those that are tried again.
+    `history` is what the search is told: the trials, less those that are tried again. What is not
+    to be `resumed` is not in the journal.
     """
 
-    def __init__(self, facts: Facts, options: Options, audience: Audience, run: Run) -> None:
+    def __init__(
+        self, facts: Facts, options: Options, audience: Audience, run: Run, *, resumed: bool = True
+    ) -> None:
         self.facts = facts
         self.options = options
         self.audience = audience
         self.run = run
+        self.resumed = resumed
         self.history: list[Trial] = []
         self.trials: list[Trial] = []
         self.skips: dict[str, str] = {}
@@ -106,7 +110,8 @@ class Walk:
         trial = run_trial(self.facts, candidate, number, log, self.options, show)
         trial = replace(trial, accuracy=accuracy(self.facts, trial))
         self.launches += 1
-        self.run.add_trial(trial)
+        if self.resumed:
+            self.run.add_trial(trial)
         self._take(trial)
         boot = measured(self.facts, trial)
         if boot is not None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.command import Autotune
+from tests.support.command import Autotune, planned
 from tests.support.planning import DUMMY
 
 PLAN = ("plan", "--device", "4090", "--json")
@@ -11,10 +11,10 @@ PLAN = ("plan", "--device", "4090", "--json")
 def test_the_model_and_its_fixed_arguments_can_be_variables(
     autotune: Autotune, model: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = autotune(*PLAN, "--model", model, *DUMMY, "--hf-overrides", '{"a": "b c"}').out
+    given = planned(autotune(*PLAN, "--model", model, *DUMMY, "--hf-overrides", '{"a": "b c"}'))
     monkeypatch.setenv("AUTOTUNE_MODEL", str(model))
     monkeypatch.setenv("AUTOTUNE_FIXED", """--load-format dummy --hf-overrides '{"a": "b c"}'""")
-    assert autotune(*PLAN).out == given
+    assert planned(autotune(*PLAN)) == given
     assert "--load-format half" in autotune(*PLAN, "--", "--load-format", "half").out.replace(
         '",\n        "', " "
     )
