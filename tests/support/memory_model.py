@@ -99,7 +99,7 @@ FLAGS = (
     *("max-model-len", "max-num-seqs", "max-num-batched-tokens", "gpu-memory-utilization"),
     *("quantization", "kv-cache-dtype", "cpu-offload-gb", "tensor-parallel-size", "dtype"),
     *("pipeline-parallel-size", "distributed-executor-backend", "enforce-eager", "revision"),
-    *("enable-expert-parallel", "data-parallel-size"),
+    *("enable-expert-parallel", "data-parallel-size", "kv-offloading-size"),
 )
 
 

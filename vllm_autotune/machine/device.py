@@ -14,6 +14,7 @@ from ..files import text_of
 from . import cgroup
 
 NODES = Path("/sys/devices/system/node")
+SHARED = Path("/dev/shm")  # noqa: S108
 MEMINFO = Path("/proc/meminfo")
 
 
@@ -88,6 +89,15 @@ def host_free_bytes() -> int:
     """Return the host memory that weights may be offloaded into now."""
     match = re.search(r"MemAvailable:\s+(\d+) kB", text_of(MEMINFO))
     return cgroup.free_bytes(int(match[1]) * 1024 if match else 0)
+
+
+def shared_free_bytes() -> int | None:
+    """Return what is free for segments of shared memory, None where that cannot be told."""
+    try:
+        found = os.statvfs(SHARED)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
 
 
 def host_memory_bytes() -> int:

@@ -12,7 +12,8 @@ class Target:
     where memory may have `spilled` from the GPU to the host is a slower server a failed one; on a
     CPU there is nowhere to spill to, and other programs slow it down. `deployed_len` is the context
     to prove where the server is to be deployed with a shorter one than it has now. `adapter` is
-    the name of an adapter that it serves too.
+    the name of an adapter that it serves too, `swap` the flag that gives requests that wait room
+    in the host's memory.
     """
 
     url: str
@@ -24,6 +25,7 @@ class Target:
     kv_tokens: int | None = None
     max_num_batched_tokens: int | None = None
     adapter: str | None = None
+    swap: str | None = None
     speaks: bool = True
     pooling: bool = False
     shared: bool = False

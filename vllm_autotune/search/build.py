@@ -50,7 +50,11 @@ def build(
         if changed == config:
             return "already set"
         # Where what another rung set is gone, that rung is too: what both set is ours then.
-        gone = [a for a in applied.values() if _is_gone(a, by_name[a.name], changed)]
+        gone = [
+            other
+            for other in applied.values()
+            if _is_gone(other, rung.flags() | by_name[other.name].args.keys(), changed)
+        ]
         for other in gone:
             del applied[other.name]
             skipped[other.name] = f"replaced by {rung.name}"
@@ -82,10 +86,10 @@ def build(
     )
 
 
-def _is_gone(applied: Applied, rung: Rung, config: LaunchConfig) -> bool:
-    """Tell whether a configuration has not what a rung set: a fitted number may be another one."""
+def _is_gone(applied: Applied, exact: Container[str], config: LaunchConfig) -> bool:
+    """Tell whether a configuration lacks what a rung set; what is not `exact` may be changed."""
     return any(
-        config.args.get(name) != value if name in rung.args else name not in config.args
+        config.args.get(name) != value if name in exact else name not in config.args
         for name, value in applied.args.items()
     )
 
@@ -114,7 +118,7 @@ def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
     device, engine = facts.used(config)[0], facts.engine
     checkpoint = facts.checkpoints[config.model]
     # What a fitted value needs beside it may be fixed: then the user's stands for the rung's.
-    bound = {rung.fit} if rung.fit else rung.flags()
+    bound = rung.flags() - rung.args.keys() if rung.fit else rung.flags()
     fixed = sorted(bound & facts.fixed.keys())
     unknown = sorted(flag for flag in rung.flags() if not engine.knows(flag))
     quantized = checkpoint.quantization is not None or "quantization" in facts.fixed

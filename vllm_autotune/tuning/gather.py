@@ -8,7 +8,7 @@ from ..checkpoint import Checkpoint, read_checkpoint
 from ..errors import BadUsage, NoEngine
 from ..files import user_path
 from ..machine.cards import hypothetical_devices
-from ..machine.device import Device, detect, host_free_bytes
+from ..machine.device import Device, detect, host_free_bytes, shared_free_bytes
 from ..memory import estimate
 from ..search.facts import Facts
 from ..search.fit import PIPELINE, TENSOR
@@ -101,6 +101,7 @@ def gather_facts(request: Request) -> Facts:
         fixed=fixed,
         headroom_bytes=usual if request.headroom is None else request.headroom,
         host_free_bytes=host_free_bytes(),
+        shared_free_bytes=shared_free_bytes(),
         env=_environment(),
         withheld=withheld,
         left_out=tuple(sorted(everything.keys() - fixed.keys())),

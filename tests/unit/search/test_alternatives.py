@@ -84,15 +84,15 @@ def test_each_is_another_answer_and_none_beats_the_one_that_was_found(
     assert len({a.candidate.config.fingerprint() for a in others}) == len(others)
     for one, other in combinations([a.served for a in others], 2):
         assert not one.is_like(other)
-    for other in others:
-        assert other.candidate.predicted.fits in ("yes", "perhaps")
-        assert other.candidate.config.cpu_offload_gib == 0
-        assert other.served.devices <= count
-        assert next_step(other.facts, ()).candidate == other.candidate
+    for alternative in others:
+        assert alternative.candidate.predicted.fits in ("yes", "perhaps")
+        assert alternative.candidate.config.cpu_offload_gib == 0
+        assert alternative.served.devices <= count
+        assert next_step(alternative.facts, ()).candidate == alternative.candidate
         if found:
-            assert not other.served.is_as_good(found)
-            assert not found.is_as_good(other.served)
-            assert not found.is_like(other.served)
+            assert not alternative.served.is_as_good(found)
+            assert not found.is_as_good(alternative.served)
+            assert not found.is_like(alternative.served)
 
 
 @pytest.mark.parametrize("model", ["qwen2.5-7b", "qwen2.5-72b", "qwen3-30b-a3b"], indirect=True)

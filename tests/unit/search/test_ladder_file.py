@@ -63,7 +63,7 @@ def test_in_the_long_context_ladder_the_context_goes_last() -> None:
     [
         (RUNG + 'cure = ["load"]\n', 4, "unknown key `cure`", "did you mean `cures`?"),
         (RUNG + 'cures = ["lod"]\n', 4, "`cures` must be 'spawn'", "did you mean `load`?"),
-        (RUNG + 'cures = [\n"load",\n"x"]\n', 6, "or 'serving', not \"x\"", "default.toml"),
+        (RUNG + 'cures = [\n"load",\n"x"]\n', 6, "or 'preemptions', not \"x\"", "default.toml"),
         (RUNG + 'cures = "load"\n', 4, '`cures` must be a list, not "load"', "default.toml"),
         (RUNG + "\n" + RUNG.replace("name", "nam"), 6, "unknown key `nam`", "`name`"),
         (RUNG + "# start = 1\nstart = 1\n", 5, "`start` must be true or false, not 1", ""),

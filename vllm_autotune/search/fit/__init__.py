@@ -10,6 +10,7 @@ from ...vllm.config import LaunchConfig
 from .batch import fit_batched_tokens, fit_sequences
 from .context import fit_context
 from .parallel import INDIVISIBLE, PIPELINE, TENSOR, fit_pipeline_parallel, fit_tensor_parallel
+from .preempted import fit_full_sequences, fit_swap
 from .situation import Situation
 from .utilization import fit_utilization, most_utilization
 from .weights import fit_checkpoint, fit_offload
@@ -25,5 +26,7 @@ FITS: Mapping[str, Callable[[Situation, LaunchConfig], LaunchConfig | str]] = {
     "max-num-batched-tokens": fit_batched_tokens,
     "gpu-memory-utilization": fit_utilization,
     "cpu-offload-gb": fit_offload,
+    "swap": fit_swap,
+    "full-sequences": fit_full_sequences,
     "max-model-len": fit_context,
 }

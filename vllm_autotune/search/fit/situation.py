@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...memory import Calibration
-from ...outcome import Hung, OutOfMemory
+from ...outcome import PREEMPTION_STORM, Hung, OutOfMemory
 from ..facts import Facts
 from ..trial import Trial
 
@@ -33,6 +33,10 @@ class Situation:
             for trial in self.history
             if isinstance(trial.outcome, OutOfMemory | Hung) and trial.outcome.phase in phases
         ]
+
+    def storms(self) -> list[Trial]:
+        """Return the trials in which requests pushed each other out again and again."""
+        return [t for t in self.history if getattr(t.outcome, "cause", "") == PREEMPTION_STORM]
 
     def too_large_steps(self) -> list[Trial]:
         """Return the trials whose step was too large, and no lower utilization answers that."""
