@@ -128,7 +128,6 @@ class Scheduler:
             rows += [
                 ("vllm:kv_offload_store_bytes_total", "counter", label, self.swapped_out),
                 ("vllm:kv_offload_load_bytes_total", "counter", label, self.swapped_in),
-                ("vllm:kv_offload_load_size_count", "counter", label, self.swap_ins),
             ]
         lines = [
             f"# HELP {name} As vLLM.\n# TYPE {name} {kind}\n{name}{labels} {float(value)}\n"
@@ -139,6 +138,14 @@ class Scheduler:
             "# HELP vllm:request_success_total As vLLM.\n# TYPE vllm:request_success_total counter"
             f"\nvllm:request_success_total{finished} {float(self.successes)}\n"
         )
+        if self.swaps:
+            size, largest = "vllm:kv_offload_load_size", label.replace("{", '{le="+Inf",')
+            lines.append(
+                f"# HELP {size} As vLLM.\n# TYPE {size} histogram\n"
+                f"{size}_bucket{largest} {float(self.swap_ins)}\n"
+                f"{size}_count{label} {float(self.swap_ins)}\n"
+                f"{size}_sum{label} {float(self.swapped_in)}\n"
+            )
         text = "".join(lines)
         if self.script.is_on("metrics_renamed"):
             for old, new in self.script.rename.items():
