@@ -40,6 +40,8 @@ def print_plan(plan: Plan, headline: str) -> None:
         rules = "" if plan.vllm_installed else borrowed
         host = f"{format_bytes(plan.host_free_bytes)} of free host memory, as on this machine"
         console.print(Text(f"assumed: nothing else runs on the GPU; {host}{rules}", style="dim"))
+    for reason in plan.left_alone:
+        console.print(Text(clean(reason), style="dim"))
     console.print()
     console.print(_bars(plan, console.width, ascii_only=ascii_only))
     signs = [(signs[ascii_only], f" {name}", style) for name, *signs, style in (*PARTS, MARK)]

@@ -86,6 +86,7 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
     yield "model", f"{report.model.path} ({report.model.architecture})"
     many = f"{count} x " if count > 1 else ""
     yield "device", f"{many}{device.name}, {format_bytes(device.memory_bytes)}"
+    yield from (("", reason) for reason in report.left_alone)
     recalled = f"0 (recalled from the cache in {took})"
     yield "launches", recalled if report.cache.hit else f"{report.launches} in {took}"
     if report.winner:

@@ -66,6 +66,7 @@ class Plan:
     schema_version: SchemaVersion = SCHEMA_VERSION
     model: Model
     devices: tuple[Device, ...]
+    left_alone: tuple[str, ...] = ()
     vllm: str
     vllm_installed: bool
     workload: Workload
@@ -95,6 +96,7 @@ def make_plan(facts: Facts) -> Plan:
     return Plan(
         model=model_of(facts),
         devices=facts.devices,
+        left_alone=facts.left_alone,
         vllm=facts.engine.version,
         vllm_installed=facts.engine.installed,
         workload=facts.workload,

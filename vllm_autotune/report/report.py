@@ -145,7 +145,11 @@ class CacheUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one run found, and how; `reason` is a sentence on why it ended."""
+    """What one run found, and how; `reason` is a sentence on why it ended.
+
+    `busy` are further devices of the same kind that others used, `left_alone` says why these and
+    any of another kind were not used.
+    """
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     status: Status
@@ -153,6 +157,8 @@ class Report:
     hint: str = ""
     model: Model
     devices: tuple[Device, ...]
+    busy: tuple[Device, ...] = ()
+    left_alone: tuple[str, ...] = ()
     versions: Versions
     workload: Workload
     ladder: str

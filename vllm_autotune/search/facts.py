@@ -25,6 +25,8 @@ class Facts:
     this kind with this vLLM, `withheld` are those of the user's arguments that must not be written
     down, `left_out` are the names of these and of what belongs to the deployment. `asked` are
     autotune's own options as the command line has them, by name; a flag is an empty word.
+    `busy` are devices of the same kind that others use, `left_alone` says why these and any of
+    another kind are not used.
     """
 
     model: str
@@ -42,6 +44,8 @@ class Facts:
     withheld: Mapping[str, Value] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    busy: tuple[Device, ...] = ()
+    left_alone: tuple[str, ...] = ()
 
     @property
     def checkpoint(self) -> Checkpoint:

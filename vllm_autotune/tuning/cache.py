@@ -45,7 +45,7 @@ def default_cache() -> Path:
 
 def cache_key(facts: Facts) -> str:
     """Return `<gpu>-<GiB>g-x<count>/<model>@<revision>/<digest>` of all that decides the answer."""
-    devices, engine = facts.devices, facts.engine
+    devices, engine = (*facts.devices, *facts.busy), facts.engine
     content = {
         "weights": {name: c.digest for name, c in facts.checkpoints.items()},
         "workload": asdict(facts.workload),

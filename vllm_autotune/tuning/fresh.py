@@ -58,6 +58,8 @@ def fresh_answer(
             hint=hint,
             model=model_of(facts),
             devices=facts.devices,
+            busy=facts.busy,
+            left_alone=facts.left_alone,
             versions=Versions(
                 autotune=__version__,
                 vllm=facts.engine.version,

@@ -9,10 +9,12 @@ from ..errors import BadUsage, NoEngine
 from ..files import user_path
 from ..machine.cards import hypothetical_devices
 from ..machine.device import Device, detect, host_free_bytes, shared_free_bytes
+from ..machine.selection import Selection, select
 from ..memory import estimate
 from ..search.facts import Facts
 from ..search.fit import PIPELINE, TENSOR
 from ..search.ladder import Ladder
+from ..search.step import next_step
 from ..server.environment import TRIAL_ENV
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value, parse_arguments
@@ -38,7 +40,8 @@ class Request:
     """What the user asked for; None where nothing was given.
 
     `device` describes a GPU that is not here, and so does a `capability` with a memory limit.
-    `asked` is the same as words, as in Facts.
+    `asked` is the same as words, as in Facts. Busy GPUs are left alone where others are idle, but
+    with `keep_busy`.
     """
 
     model: str
@@ -59,6 +62,7 @@ class Request:
     device: str | None = None
     capability: tuple[int, int] | None = None
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    keep_busy: bool = False
 
     @property
     def hypothetical(self) -> bool:
@@ -107,9 +111,27 @@ def gather_facts(request: Request) -> Facts:
         left_out=tuple(sorted(everything.keys() - fixed.keys())),
         asked=request.asked,
     )
+    facts = _selected(facts, request)
     _refuse_impossible(facts)
     free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed
     return _limited_to_need(facts) if engine.platform == "cpu" and free_choice else facts
+
+
+def _selected(facts: Facts, request: Request) -> Facts:
+    """Return the facts with the GPUs to use of those that may be used."""
+
+    def narrowed(chosen: Selection) -> Facts:
+        return replace(
+            facts, devices=chosen.devices, busy=chosen.busy, left_alone=chosen.left_alone
+        )
+
+    def fits(chosen: Selection) -> bool:
+        candidate = next_step(narrowed(chosen), ()).candidate
+        return candidate is not None and not candidate.config.cpu_offload_gib
+
+    keep = request.keep_busy or request.gpus is not None or facts.devices[0].imagined
+    least = max(request.min_gpus, facts.base().world_size)
+    return narrowed(select(facts.devices, keep_busy=keep, least=least, fits=fits))
 
 
 def arguments(fixed: Sequence[str], engine: Engine) -> dict[str, Value]:
@@ -175,7 +197,7 @@ def _refuse_gpu_counts(facts: Facts) -> None:
         raise BadUsage(f"your arguments use {world} GPUs, found {count}", hint)
     if least > count:
         hint = "lower it, or select more GPUs (--gpus, CUDA_VISIBLE_DEVICES)"
-        raise BadUsage(f"--min-gpus {least}: found {count}", hint)
+        raise BadUsage("; ".join((f"--min-gpus {least}: found {count}", *facts.left_alone)), hint)
     solved = {rung.fit for rung in facts.ladder.rungs if rung.fit not in facts.fixed}
     if least > world and solved.isdisjoint((TENSOR, PIPELINE)):
         hint = "use another --ladder, or drop --skip and the parallel sizes after `--`"

@@ -33,7 +33,7 @@ def still_valid(report: Report, facts: Facts, key: str) -> str | None:
     objections = (
         *_of_another_request(report, winner, facts, key),
         *_too_little(winner, config, facts),
-        *_other_memory(winner, config, facts),
+        *_other_memory(report, winner, config, facts),
     )
     return next(iter(objections), None)
 
@@ -46,7 +46,10 @@ def _of_another_request(report: Report, winner: Winner, facts: Facts, key: str) 
         "key": (report.cache.key, key),
         "vLLM": (report.versions.vllm, engine.version),
         "torch": (report.versions.torch, engine.torch),
-        "device": (cards(report.devices), cards(facts.devices)),
+        "device": (
+            cards((*report.devices, *report.busy)),
+            cards((*facts.devices, *facts.busy)),
+        ),
         "ladder": (report.ladder, facts.ladder.name),
         "workload": (report.workload, facts.workload),
         "fixed arguments": (report.fixed, dict(facts.fixed)),
@@ -74,8 +77,12 @@ def _too_little(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[
         yield f"its certificate lacks `{lacks[0]}`"
 
 
-def _other_memory(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[str]:
+def _other_memory(
+    report: Report, winner: Winner, config: LaunchConfig, facts: Facts
+) -> Iterator[str]:
     used = facts.used(config)
+    if len(used) < config.world_size and used[0].kind == "cuda":
+        yield f"it uses {config.world_size} GPUs, {len(used)} are idle"
     limit = min((d.limit_bytes for d in used if d.limit_bytes), default=None)
     reserved = facts.reserved(config)
     if limit is not None and "kv-cache-memory-bytes" not in config.args and reserved > limit:
@@ -87,6 +94,8 @@ def _other_memory(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterato
     offloaded = config.cpu_offload_gib * len(used) * 2**30
     if offloaded > (free := facts.host_free_bytes):
         yield f"it offloads {format_bytes(offloaded)}, the host has {format_bytes(free)} free now"
+    if winner.gives_up and len(facts.devices) > len(report.devices):
+        yield "more GPUs are idle now than when it was found, so a better one may fit"
     if winner.gives_up and min(facts.budget(d) for d in used) > was * MORE_MEMORY:
         yield "more memory is free now than when it was found, so a better one may fit"
 
@@ -125,6 +134,8 @@ def here(report: Report, facts: Facts) -> Report:
     report = replace(
         report,
         devices=facts.devices,
+        busy=facts.busy,
+        left_alone=facts.left_alone,
         model=replace(report.model, path=facts.model),
         winner=replace(winner, model=model, argv=argv(model, winner.args), left_out=facts.left_out),
         trials=trials,

@@ -33,6 +33,8 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
     if options.cached_only:
         raise NotCached(answer, "run it once without --cached-only, or import an answer")
     audience.note(describe(facts))
+    for reason in facts.left_alone:
+        audience.note(reason)
     if answer != NOTHING:
         audience.note(answer)
     from .fresh import fresh_answer  # noqa: PLC0415  an answer is recalled quicker without

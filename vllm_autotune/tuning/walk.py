@@ -9,21 +9,18 @@ from ..interruption import Interrupted
 from ..launch.launch import run_trial
 from ..machine import device
 from ..machine.device import Device
+from ..machine.selection import busy_sentence, is_busy
 from ..outcome import Crashed, Environment, OutOfMemory, Rejected, Stable
 from ..report.report import Status, Winner
 from ..search.facts import Facts
 from ..search.prediction import accuracy, measured
 from ..search.step import Step, next_step
 from ..search.trial import Candidate, Trial
-from ..units import format_bytes
 from .cache import AnswerCache
 from .journal import Run
 from .options import Audience, Options
 from .winner import winner_of
 
-# What other programs may use of a GPU before it counts as busy: a desktop, the driver itself.
-BUSY_BYTES = 2 * 2**30
-BUSY_SHARE = 0.02
 # The host's free memory always changes: up to this share counts as no change.
 HOST_SHARE = 0.1
 
@@ -165,11 +162,9 @@ def _led_to(step: Step, trial: Trial) -> bool:
 
 def _refuse_busy(devices: Sequence[Device]) -> None:
     """Raise DeviceBusy for GPUs that other programs use: they distort every measurement."""
-    for d in devices:
-        taken = d.memory_bytes - device.free_bytes(d)
-        if not d.uses_host_memory and taken > max(BUSY_BYTES, BUSY_SHARE * d.memory_bytes):
+    for now in (replace(d, free_bytes=device.free_bytes(d)) for d in devices):
+        if is_busy(now):
             raise DeviceBusy(
-                f"the GPU {d.name} ({d.uuid}) is busy: other processes hold "
-                f"{format_bytes(taken)} of {format_bytes(d.memory_bytes)}",
+                busy_sentence(now),
                 "pick other GPUs with --gpus, or tune on the memory that is left: --allow-busy",
             )

@@ -93,7 +93,7 @@ def test_every_option_of_a_request_is_part_of_it() -> None:
     """All but the ladder's and the probe's are passed on by their names."""
     named = {f.name for group in (PlanOptions, ModelOptions, VllmOptions) for f in fields(group)}
     passed = {name for name in named if not name.startswith("probe_")} - {"skip"}
-    assert passed == {field.name for field in fields(Request)} - {"asked"}
+    assert passed == {field.name for field in fields(Request)} - {"asked", "keep_busy"}
 
 
 @pytest.mark.parametrize("effort", ["quick", "standard", "soak", "soak=2.5"])
