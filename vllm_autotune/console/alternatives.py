@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ..deploy import command_line
 from ..memory import Interval
-from ..report.report import PlannedAlternative
+from ..report.report import PlannedAlternative, PlannedHelp
 from .tables import headed_table
 from .wording import FITS, clean
 
@@ -39,6 +39,16 @@ def print_alternatives(
     console.print(headed_table(HEADER, rows, NUMBERS))
     for line in _lines(alternatives) if commands else ():
         console.print(Text(clean(line)), soft_wrap=True)
+
+
+def print_helps(console: Console, helps: Sequence[PlannedHelp]) -> None:
+    """Print what is not here and would help, a line for each."""
+    for each in helps:
+        tokens, at_once = _amount(each.max_model_len), _amount(each.full_length_sequences)
+        bits = f"{each.weight_bits or '?'}-bit weights"
+        numbers = f"{tokens} tokens, {at_once} at once, {bits} ({FITS[each.fits]})"
+        line = Text(clean(f"would help: {each.what}: {numbers}"))
+        console.print(line, soft_wrap=True)
 
 
 def _lines(alternatives: Sequence[PlannedAlternative]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from ..memory import Interval
 from ..report.plan import FirstLaunch, Plan, PlannedCandidate
 from ..search.trial import Fits
 from ..units import GIB, format_bytes
-from .alternatives import print_alternatives
+from .alternatives import print_alternatives, print_helps
 from .tables import pairs_table, stdout
 from .wording import FITS, clean, rung_names
 
@@ -55,6 +55,7 @@ def print_plan(plan: Plan, headline: str) -> None:
     if plan.first is None:
         console.print(Text(f"no launch: {clean(plan.reason)}"))
         print_alternatives(console, plan.alternatives, instead=True, commands=True)
+        print_helps(console, plan.would_help)
         return
     console.print(pairs_table(_first_rows(plan.first)))
     first = plan.first.proposal
@@ -62,6 +63,7 @@ def print_plan(plan: Plan, headline: str) -> None:
     console.print()
     console.print(Text(clean(command)), soft_wrap=True)
     print_alternatives(console, plan.alternatives, instead=False, commands=True)
+    print_helps(console, plan.would_help)
 
 
 def _first_rows(first: FirstLaunch) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from ..output import can_say
 from ..report.report import Report, Winner
 from ..search.trial import Accuracy
 from ..units import GIB, format_bytes
-from .alternatives import print_alternatives
+from .alternatives import print_alternatives, print_helps
 from .tables import headed_table, pairs_table, stdout
 from .wording import clean, duration, rung_names, sentence, speed_rows
 
@@ -44,6 +44,7 @@ def print_report(
     print_alternatives(
         console, report.alternatives, instead=report.winner is None, commands=commands
     )
+    print_helps(console, report.would_help)
     if report.winner is None:
         return
     if distrust is not None:

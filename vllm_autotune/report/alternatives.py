@@ -6,8 +6,10 @@ from ..errors import BadUsage
 from ..memory import Interval
 from ..search.alternatives import Alternative, Served, alternatives, served
 from ..search.facts import Facts
+from ..search.missing import would_help
+from ..search.trial import Candidate
 from ..vllm.config import LaunchConfig
-from .report import PlannedAlternative, Report, Winner
+from .report import PlannedAlternative, PlannedHelp, Report, Winner
 
 
 def listed(
@@ -38,6 +40,26 @@ def planned_alternative(
         fits=candidate.predicted.fits,
         predicted=candidate.predicted,
         proven=proven,
+    )
+
+
+def helps(
+    facts: Facts, found: Served | None, candidate: Candidate | None
+) -> tuple[PlannedHelp, ...]:
+    """Return what would help that is not here."""
+    return tuple(
+        PlannedHelp(
+            name=each.name,
+            what=each.what,
+            gives_up=tuple(rung.gives_up for rung in each.candidate.rungs if rung.gives_up),
+            max_model_len=each.served.tokens,
+            full_length_sequences=each.served.at_once,
+            devices=each.served.devices,
+            weight_bits=each.served.weight_bits,
+            kv_bits=each.served.kv_bits,
+            fits=each.candidate.predicted.fits,
+        )
+        for each in would_help(facts, found, candidate)
     )
 
 

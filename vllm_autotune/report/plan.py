@@ -10,8 +10,8 @@ from ..search.step import next_step, prospects
 from ..search.trial import Fits, Prediction
 from ..vllm.config import LaunchConfig, Value
 from ..workload import Workload
-from .alternatives import listed
-from .report import SCHEMA_VERSION, Model, PlannedAlternative, SchemaVersion, model_of
+from .alternatives import helps, listed
+from .report import SCHEMA_VERSION, Model, PlannedAlternative, PlannedHelp, SchemaVersion, model_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,7 @@ class Plan:
     first: FirstLaunch | None
     reason: str
     alternatives: tuple[PlannedAlternative, ...] = ()
+    would_help: tuple[PlannedHelp, ...] = ()
 
 
 def make_plan(facts: Facts) -> Plan:
@@ -118,6 +119,7 @@ def make_plan(facts: Facts) -> Plan:
         first=first,
         reason=step.reason,
         alternatives=listed(facts, found),
+        would_help=helps(facts, found, step.candidate),
     )
 
 

@@ -136,6 +136,21 @@ class PlannedAlternative:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedHelp:
+    """What is not here and would help, and what would be served with it, as in an alternative."""
+
+    name: str
+    what: str
+    gives_up: tuple[str, ...]
+    max_model_len: Interval
+    full_length_sequences: Interval
+    devices: int
+    weight_bits: int | None
+    kv_bits: int
+    fits: Fits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheUse:
     """The key of the answer, and whether it was recalled from the cache."""
 
@@ -167,6 +182,7 @@ class Report:
     trials: tuple[Trial, ...]
     skipped: tuple[Skip, ...]
     alternatives: tuple[PlannedAlternative, ...] = ()
+    would_help: tuple[PlannedHelp, ...] = ()
     launches: int
     elapsed_seconds: float
     cache: CacheUse

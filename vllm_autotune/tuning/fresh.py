@@ -9,9 +9,9 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import CannotWrite
-from ..report.alternatives import planned_alternative, served_by_winner
+from ..report.alternatives import helps, planned_alternative, served_by_winner
 from ..report.report import CacheUse, PlannedAlternative, Report, Versions, model_of
-from ..search.alternatives import Alternative, alternatives
+from ..search.alternatives import alternatives
 from ..search.facts import Facts
 from ..search.trial import Skip
 from ..server.leftovers import remove_leftovers
@@ -79,8 +79,14 @@ def fresh_answer(
         )
         path = _recorded(report, walk, cache)
         if status in ANSWERED:
-            others = _alternatives(walk, cache)
-            report = replace(report, alternatives=tuple(map(planned_alternative, others)))
+            known = cache.with_boots(walk.facts, lambda _: None)
+            found = served_by_winner(known, walk.winner) if walk.winner else None
+            others = alternatives(known, found)
+            report = replace(
+                report,
+                alternatives=tuple(map(planned_alternative, others)),
+                would_help=helps(known, found, walk.history[-1].candidate if found else None),
+            )
             path = _recorded(report, walk, cache)
             for other in others:
                 if status == "stable" and other.name in options.also:
@@ -99,13 +105,6 @@ def _recorded(report: Report, walk: Walk, cache: AnswerCache) -> Path:
         except CannotWrite as refusal:  # the report is written already
             walk.audience.note(refusal.message)
     return path
-
-
-def _alternatives(walk: Walk, cache: AnswerCache) -> tuple[Alternative, ...]:
-    """Return the alternatives to what a walk found, with all that it measured."""
-    facts = cache.with_boots(walk.facts, lambda _: None)
-    found = served_by_winner(facts, walk.winner) if walk.winner else None
-    return alternatives(facts, found)
 
 
 def _with_proof(report: Report, proof: PlannedAlternative, walk: Walk) -> Report:
