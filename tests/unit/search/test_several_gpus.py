@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.several_gpus import run
 from tests.support.memory_model import cards, default_ladder, engine, gather, install
 from tests.support.paths import SHAPES
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
@@ -165,3 +166,19 @@ def test_a_pipeline_has_no_more_stages_than_layers(host: Host) -> None:
     short = replace(host.shape("qwen2.5-7b"), layers=3, heads=27, kv_heads=27)
     assert split(host.facts(short, 8, ladder="all-gpus")) == (1, 3)
     assert PIPELINE in first(host.facts(short, 8, ladder="all-gpus")).config.args
+
+
+@pytest.mark.slow
+def test_no_host_regrets_what_it_gave_up() -> None:
+    """Of 1, 2, 4 and 8 GPUs, busy ones among them; every 40th cell of what `make bench` walks."""
+    found, cells = run(250)
+    launched = [cell.launches for cell in cells if cell.launches]
+    assert sum(cell.idle < cell.gpus for cell in cells) > 50
+    assert sorted(launched)[len(launched) // 2] == 1
+    assert sorted(launched)[int(len(launched) * 0.95)] <= 2
+    assert max(launched) <= 4
+    regrets = found["regrets"]
+    assert isinstance(regrets, dict)
+    assert "weights on the host, though the GPUs could hold them" not in regrets
+    assert "a shorter context than the same configuration can have" not in regrets
+    assert regrets.get("a dearer rung than needed", 0) <= len(cells) * 0.05
