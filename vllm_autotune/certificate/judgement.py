@@ -9,6 +9,8 @@ from ..probe.failure import degraded
 # Preemptions per request of an item beyond which a server does little else. A KV cache for 5,440
 # tokens had 107 in a whole probe, with 512 short requests at once (H200).
 STORM = 4
+# Where something came back from the host's memory for so many of them, little is lost.
+MOST = 0.5
 # A GPU gives memory in pages of 2 MiB; a process grows by less now and then.
 PAGE = 2 * 2**20
 # So many rounds of the same work, each leaving less memory than any before, are a leak.
@@ -33,11 +35,11 @@ def preemption_storm(
 ) -> Degraded | None:
     """Return the failure of a server whose requests push each other out again and again.
 
-    What comes back from the host's memory is not computed again. `swap` is the flag that has it
-    go there, `swap_ins` how often something came back.
+    What comes back from the host's memory is not computed again, nor is what was still on the GPU:
+    it is no storm where something came back for most of them. `swap` is the flag that has it go
+    there, `swap_ins` how often something came back.
     """
-    again = preempted - min(preempted, swap_ins or 0)
-    if again <= STORM * requests:
+    if preempted <= STORM * requests or (swap_ins or 0) > MOST * preempted:
         return None
     counts = f"`{item}`: {preempted} preemptions of {requests} requests"
     if swap and not swap_ins:
