@@ -158,7 +158,11 @@ def test_several_gpus_are_left_alone_spread_over_and_proven(bench: Bench) -> Non
 @pytest.mark.slow
 def test_one_of_two_gpus_that_is_taken_is_left_alone(bench: Bench) -> None:
     # 72B, of which a token takes 320 KiB.
-    large: dict[str, Any] = {"weights_gib": 135.4, "kv_bytes_per_token": 327_680, "activation_gib": 1.0}
+    large: dict[str, Any] = {
+        "weights_gib": 135.4,
+        "kv_bytes_per_token": 327_680,
+        "activation_gib": 1.0,
+    }
     row = bench.run("72b-two-one-taken", **large)["72b-two-one-taken"]
     assert row["ok"] is True, row
 

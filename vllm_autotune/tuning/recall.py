@@ -80,6 +80,18 @@ def _too_little(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[
 def _other_memory(
     report: Report, winner: Winner, config: LaunchConfig, facts: Facts
 ) -> Iterator[str]:
+    yield from _lacking(winner, config, facts)
+    if not winner.gives_up:
+        return
+    if len(facts.devices) > len(report.devices):
+        yield "more GPUs are idle now than when it was found, so a better one may fit"
+    used, was = facts.used(config), winner.valid_for.budget_bytes
+    if min(facts.budget(d) for d in used) > was * MORE_MEMORY:
+        yield "more memory is free now than when it was found, so a better one may fit"
+
+
+def _lacking(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[str]:
+    """Yield why a configuration has too little of this machine now."""
     used = facts.used(config)
     if len(used) < config.world_size and used[0].kind == "cuda":
         yield f"it uses {config.world_size} GPUs, {len(used)} are idle"
@@ -87,17 +99,13 @@ def _other_memory(
     reserved = facts.reserved(config)
     if limit is not None and "kv-cache-memory-bytes" not in config.args and reserved > limit:
         yield f"it reserves {format_bytes(reserved)}, the limit is {format_bytes(limit)}"
-    needed, was = winner.valid_for.needed_bytes, winner.valid_for.budget_bytes
+    needed = winner.valid_for.needed_bytes
     free = min(d.free_bytes for d in used) - facts.headroom_bytes // 2
     if free < needed:
         yield f"it needs {format_bytes(needed)}, only {format_bytes(max(0, free))} may be used now"
     offloaded = config.cpu_offload_gib * len(used) * 2**30
     if offloaded > (free := facts.host_free_bytes):
         yield f"it offloads {format_bytes(offloaded)}, the host has {format_bytes(free)} free now"
-    if winner.gives_up and len(facts.devices) > len(report.devices):
-        yield "more GPUs are idle now than when it was found, so a better one may fit"
-    if winner.gives_up and min(facts.budget(d) for d in used) > was * MORE_MEMORY:
-        yield "more memory is free now than when it was found, so a better one may fit"
 
 
 def _shortened(value: object) -> str:
@@ -121,6 +129,8 @@ def here(report: Report, facts: Facts) -> Report:
         """Return a winner as it starts here, None where it cannot."""
         name = model_here(report, found, facts)
         if name is None or refused_setting(report, found, allowed=facts.fixed):
+            return None
+        if any(_lacking(found, LaunchConfig(name, found.args, found.env), facts)):
             return None
         words = argv(name, found.args)
         return replace(found, model=name, argv=words, left_out=facts.left_out)
