@@ -194,6 +194,7 @@ def answer_for(facts: Facts) -> Report:
         reason="the first configuration that survived the certificate",
         model=model_of(facts),
         devices=facts.devices,
+        busy=facts.busy,
         versions=Versions(
             autotune="0",
             vllm=facts.engine.version,
