@@ -1,6 +1,6 @@
 """Alternatives that are proven after the winner."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from ..errors import BadUsage
 from ..report.alternatives import planned_alternative
@@ -11,7 +11,7 @@ from ..search.step import next_step
 from .walk import Walk
 
 
-def refuse_unknown(names: Iterable[str], facts: Facts) -> None:
+def refuse_unknown(names: Sequence[str], facts: Facts) -> None:
     """Raise BadUsage for an alternative that arithmetic does not know before the first launch."""
     if not names:
         return
