@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 from zlib import crc32
 
-from tests.bench.simulated import ABSTAINS, ENOUGH, ended_late, longest_deployable, spread
+from tests.bench.simulated import ENOUGH, ended_late, longest_deployable, spread
 from tests.support.memory_model import (
     WORKLOADS,
     Machine,
@@ -72,7 +72,6 @@ def hosts(most: int | None = None) -> Iterator[tuple[str, int, Machine]]:
         cells = [
             (shape, kind, count, busy, number, ladder)
             for shape in sorted(found)
-            if shape not in ABSTAINS
             for kind in KINDS
             for count in COUNTS
             for busy in sorted({0, count // 2})

@@ -12,6 +12,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,17 +30,17 @@ from tests.support.memory_model import (
     install,
     measured,
 )
-from tests.support.paths import SHAPES
+from tests.support.public_boots import described, write_model
+from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.outcome import Stable
 from vllm_autotune.search.auto_length import NOISE_BYTES, deployed
-from vllm_autotune.search.build import inapplicable
+from vllm_autotune.search.build import build, inapplicable
 from vllm_autotune.search.ladder import Rung
+from vllm_autotune.search.prediction import calibrate
 from vllm_autotune.search.step import prospects
-from vllm_autotune.search.trial import Candidate
+from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.vllm.config import LaunchConfig
 
-# Without files, the arithmetic does not know their weights.
-ABSTAINS = ("jamba-mini", "mamba-2.8b", "qwen3-next-80b")
 MOST = 60
 # What one length may be from the optimum for a bisection to end.
 CLOSE = 0.02
@@ -61,6 +62,7 @@ class Walked:
     optimum: int | None
     deployable: int | None
     later_rung: bool
+    regrets: tuple[str, ...]
     wrongly_ruled_out: tuple[str, ...]
     naive: int
     naive_stable: bool
@@ -74,10 +76,10 @@ def grid(most: int | None = None) -> Iterator[tuple[str, Machine]]:
         shapes.mkdir()
         found, vllm = checkpoints(shapes), engine(install(site))
         ratios, ladder = measured(found), default_ladder()
+        found |= public_models(shapes)
         cells = [
             (shape, card, number)
             for shape in sorted(found)
-            if shape not in ABSTAINS
             for card in CARDS
             for number in range(len(WORKLOADS))
         ]
@@ -87,12 +89,21 @@ def grid(most: int | None = None) -> Iterator[tuple[str, Machine]]:
             yield name, Machine(facts, crc32(name.encode()), ratios)
 
 
+def public_models(folder: Path) -> dict[str, Checkpoint]:
+    """Read the models that others booted, but for those whose memory cannot be estimated."""
+    found = {
+        name: read_checkpoint(str(write_model(name, folder / name))) for name in sorted(described())
+    }
+    return {name: model for name, model in found.items() if model.layer_groups and model.weights}
+
+
 def walked(name: str, machine: Machine) -> Walked:
     """Walk one cell, and compare."""
     history, _ = machine.walk()
     won = bool(history) and isinstance(history[-1].outcome, Stable)
     context = optimum = deployable = None
     later = False
+    regrets: tuple[str, ...] = ()
     if won:
         winner = deployed(machine.facts, history[-1].candidate, history[-1].readings)
         config = winner.config
@@ -100,6 +111,7 @@ def walked(name: str, machine: Machine) -> Walked:
         optimum = max(context, machine.best_length(config, any_share=False))
         deployable = longest_deployable(machine, config)
         later = ended_late(machine, winner)
+        regrets = needless(machine, history, winner)
     launches, stable = naive(machine)
     return Walked(
         cell=name,
@@ -109,6 +121,7 @@ def walked(name: str, machine: Machine) -> Walked:
         optimum=optimum,
         deployable=deployable,
         later_rung=later,
+        regrets=regrets,
         wrongly_ruled_out=wrongly_ruled_out(machine),
         naive=launches,
         naive_stable=stable,
@@ -117,8 +130,12 @@ def walked(name: str, machine: Machine) -> Walked:
 
 
 def longest_deployable(machine: Machine, config: LaunchConfig) -> int:
-    """Return the longest context that leaves what the KV cache varies by from start to start."""
-    return machine.best_length(config, any_share=False, spare_bytes=NOISE_BYTES["cuda"])
+    """Return the longest context that leaves what the KV cache varies by from start to start.
+
+    And what the start that was measured may have fallen short by itself.
+    """
+    spare = NOISE_BYTES["cuda"] * 5 // 4
+    return machine.best_length(config, any_share=False, spare_bytes=spare)
 
 
 def ended_late(machine: Machine, winner: Candidate) -> bool:
@@ -128,6 +145,36 @@ def ended_late(machine: Machine, winner: Candidate) -> bool:
     taken = (n for n, rung in enumerate(rungs) if rung.name in names and not rung.start)
     dearest = max(taken, default=0)
     return dearest > 1 and machine.can_do_with(rungs[:dearest])
+
+
+def needless(machine: Machine, history: Sequence[Trial], winner: Candidate) -> tuple[str, ...]:
+    """Return the rungs that give something up and that the last launch could have done without.
+
+    So many launches were needed before it anyway: the same search, asked for a rung less, would
+    have been stable at once, on the same GPUs and with no less context.
+    """
+    facts, before = machine.facts, history[:-1]
+    calibration = calibrate(facts, before)
+    taken = {applied.name for applied in winner.rungs}
+    dear = [rung for rung in facts.ladder.rungs if rung.name in taken and rung.gives_up]
+    found = []
+    for rung in (rung for rung in dear if not rung.start):
+        rungs = [r for r in facts.ladder.rungs if r.name in taken and r is not rung]
+        other = build(facts, before, calibration, rungs, {})
+        # What is dearer must not make up for it: more GPUs, or more weights on the host.
+        dearer = facts.ladder.rungs[facts.ladder.rungs.index(rung) + 1 :]
+        named = {r.name for r in dearer}
+        if [a for a in other.rungs if a.name in named] != [
+            a for a in winner.rungs if a.name in named
+        ]:
+            continue
+        if rung.name not in {a.name for a in other.rungs} and machine.reserves(other.config):
+            outcome, readings = machine.run(other.config)
+            served = deployed(facts, other, readings).config
+            longer = facts.length(served) >= facts.length(winner.config)
+            if isinstance(outcome, Stable) and longer:
+                found.append(rung.name)
+    return tuple(found)
 
 
 def wrongly_ruled_out(machine: Machine) -> tuple[str, ...]:
@@ -254,6 +301,8 @@ def figures(cells: Sequence[Walked]) -> dict[str, object]:
             ),
         },
         "ended_at_a_later_rung": sum(cell.later_rung for cell in launched),
+        "regret": sum(bool(cell.regrets) for cell in launched),
+        "regretted_rungs": dict(Counter(name for cell in launched for name in cell.regrets)),
         "wrongly_ruled_out": sum(bool(cell.wrongly_ruled_out) for cell in cells),
         "naive": {
             **spread([cell.naive for cell in launched]),
@@ -268,7 +317,7 @@ def run(most: int | None = None) -> tuple[dict[str, object], list[Walked]]:
     began = time.monotonic()
     cells = [walked(name, machine) for name, machine in grid(most)]
     about = {
-        "shapes": len(list(SHAPES.glob("*.json"))) - len(ABSTAINS),
+        "shapes": len({cell.cell.partition(" on ")[0] for cell in cells}),
         "cards": len(CARDS),
         "workloads": len(WORKLOADS),
         "seconds": round(time.monotonic() - began, 1),
@@ -282,5 +331,7 @@ if __name__ == "__main__":
     print(json.dumps(found, indent=2))
     worst = sorted(rows, key=lambda cell: -cell.launches)[:5]
     print("worst:", *(f"{cell.launches} {cell.cell}" for cell in worst), sep="\n  ")
+    regretted = [cell for cell in rows if cell.regrets]
+    print("regret:", *(f"{cell.cell}: {', '.join(cell.regrets)}" for cell in regretted), sep="\n  ")
     if sys.argv[1:]:
         Path(sys.argv[1]).write_text(json.dumps(found, indent=2) + "\n")

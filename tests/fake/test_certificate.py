@@ -2,11 +2,15 @@
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.support.trial_bench import ARGS, CONTEXT, PATIENCE, SEQUENCES, Bench
+from vllm_autotune.certificate import generation
 from vllm_autotune.certificate.certify import certify
+from vllm_autotune.certificate.items import generating_items
+from vllm_autotune.certificate.traffic import SHORT_OUTPUT, SHORT_PROMPT, TURNS
 from vllm_autotune.outcome import Certificate, Crashed, Degraded, FailedOutcome, Hung, Stable
 from vllm_autotune.probe.target import Patience
 from vllm_autotune.vllm.config import Value
@@ -20,6 +24,7 @@ ITEMS = {
     "a batch and a bit": 1,
     "just under a batch": 1,
     "long and short mixed": 8,
+    "a session that grows": 7 * 4,
     "many short prompts": SEQUENCES,
     "client that leaves": 2,
     "over-long prompt": 1,
@@ -130,7 +135,7 @@ MISBEHAVIOUR: dict[str, tuple[dict[str, object], str, str, str]] = {
         *("degraded", "kv_leak", "stayed in use after a client left"),
     ),
     "slower for good once it was full": (
-        {"mode": "spill", "after": 42, "seconds": 0.08},
+        {"mode": "spill", "after": 70, "seconds": 0.08},
         *("degraded", "collapse", "one by one again"),
     ),
     "a stream with lines that are no events": (
@@ -372,21 +377,52 @@ def test_an_embedding_model_that_misbehaves_is_not_called_stable(
 ADAPTED: dict[str, Value] = {
     **ARGS,
     "enable-lora": True,
-    "lora-modules": "tuned=/adapters/tuned",
+    "lora-modules": ("tuned=/adapters/tuned", "other=/adapters/other"),
+}
+DRAFTED: dict[str, Value] = {**ARGS, "speculative-config": '{"method": "ngram"}'}
+
+
+def test_every_adapter_is_asked_alone_and_all_of_them_at_once(bench: Bench) -> None:
+    outcome = bench.trial({}, ADAPTED).outcome
+    assert isinstance(outcome, Stable), outcome
+    (check,) = (c for c in outcome.certificate.checks if c.name == "adapters")
+    assert check.requests == 4
+    short = 2 * (SHORT_PROMPT + SHORT_OUTPUT)
+    assert check.prompt_tokens + check.output_tokens == 2 * CONTEXT + short
+
+
+# Each server fails one item, and would have passed without it.
+DEATHS: dict[str, tuple[str, dict[str, Value]]] = {
+    "adapters": ("bad_adapter", ADAPTED),
+    "a session that grows": ("fails_sessions", {**ARGS}),
+    "right and wrong drafts": ("fails_drafts", DRAFTED),
 }
 
 
-def test_an_adapter_is_asked_too(bench: Bench) -> None:
-    outcome = bench.trial({}, ADAPTED).outcome
-    assert isinstance(outcome, Stable), outcome
-    (check,) = (c for c in outcome.certificate.checks if c.name == "adapter")
-    assert check.prompt_tokens + check.output_tokens == CONTEXT
-
-
-def test_an_adapter_that_cannot_be_served_is_not_called_stable(bench: Bench) -> None:
-    outcome = bench.trial({"mode": "bad_adapter"}, ADAPTED).outcome
+@pytest.mark.parametrize("item", DEATHS)
+def test_what_a_server_dies_of_in_production_is_found_by_its_item_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, item: str
+) -> None:
+    mode, args = DEATHS[item]
+    outcome = bench.trial({"mode": mode}, args).outcome
     assert isinstance(outcome, Crashed), outcome
-    assert "`adapter` got HTTP 500" in outcome.reason
+    assert f"`{item}` got HTTP 500" in outcome.reason
+
+    def all_but_it(*given: Any, **more: Any) -> list[str]:
+        return [name for name in generating_items(*given, **more) if name != item]
+
+    monkeypatch.setattr(generation, "generating_items", all_but_it)
+    assert isinstance(bench.trial({"mode": mode}, args).outcome, Stable)
+
+
+def test_a_session_grows_to_the_full_context(bench: Bench) -> None:
+    outcome = bench.trial({}).outcome
+    assert isinstance(outcome, Stable), outcome
+    (check,) = (c for c in outcome.certificate.checks if c.name == "a session that grows")
+    assert check.note is None
+    turns = check.requests // 4
+    assert turns == len(TURNS)
+    assert check.output_tokens == check.requests * SHORT_OUTPUT
 
 
 @pytest.mark.parametrize("mode", ["hang", "slow"])

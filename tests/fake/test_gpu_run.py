@@ -86,12 +86,12 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.mark.slow
 def test_cases_run_side_by_side_and_leave_their_evidence(bench: Bench) -> None:
-    rows = bench.run("7b-80GiB", "7b-16.8GiB-8bit-kv", "144b-tp4")
+    rows = bench.run("7b-80GiB", "7b-16.4GiB-8bit-kv", "144b-tp4")
 
     assert rows["7b-80GiB"]["ok"] is True, rows["7b-80GiB"]
     assert rows["7b-80GiB"]["check"] == "stable"
     assert rows["7b-80GiB"]["bare_start"] > 0
-    assert rows["7b-16.8GiB-8bit-kv"]["rungs"] == ["utilization", "kv-cache-8bit"]
+    assert rows["7b-16.4GiB-8bit-kv"]["rungs"] == ["utilization", "kv-cache-8bit"]
     assert rows["144b-tp4"]["ok"] is None
     assert rows["144b-tp4"]["faults"] == ["not run: it needs 4 GPUs, 2 are here"]
     kept = bench.folder / "out"

@@ -88,7 +88,7 @@ def test_a_key_is_used_and_never_shown(bench: Bench, tmp_path: Path) -> None:
             cwd=tmp_path,
             env={"VLLM_API_KEY": KEY, "PYTHONPATH": ":".join(sys.path)},
         )
-    assert json.loads(done.stdout)["kind"] == "stable"
+    assert json.loads(done.stdout)["outcome"]["kind"] == "stable"
     assert KEY not in done.stdout + done.stderr
 
 

@@ -156,6 +156,7 @@ def test_serve_becomes_the_server_of_the_winner(place: Place) -> None:
     assert served[-len(winner["argv"]) - 6 :][1:-6] == winner["argv"][1:]
     assert served[-6:] == ["--api-key", "s3cret", "--host", "127.0.0.1", "--port", str(port)]
     assert "s3cret" not in json.dumps(place.report())
+    assert winner["left_out"] == ["api-key", "host", "port"]
 
 
 def test_check_proves_a_winner_again_or_fails(tuned: Place) -> None:

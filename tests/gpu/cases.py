@@ -34,12 +34,12 @@ class Case:
     The model has the `shape` of a real one with `changes` to its config.json, and no weights
     unless `weights` names how they are stored; with `sibling`, a quantized checkpoint lies next
     to it. `rungs` are those the winner must have, `one_of` those of which it must have one,
-    `launches` the most it may take, `env` what it is started with. `first` is the kind of outcome
-    the first launch must have, in one of `phases`. `skipped` maps rungs to words of the reason
-    they are passed over for. A tenant holds `tenant_gib` of the first GPU from the start, or,
-    negative, all but that. `own` is a request that is sent as well. The GPUs are `named` to
-    autotune, or only visible. Its report must list `alternatives`, some `proven`, and so many busy
-    GPUs that are `left_alone`.
+    `spared` those it must do without, `launches` the most it may take, `env` what it is started
+    with. `first` is the kind of outcome the first launch must have, in one of `phases`. `skipped`
+    maps rungs to words of the reason they are passed over for. A tenant holds `tenant_gib` of the
+    first GPU from the start, or, negative, all but that. `own` is a request that is sent as well.
+    The GPUs are `named` to autotune, or only visible. Its report must list `alternatives`, some
+    `proven`, and so many busy GPUs that are `left_alone`.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Case:
     stable: bool | None = True
     rungs: tuple[str, ...] = ()
     one_of: tuple[str, ...] = ()
+    spared: tuple[str, ...] = ()
     launches: int = 2
     first: tuple[str, ...] = ()
     phases: tuple[str, ...] = ()
@@ -81,6 +82,8 @@ class Case:
             found.append(f"rungs {sorted(rungs)}, wanted {list(self.rungs)}")
         if winner and self.one_of and not rungs & set(self.one_of):
             found.append(f"rungs {sorted(rungs)}, wanted one of {list(self.one_of)}")
+        if needless := sorted(rungs & set(self.spared)):
+            found.append(f"rungs {needless} were not needed")
         if report["launches"] > self.launches:
             found.append(f"{report['launches']} launches, {self.launches} are enough")
         if winner and self.whole_context:
@@ -130,6 +133,7 @@ MANY_LONG_ANSWERS = {
     "max_tokens": 1500,
     "ignore_eos": True,
 }
+NGRAM = '{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 4}'
 WHOLE_72B = ("--context", "32768")
 
 # The most important first. What needs more GPUs is started first (see run.py).
@@ -150,15 +154,15 @@ CASES = (
         one_of=("shorter-context", "fewer-sequences", "smaller-batches"),
     ),
     Case(
-        name="7b-16.8GiB-shorter-context",
-        asks="7B on 16.8 GiB",
-        options=card(16.8),
+        name="7b-16.4GiB-shorter-context",
+        asks="7B on 16.4 GiB",
+        options=card(16.4),
         one_of=("shorter-context", "fewer-sequences", "smaller-batches"),
     ),
     Case(
-        name="7b-16.8GiB-full-context",
-        asks="7B on 16.8 GiB, 32,768 tokens",
-        options=(*card(16.8), "--context", "32768"),
+        name="7b-16.4GiB-full-context",
+        asks="7B on 16.4 GiB, 32,768 tokens",
+        options=(*card(16.4), "--context", "32768"),
         one_of=("fewer-sequences", "smaller-batches", "kv-cache-8bit"),
         whole_context=True,
     ),
@@ -219,9 +223,9 @@ CASES = (
         seconds=300,
     ),
     Case(
-        name="7b-16.8GiB-8bit-kv",
-        asks="7B on 16.8 GiB, 32,768 tokens, no smaller batches",
-        options=(*card(16.8), "--context", "32768", *skip("smaller-batches")),
+        name="7b-16.4GiB-8bit-kv",
+        asks="7B on 16.4 GiB, 32,768 tokens, no smaller batches",
+        options=(*card(16.4), "--context", "32768", *skip("smaller-batches")),
         rungs=("kv-cache-8bit",),
         whole_context=True,
     ),
@@ -409,7 +413,65 @@ CASES = (
     Case(name="7b-24GiB", asks="7B on 24 GiB", options=card(24), whole_context=True),
     Case(name="7b-22GiB", asks="7B on 22 GiB", options=card(22)),
     Case(name="7b-compiled", asks="7B, compiled", fixed=(), launches=1, seconds=260),
+    # What is beside the weights of a common model: drafts, a large vocabulary, images, states.
+    Case(
+        name="7b-ngram-20GiB",
+        asks="7B on 20 GiB, five tokens of an n-gram drafted at once",
+        options=card(20),
+        fixed=(*EAGER, "--speculative-config", NGRAM),
+        launches=1,
+        whole_context=True,
+    ),
+    Case(
+        name="gpt-oss-20b-16GiB",
+        asks="gpt-oss-20b on 16 GiB",
+        shape="gpt-oss-20b",
+        options=card(16),
+        one_of=("shorter-context",),
+        spared=("kv-cache-8bit", "fewer-sequences", "smaller-batches", "no-graphs"),
+        launches=1,
+        seconds=300,
+    ),
+    Case(
+        name="qwen2-vl-7b-24GiB-image",
+        asks="Qwen2-VL-7B on 24 GiB, an answer about an image",
+        shape="qwen2-vl-7b",
+        options=(*card(24), "--probe-image"),
+        launches=1,
+        whole_context=True,
+    ),
+    Case(
+        name="hybrid-39.8GiB-graphs",
+        asks="12 layers of Qwen3-Next, with graphs, on 39.8 GiB: not every sequence has a state",
+        shape="qwen3-next-80b",
+        changes={"num_hidden_layers": 12},
+        options=(*card(39.8), "--context", "8192"),
+        fixed=(),
+        rungs=("fewer-sequences",),
+        seconds=500,
+    ),
+    Case(
+        name="hybrid-39.8GiB-eager",
+        asks="the same without graphs, and without FlashInfer: every sequence is there",
+        shape="qwen3-next-80b",
+        changes={"num_hidden_layers": 12},
+        options=(*card(39.8), "--context", "8192"),
+        fixed=(*EAGER, "--gdn-prefill-backend", "triton"),
+        spared=("fewer-sequences",),
+        launches=1,
+        seconds=300,
+    ),
     # Several GPUs.
+    Case(
+        name="mla-tp2-24GiB",
+        asks="DeepSeek-V2-Lite on 2 x 24 GiB, tensor parallel",
+        shape="deepseek-v2-lite",
+        options=card(24),
+        fixed=(*EAGER, "--tensor-parallel-size", "2"),
+        launches=1,
+        whole_context=True,
+        gpus=2,
+    ),
     Case(
         name="72b-tp2",
         asks="72B on two, no quantization",

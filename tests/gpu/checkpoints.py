@@ -12,8 +12,9 @@ import math
 import random
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +26,31 @@ from tests.support.tiny_model import (
     write_json,
 )
 
+VOCABULARY = 2048  # of the small tokenizer
+# Fields of Qwen2-VL's config.json -> tokens they name, and its preprocessor_config.json.
+SEEN = {
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+    "vision_token_id": "<|vision_pad|>",
+    "image_token_id": "<|image_pad|>",
+    "video_token_id": "<|video_pad|>",
+}
+SEES = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "processor_class": "Qwen2VLProcessor",
+    "min_pixels": 3136,
+    "max_pixels": 12845056,
+    "patch_size": 14,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+# What gpt-oss writes its messages with, and vLLM's parser of them looks up.
+HARMONY = (
+    *("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>"),
+    "<|call|>",
+)
 GROUP = 128  # input channels that share a scale
 SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "I64": 8}
 DTYPES = {"bfloat16": "BF16", "float16": "F16"}
@@ -201,11 +227,32 @@ def read_shape(shape: str) -> dict[str, Any]:
 def make_shape(folder: Path, config: Mapping[str, Any]) -> Path:
     """Write a model's config.json with a small tokenizer, and no weights."""
     folder.mkdir(parents=True, exist_ok=True)
+    words: dict[str, Any] = tokenizer(VOCABULARY)
+    if config["model_type"] == "qwen2_vl":
+        config = {**config, **seeing(words)}
+        write_json(folder / "preprocessor_config.json", SEES)
+    if config["model_type"] == "gpt_oss":
+        added(words, HARMONY)
     write_json(folder / "config.json", dict(config))
-    write_json(folder / "tokenizer.json", tokenizer(2048))
+    write_json(folder / "tokenizer.json", words)
     context = int(config.get("max_position_embeddings") or 0)
     write_json(folder / "tokenizer_config.json", tokenizer_config(context))
     return folder
+
+
+def seeing(words: dict[str, Any]) -> dict[str, int]:
+    """Add Qwen2-VL's tokens around images to a tokenizer; return the fields that name them."""
+    return dict(zip(SEEN, added(words, SEEN.values()), strict=True))
+
+
+def added(words: dict[str, Any], tokens: Iterable[str]) -> list[int]:
+    """Add special tokens to a tokenizer; return their ids."""
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    ids = dict(zip(tokens, count(VOCABULARY), strict=False))
+    words["added_tokens"] += [
+        {"id": number, "content": token, "special": True, **plain} for token, number in ids.items()
+    ]
+    return list(ids.values())
 
 
 def make_checkpoint(

@@ -320,6 +320,11 @@ class Machine:
                 return _ran_out("kv_cache", "auto_fit_too_short", limit=served or None), readings
             length = served
             readings = replace(readings, max_model_len=served)
+        expected = estimate(facts.setup(config))
+        if expected.states * self.within(expected.cache.state_block) > kv:
+            blocks = int(kv / self.within(expected.cache.state_block))
+            readings = replace(readings, max_num_seqs=blocks)
+            return _ran_out("graphs", "mamba_blocks"), readings
         one = self.kv_bytes(config, length, 1)
         if one > kv:
             limit = self.longest(config, kv)
@@ -329,7 +334,8 @@ class Machine:
             failure = _ran_out("kv_cache", "kv_small", int(one - kv), limit or None)
             return failure, readings
         concurrency = round(kv / one, 2)
-        readings = replace(readings, concurrency=concurrency)
+        tokens = int(kv / one * length)
+        readings = replace(readings, concurrency=concurrency, kv_tokens=tokens)
         small = too_small(facts, config, readings)
         if small is not None:
             return small, readings

@@ -36,6 +36,7 @@ from vllm_autotune.report.report import (
     Versions,
     Winner,
     model_of,
+    versions_of,
 )
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.step import next_step
@@ -178,7 +179,7 @@ def answer_for(facts: Facts) -> Report:
     """Return what a tuning of these facts would have found, had its first launch been stable."""
     candidate = next_step(facts, ()).candidate
     assert candidate
-    items = generating_items(facts.workload.probe, shared=False, adapter=False)
+    items = generating_items(facts.workload.probe)
     checks = tuple(Item(name=name, requests=1, seconds=0.1) for name in items)
     certificate = Certificate(checks=checks, seconds=1.5, least_free_bytes=2**30)
     length = facts.workload.min_context
@@ -195,12 +196,7 @@ def answer_for(facts: Facts) -> Report:
         model=model_of(facts),
         devices=facts.devices,
         busy=facts.busy,
-        versions=Versions(
-            autotune="0",
-            vllm=facts.engine.version,
-            torch=facts.engine.torch,
-            driver=facts.devices[0].driver,
-        ),
+        versions=versions_of(facts),
         workload=facts.workload,
         ladder=facts.ladder.name,
         fixed=dict(facts.fixed),
@@ -234,3 +230,25 @@ def with_settings(
     }
     winner, proof = replace(winner, **changed), replace(proof, **changed)
     return replace(report, winner=winner, trials=(*report.trials[:-1], proof))
+
+
+Way = tuple[str | int, ...]
+
+
+def leaves(value: object, way: Way = ()) -> list[Way]:
+    """Return the ways to all values of a document, whole parts of it included."""
+    inner: list[tuple[str | int, object]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
+    found = [way] if way else []
+    return found + [leaf for name, part in inner for leaf in leaves(part, (*way, name))]
+
+
+def changed(document: Any, way: Way, value: object) -> None:
+    """Change one field of a document."""
+    *outer, last = way
+    for part in outer:
+        document = document[part]
+    document[last] = value

@@ -23,6 +23,8 @@ from .traffic import SHORT_OUTPUT, Burst
 ONE_BY_ONE = 3
 # What seems far slower is tried so many times: other programs may be slow for a moment.
 ATTEMPTS = 3
+# So many tokens in turn are a repetition that any draft guesses.
+PATTERN = 4
 # A soak looks at memory and the KV cache so many times.
 ROUNDS = 16
 # Tokens that any call of a small tool fits into.
@@ -40,7 +42,9 @@ class GeneratingServer(ServerUnderTest):
 
     def items(self) -> Iterator[tuple[str, Send]]:
         target, probe = self.target, self.workload.probe
-        names = generating_items(probe, shared=target.shared, adapter=target.adapter is not None)
+        names = generating_items(
+            probe, shared=target.shared, adapters=bool(target.adapters), drafts=target.drafts
+        )
         return ((name, self.how(name)) for name in names)
 
     def how(self, item: str) -> Send:
@@ -50,7 +54,9 @@ class GeneratingServer(ServerUnderTest):
             "one by one": self.one_by_one,
             "full context": lambda name: send(name, traffic.full_context(), reported=True),
             "long prompts at once": self.long_prompts,
-            "adapter": self.to_adapter,
+            "adapters": self.to_adapters,
+            "right and wrong drafts": self.drafted,
+            "a session that grows": self.session,
             "log probabilities of a full prompt": self.logprobs,
             "a batch and a bit": lambda name: send(name, traffic.batch_plus(+1)),
             "just under a batch": lambda name: send(name, traffic.batch_plus(-1)),
@@ -71,10 +77,48 @@ class GeneratingServer(ServerUnderTest):
         }
         return ways[item]
 
-    async def to_adapter(self, name: str) -> Item:
-        return await self.send(
-            name, self.traffic.full_context(), more={"model": self.target.adapter}
-        )
+    async def to_adapters(self, name: str) -> Item:
+        """Fill the context with each adapter, then ask all of them at once."""
+        began, adapters = time.monotonic(), self.target.adapters
+        replies: list[Reply] = []
+        full, short = self.traffic.full_context(), self.traffic.one_short()
+        for adapter in adapters:
+            replies += await self.endpoint.send(self.prompts(name, full, more={"model": adapter}))
+        mixed = (self.prompts(name, short, more={"model": adapter}) for adapter in adapters)
+        replies += await self.endpoint.send([prompt for (prompt,) in mixed])
+        return self.count(name, replies, began, full.note)
+
+    async def drafted(self, name: str) -> Item:
+        """Write on after repetitions, which are easy to guess, then after random tokens."""
+        began, burst = time.monotonic(), self.traffic.drafted()
+        replies: list[Reply] = []
+        for random in (False, True):
+            prompts = [
+                self.completion(
+                    name, self.token_ids(length) if random else self.repetition(length), output
+                )
+                for length, output in burst.requests
+            ]
+            replies += await self.endpoint.send(prompts)
+        return self.count(name, replies, began, burst.note)
+
+    def repetition(self, length: int) -> list[int]:
+        pattern = self.token_ids(min(length, PATTERN))
+        return (pattern * math.ceil(length / len(pattern)))[:length]
+
+    async def session(self, name: str) -> Item:
+        """Grow conversations turn by turn to the full context, each turn behind the ones before."""
+        began, session = time.monotonic(), self.traffic.session()
+        replies: list[Reply] = []
+        talks: list[list[int]] = [[] for _ in range(session.at_once)]
+        for length, output in session.turns:
+            for talk in talks:
+                talk.extend(self.token_ids(length - len(talk)))
+            asked = [self.completion(name, list(talk), output) for talk in talks]
+            replies += await self.endpoint.send(asked)
+        if not replies:
+            return Item(name=name, requests=0, seconds=0.0, note=session.note)
+        return self.count(name, replies, began, session.note)
 
     async def one_by_one(self, name: str) -> Item:
         """Warm up, and learn how fast the server is when it has nothing else to do."""

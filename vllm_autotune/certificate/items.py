@@ -12,7 +12,9 @@ POOLING = (
 )
 
 
-def generating_items(probe: Effort, *, shared: bool, adapter: bool) -> Iterator[str]:
+def generating_items(
+    probe: Effort, *, shared: bool = False, adapters: bool = False, drafts: bool = False
+) -> Iterator[str]:
     """Yield the items for a server that generates.
 
     One that is `shared` with other users is spared what would disturb them.
@@ -21,12 +23,16 @@ def generating_items(probe: Effort, *, shared: bool, adapter: bool) -> Iterator[
     yield from ("one by one", "full context")
     if not shared:
         yield "long prompts at once"
-    if adapter:
-        yield "adapter"
+    if adapters:
+        yield "adapters"
+    if drafts and not shared:
+        yield "right and wrong drafts"
     if probe.logprobs:
         yield "log probabilities of a full prompt"
     if thorough and not shared:
         yield from ("a batch and a bit", "just under a batch", "long and short mixed")
+    if thorough and not shared:
+        yield "a session that grows"
     yield from ("many short prompts", "client that leaves", "over-long prompt")
     if thorough:
         yield "chat"
@@ -48,9 +54,9 @@ def generating_items(probe: Effort, *, shared: bool, adapter: bool) -> Iterator[
 
 
 def missing_items(
-    certificate: Certificate, probe: Effort, *, pooling: bool, adapter: bool
+    certificate: Certificate, probe: Effort, *, pooling: bool, adapters: bool, drafts: bool
 ) -> list[str]:
     """Return the items of this effort that a certificate of a server of our own lacks."""
-    items = POOLING if pooling else generating_items(probe, shared=False, adapter=adapter)
+    items = POOLING if pooling else generating_items(probe, adapters=adapters, drafts=drafts)
     proven = {item.name for item in certificate.checks}
     return [name for name in items if name not in proven]

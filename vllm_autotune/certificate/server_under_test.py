@@ -83,11 +83,14 @@ class ServerUnderTest:
         return self.count(name, replies, began, burst.note)
 
     def prompts(self, name: str, burst: Burst, **fields: Any) -> list[Prompt]:
-        fields = {"stream": True, "speaks": self.target.speaks, **fields}
         return [
-            Prompt.completion(name, self.token_ids(prompt), output, **fields)
+            self.completion(name, self.token_ids(prompt), output, **fields)
             for prompt, output in burst.requests
         ]
+
+    def completion(self, name: str, ids: list[int], output: int, **fields: Any) -> Prompt:
+        fields = {"stream": True, "speaks": self.target.speaks, **fields}
+        return Prompt.completion(name, ids, output, **fields)
 
     def token_ids(self, length: int) -> list[int]:
         """Return random token ids; the ends of the vocabulary hold special tokens."""

@@ -11,6 +11,9 @@ from ..workload import Workload
 MAX_LONG = 8
 MAX_SHORT = 512
 MAX_MIXED = 8
+MAX_SESSIONS = 4
+# What each turn of a session adds, as a share of the context: tools return much at once.
+TURNS = (1 / 64, 1 / 4, 1 / 64, 1 / 64, 3 / 8, 1 / 64, 1)
 SHORT_PROMPT = 32
 SHORT_OUTPUT = 8
 # So many short requests make a round.
@@ -41,6 +44,18 @@ class Burst:
     @property
     def tokens(self) -> int:
         return sum(prompt + output for prompt, output in self.requests)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Conversations `at_once`: at each turn the tokens of all the prompt so far, and of the answer.
+
+    `note` says what was shortened, or why there is no turn.
+    """
+
+    turns: tuple[tuple[int, int], ...]
+    at_once: int = 1
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +133,31 @@ class Traffic:
         wanted = min(MAX_MIXED, self.target.max_num_seqs)
         note = self._fewer(min(len(requests), wanted), wanted)
         return Burst(requests=requests[: self.target.max_num_seqs], staggered=True, note=note)
+
+    def session(self) -> Session:
+        """Return turns that grow to the full context, as often at once as that fits."""
+        longest = self.target.full_context
+        last, output = self._split(longest, SHORT_OUTPUT)
+        lengths, length = [], 0
+        for share in TURNS:
+            length = min(last, length + max(1, int(share * longest)))
+            lengths.append(length)
+        turns = tuple((length, output) for length in dict.fromkeys(lengths))
+        tokens = sum(lengths)  # if no prefix is cached
+        fits = min(max(self.workload.concurrency, self._cache // longest), MAX_SESSIONS)
+        wanted = max(1, min(fits, self.target.max_num_seqs))
+        count = self._affordable(wanted, tokens, FILLING_SECONDS)
+        if not count:
+            return Session(turns=(), note=self._too_long(tokens))
+        return Session(turns=turns, at_once=count, note=self._fewer(count, wanted))
+
+    def drafted(self) -> Burst:
+        """Return as many requests as run at once, with answers long enough for guesses."""
+        prompt, output = self._split(min(4 * SHORT_PROMPT, self.target.full_context), SHORT_PROMPT)
+        wanted = min(MAX_SHORT, self.target.max_num_seqs)
+        count = max(1, self._affordable(wanted, 2 * (prompt + output)))
+        note = self._fewer(count, self.target.max_num_seqs)
+        return Burst(requests=((prompt, output),) * count, note=note)
 
     def abandoned(self) -> Burst:
         """Return a request that takes enough of the KV cache for a leak to be seen."""

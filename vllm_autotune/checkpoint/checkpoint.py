@@ -7,18 +7,24 @@ from pathlib import Path
 
 from ..errors import BadModel
 from . import config_json
+from .buffers import NO_BUFFERS, Buffers, buffers_of
 from .config_json import Fields, Sizes, number, quantization_of, read_config, text_part
 from .gguf import read_gguf
 from .hub import read_hub
-from .layers import LayerGroup, count_kv_heads, group_layers
+from .layers import LayerGroup, count_kv_heads, group_layers, layer_kinds
 from .local import NAME, locate, neighbours
 from .parameters import UNGATED, count_experts, count_parameters, expert_width, plain_width
 from .refusals import Incomplete, unreadable
 from .tensors import HEAD, Files, Format, Source, Weights, find_weights, tally
+from .towers import VISION, Tower, tower_kind, vision_tower
 
 # Families whose embeddings are shared with the output unless config.json says otherwise.
-TIED = ("gemma", "gpt2", "gpt_bigcode", "opt", "bloom", "falcon", "cohere", "starcoder2", "mpt")
-TOWERS = ("vision_config", "visual", "audio_config", "vision_tower_config", "mm_vision_tower")
+TIED = (
+    *("gemma", "gpt2", "gpt_bigcode", "opt", "bloom", "falcon", "cohere", "starcoder2", "mpt"),
+    *("mamba", "lfm2", "bert", "roberta", "xlm-roberta", "whisper"),
+)
+TOWERS = (*VISION, "audio_config", "thinker_config")
+TIES = ("tie_word_embeddings", "tie_embedding")
 # Bytes of one float, by its name.
 DTYPE_BYTES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
 
@@ -31,10 +37,12 @@ class Checkpoint:
     none is asked for; they differ for LongRoPE. `intermediate_size` is the width of the widest
     MLP that every token passes (0: all are experts), `expert_size` that of one expert; `gated`
     ones have three matrices, others two. `weight_bytes` is what the tensors that vLLM loads take
-    as stored, None where that is not known. `block` is the side of the blocks of weights that
-    share a scale, 1 without them. `layer_groups` is None for an unknown model. A `pooled` one has
-    a pooling module of Sentence Transformers. `siblings` are quantized checkpoints of the same
-    model next to it, by the names vLLM is given.
+    as stored, None where that is not known, `buffers` what vLLM keeps beside them. `block` is the
+    side of the blocks of weights that share a scale, 1 without them. `layer_groups` is None for an
+    unknown model. `tower` is the vision tower, None where its sizes are not known, `tower_kind`
+    what it and the model are called. Of `prediction_layers` (MTP) there are so many, should there
+    be any. A `pooled` one has a pooling module of Sentence Transformers. `siblings` are quantized
+    checkpoints of the same model next to it, by the names vLLM is given.
     """
 
     path: str
@@ -61,7 +69,11 @@ class Checkpoint:
     expert_size: int = 0
     gated: bool = True
     layer_groups: tuple[LayerGroup, ...] | None
+    buffers: Buffers = NO_BUFFERS
     multimodal: bool
+    tower: Tower | None = None
+    tower_kind: str = ""
+    prediction_layers: int = 1
     pooled: bool = False
     siblings: tuple[str, ...]
     digest: str
@@ -128,8 +140,17 @@ def _describe(source: Source, *, weights_required: bool) -> Checkpoint:
     dtype = str(part.get("dtype") or part.get("torch_dtype") or "").removeprefix("torch.")
     groups = group_layers(part, model_type, sizes)
     weights = _weights(files, sizes, tied=tied, size=DTYPE_BYTES.get(dtype, 2))
-    if weights is None and groups and not any(group.kind == "state" for group in groups):
-        weights = count_parameters(part, model_type, sizes, tied=tied, quantization=quantization)
+    if weights is None and groups is not None:
+        weights = count_parameters(
+            config,
+            part,
+            model_type,
+            sizes,
+            kinds=layer_kinds(part, model_type, sizes.layers) or [],
+            groups=groups,
+            tied=tied,
+            quantization=quantization,
+        )
     return Checkpoint(
         path=str(folder),
         revision=revision,
@@ -155,7 +176,11 @@ def _describe(source: Source, *, weights_required: bool) -> Checkpoint:
         expert_size=expert_width(part),
         gated=model_type not in UNGATED,
         layer_groups=groups,
-        multimodal=any(config.get(name) for name in (*TOWERS, "thinker_config")),
+        buffers=buffers_of(config, part, sizes, groups),
+        multimodal=any(config.get(name) for name in TOWERS),
+        tower=vision_tower(config),
+        tower_kind=tower_kind(config),
+        prediction_layers=number(part, *config_json.PREDICTION_LAYERS) or 1,
         pooled=config_json.has_pooling(config),
         siblings=find_siblings(folder, config),
         digest=_digest(text, files),
@@ -165,9 +190,9 @@ def _describe(source: Source, *, weights_required: bool) -> Checkpoint:
 
 def _tied(config: Fields, part: Fields, files: Files) -> bool:
     """Return whether the output head is the embedding table, kept only once."""
-    for fields in (part, config):
-        if isinstance(fields.get("tie_word_embeddings"), bool):
-            return bool(fields["tie_word_embeddings"])
+    said = (fields.get(n) for fields in (part, config) for n in TIES)
+    if (flag := next((tied for tied in said if isinstance(tied, bool)), None)) is not None:
+        return flag
     if files.headers:
         return not any(HEAD.search(name) for header, _ in files.headers for name in header)
     return str(part.get("model_type")).startswith(TIED)

@@ -12,9 +12,13 @@ from ..files import read_bytes
 from .refusals import Incomplete, unreadable
 
 # Fields by every name they go by in vLLM's model_arch_config_convertor.py.
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+# Of an encoder and a decoder the decoder counts: it keeps the KV cache.
+LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+# A list with an entry for each layer, where their number is not given.
+LAYER_LISTS = ("layers_block_type", "layer_types", "hybrid_override_pattern")
 HIDDEN = ("hidden_size", "n_embd", "d_model")
-HEADS = ("num_attention_heads", "n_head", "n_heads")
+HEADS = ("decoder_attention_heads", "num_attention_heads", "n_head", "n_heads")
+PREDICTION_LAYERS = ("mtp_num_hidden_layers", "num_nextn_predict_layers", "mtp_num_layers")
 LENGTHS = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"),
     *("max_target_positions", "max_sequence_length", "max_seq_length", "seq_len"),
@@ -193,9 +197,12 @@ def require(text: Fields, folder: Path) -> None:
     if str(text.get("model_type")) not in STATE_ONLY:
         needed["num_attention_heads"] = HEADS
     missing = [name for name, spellings in needed.items() if not number(text, *spellings)]
+    layers = count_layers(text)
+    if layers and "num_hidden_layers" in missing:
+        missing.remove("num_hidden_layers")
     if not text.get("model_type") and not text.get("architectures"):
         missing.insert(0, "model_type")
-    if (layers := number(text, *LAYERS)) > MOST_LAYERS:
+    if layers > MOST_LAYERS:
         hint = "no model has that many: copy or download it again"
         raise BadModel(f"{folder} claims to have {layers:,} layers", hint)
     if missing:
@@ -208,5 +215,12 @@ def sizes_of(part: Fields) -> Sizes:
     hidden, heads = number(part, *HIDDEN), number(part, *HEADS)
     head_dim = number(part, "head_dim", "hidden_size_per_head", "attention_head_dim")
     head_dim = head_dim or (hidden // heads if heads else 0)
-    layers, vocab = number(part, *LAYERS), number(part, "vocab_size")
+    layers, vocab = count_layers(part), number(part, "vocab_size")
     return Sizes(layers=layers, hidden=hidden, heads=heads, head_dim=head_dim, vocab=vocab)
+
+
+def count_layers(text: Fields) -> int:
+    """Return the number of layers, that of the entries of a list of them if it is not given."""
+    written = (text.get(name) for name in LAYER_LISTS)
+    lengths = (len(value) for value in written if isinstance(value, list | str))
+    return number(text, *LAYERS) or next(lengths, 0)

@@ -3,16 +3,17 @@
 The only module that knows `huggingface_hub`, which need not be installed.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
+
 from ..errors import BadModel
 from .config_json import BESIDE, read_config
-from .tensors import Files, Source, is_served
+from .tensors import Files, Source, Tensor, is_served
 
 SECONDS = 10.0  # for each answer
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -61,10 +62,10 @@ def _ask(hub: Any, model: str, revision: str | None) -> Source:
     for name in filter(is_served, names):
         found = api.parse_safetensors_file_metadata(model, name, revision=info.sha)
         header = {
-            tensor: {"dtype": t.dtype, "shape": t.shape, "data_offsets": list(t.data_offsets)}
+            tensor: Tensor(t.dtype, tuple(t.shape), tuple(t.data_offsets))
             for tensor, t in found.tensors.items()
         }
-        headers.append((header, json.dumps(header, sort_keys=True).encode()))
+        headers.append((header, msgspec.json.encode(header, order="sorted")))
     files = Files("safetensors", (), tuple(headers)) if headers else Files("none")
     commit = str(info.sha)
     return Path(model), commit, config, text + commit.encode(), files

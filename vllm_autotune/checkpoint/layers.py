@@ -6,7 +6,7 @@ from typing import Literal
 
 from .config_json import Fields, Sizes, listed, nested, number
 
-Kind = Literal["full", "sliding", "chunked", "mla", "state", "none"]
+Kind = Literal["full", "sliding", "chunked", "cross", "mla", "state", "none"]
 
 # What a layer keeps -> what vLLM calls it (`layer_types`, transformers 4.5x and 5.x).
 LAYER_TYPES: dict[Kind, tuple[str, ...]] = {
@@ -17,6 +17,8 @@ LAYER_TYPES: dict[Kind, tuple[str, ...]] = {
     "none": ("moe", "mlp"),
 }
 KINDS = {name: kind for kind, names in LAYER_TYPES.items() for name in names}
+# The letters of `hybrid_override_pattern` -> `layers_block_type` (NemotronH).
+LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 # What all layers but every n-th keep (that one keeps all tokens), and n, where `layer_types` is not
 # written out (transformers' defaults) -> model types.
 PATTERNS: dict[tuple[Kind, int], tuple[str, ...]] = {
@@ -28,7 +30,17 @@ PATTERNS: dict[tuple[Kind, int], tuple[str, ...]] = {
     ("state", 4): ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
 }
 PATTERN = {name: pattern for pattern, names in PATTERNS.items() for name in names}
-MLA = {"deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm4_moe_lite", "pangu_ultra_moe"}
+# Latent attention (`is_deepseek_mla` in model_arch_config_convertor.py, and models/mistral.py and
+# sarvam.py, vLLM 0.32).
+MLA = {
+    *("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm4_moe_lite", "glm_moe_dsa"),
+    *("pangu_ultra_moe", "axk1", "longcat_flash", "mistral4", "sarvam_mla"),
+}
+# Models that read a text as a whole, and keep nothing of it.
+ENCODERS = {
+    *("bert", "roberta", "xlm-roberta", "modernbert", "nomic_bert", "new", "gte", "distilbert"),
+    *("electra", "snowflake_bert", "jina_bert"),
+}
 # Every layer keeps all tokens, unless a sliding window says otherwise.
 PLAIN = {
     *("llama", "mistral", "ministral", "mixtral", "qwen", "qwen2", "qwen3", "qwen2_moe"),
@@ -40,6 +52,7 @@ PLAIN = {
     *("granitemoe", "granitemoeshared", "smollm3", "glm", "glm4", "glm4_moe", "ernie4_5"),
     *("ernie4_5_moe", "hunyuan_v1_dense", "hunyuan_v1_moe", "dbrx", "exaone", "nemotron"),
     *("minicpm", "arctic", "seed_oss", "dots1", "xverse", "deepseek", "minimax_m2", "bailing_moe"),
+    *("ministral3", "mimo", "flex_olmo", "sarvam_moe", "qwen3_omni_moe_text", "whisper"),
     *("aquila", "yi", "jais", "persimmon", "arcee", "apertus", "solar", "orion", "mistral3"),
     *("pixtral", "llava", "llava_next", "smolvlm", "idefics3", "internvl_chat", "internvl"),
 }
@@ -52,6 +65,7 @@ class State:
     `channels` and `matrix` are divided by the tensor-parallel size. Each of `groups` adds
     `group_channels`, and groups are replicated until that size divides them (vLLM 0.32,
     layers/mamba/mamba_utils.py). `wide` says that the matrix is kept in 32 bits.
+    A convolution is wider by each drafted token, but for a `rigid` one (Mamba 1).
     """
 
     channels: int
@@ -60,20 +74,23 @@ class State:
     groups: int = 0
     group_channels: int = 0
     wide: bool | None = False
+    rigid: bool = False
 
-    def elements(self, tp: int) -> tuple[int, int]:
+    def elements(self, tp: int, drafted: int = 0) -> tuple[int, int]:
         """Return the elements of the convolution and of the matrix on one of `tp` devices."""
         groups = self.groups if self.groups % tp == 0 else tp
         channels = self.channels + groups * self.group_channels
-        return channels // tp * (self.kernel - 1), self.matrix // tp
+        width = self.kernel - 1 + (0 if self.rigid else drafted)
+        return channels // tp * width, self.matrix // tp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerGroup:
     """`count` layers that keep the same thing.
 
-    `window` is in tokens (sliding or chunked). For MLA, `head_dim` is the latent plus the rope
-    part, kept once for all heads. `extra_bytes` is kept per token beside it (an indexer).
+    `window` is in tokens (sliding or chunked), or those an encoder hands over. For MLA,
+    `head_dim` is the latent plus the rope part, kept once for all heads. `extra_bytes` is kept
+    per token beside it (an indexer).
     """
 
     kind: Kind
@@ -119,13 +136,17 @@ def layer_kinds(config: Fields, model_type: str, layers: int) -> list[Kind] | No
         attention = listed(config, "attn_layer_indices")
         return ["full" if i in attention else "state" for i in range(layers)]
     if model_type == "nemotron_h":
-        letters: dict[str, Kind] = {"M": "state", "*": "full"}
         pattern = str(config.get("hybrid_override_pattern", ""))
-        return [letters.get(letter, "none") for letter in pattern] or None
+        return [KINDS.get(LETTERS.get(letter, ""), "none") for letter in pattern] or None
     if model_type in {"mamba", "falcon_mamba", "mamba2"}:
         return ["state"] * layers
     if model_type in MLA and number(config, "kv_lora_rank"):
-        return ["mla"] * layers
+        return ["mla"] * (2 * layers if model_type == "longcat_flash" else layers)
+    if model_type == "kimi_linear":
+        latent = listed(nested(config, "linear_attn_config"), "full_attn_layers")
+        return ["mla" if i in latent else "state" for i in range(1, layers + 1)]
+    if model_type in ENCODERS:
+        return ["none"] * layers
     if model_type in PLAIN or model_type == "falcon_h1":
         return _windowed(config, model_type, layers)
     return None
@@ -153,10 +174,15 @@ def _state(config: Fields, model_type: str) -> State | None:
             # Qwen3.5 names its state's type; unset follows the model's.
             wide=config.get("mamba_ssm_dtype") == "float32",
         )
+    if model_type == "kimi_linear":
+        delta = nested(config, "linear_attn_config")
+        heads, dim = number(delta, "num_heads"), number(delta, "head_dim")
+        kernel = number(delta, "short_conv_kernel_size") or 4
+        return State(channels=3 * heads * dim, kernel=kernel, matrix=heads * dim**2, wide=True)
     if model_type in {"jamba", "mamba", "falcon_mamba"}:
         inner = number(config, "intermediate_size") if model_type != "jamba" else inner
         size = number(config, "mamba_d_state", "state_size") or 16
-        return State(channels=inner, kernel=kernel, matrix=inner * size)
+        return State(channels=inner, kernel=kernel, matrix=inner * size, rigid=True)
     if model_type.startswith("lfm2"):
         kernel = number(config, "conv_L_cache") or 3
         return State(channels=number(config, "conv_dim") or hidden, kernel=kernel)
@@ -183,6 +209,8 @@ def group_layers(config: Fields, model_type: str, sizes: Sizes) -> tuple[LayerGr
     counts = Counter(kinds[: len(kinds) - number(config, "num_kv_shared_layers")])
     if model_type == "falcon_h1":
         counts["state"] = sizes.layers  # attention and Mamba side by side in every layer
+    if model_type == "whisper":
+        counts["cross"] = sizes.layers
     state = _state(config, model_type)
     if "state" in counts and state is None:
         return None
@@ -210,7 +238,8 @@ def _attention(config: Fields, kind: Kind, count: int, kv_heads: int, head_dim: 
     value = number(config, "v_head_dim") or head_dim
     sliding = number(config, "sliding_window") or 4096
     chunked = number(config, "attention_chunk_size") or 8192
-    window = {"sliding": sliding, "chunked": chunked}.get(kind, 0)
+    encoded = number(config, "max_source_positions") or 1500
+    window = {"sliding": sliding, "chunked": chunked, "cross": encoded}.get(kind, 0)
     return LayerGroup(
         kind=kind, count=count, kv_heads=kv_heads, head_dim=head_dim, value_dim=value, window=window
     )

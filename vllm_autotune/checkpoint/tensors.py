@@ -1,15 +1,15 @@
 """The tensors of a checkpoint: how many elements of what type, without reading any of them."""
 
-import json
 import re
 import struct
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
+
+import msgspec
 
 from ..errors import BadModel
 from ..files import open_regular
@@ -17,7 +17,7 @@ from .config_json import read_json
 from .gguf import shards
 from .refusals import Incomplete, damaged, lacking, unreadable
 
-FLOATS = {"F64", "F32", "F16", "BF16"}
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # and the bytes of each
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors library refuses longer ones too
 
 EMBEDDING = re.compile(
@@ -27,8 +27,29 @@ EMBEDDING = re.compile(
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 TOWER = re.compile(r"(^|\.)(visual|vision\w*|audio\w*|image\w*|multi_modal_projector|mm\w*)\.")
 LAYER = re.compile(r"^(?:language_model\.)?(?:model\.)?(?:language_model\.)?layers\.(\d+)\.")
+# Prediction layers beside the model's own (`mtp.layers.0`, `model.mtp_block`, `mtp_emb_norm`).
+MTP = re.compile(r"(^|\.)mtp(_\w+)?\.")
+EXPERTS = ".experts."
+# Matrices that every tensor parallel device keeps whole (ReplicatedLinear in vLLM's models): what
+# comes before the heads of latent attention, its indexer, and the gates of experts.
+WHOLE = re.compile(
+    r"\.(q_a_proj|kv_a_proj\w*|fused_qkv_a_proj|indexer\.\w+|gate|router(\.\w+)?"
+    r"|shared_expert_gate|fc[12]_latent_proj)\.\w+$"
+)
 
 Format = Literal["safetensors", "bin", "gguf", "none"]
+
+
+Part = Literal["embedding", "linear", "other", "tower"]
+
+
+class Role(NamedTuple):
+    """What a tensor is to vLLM; `apart` is the field of Weights that counts its bytes once more."""
+
+    part: Part
+    apart: str = ""
+    head: bool = False  # the output head
+    draft: bool = False  # of a prediction layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +59,9 @@ class Weights:
     `embedding` (tables and output head), `linear` (matrices that online quantization shrinks),
     `other` (norms, biases) and `tower` (vision, audio) count the elements stored as ordinary
     floats. `bytes` is what all tensors take as stored, `packed_bytes` what the rest of them do.
+    Of `bytes`, `expert_bytes` are routed experts, `tower_bytes` the tower, and `whole_bytes` is
+    what tensor parallel does not split. `draft_bytes` are prediction layers, loaded only to draft,
+    and not in any of the others; of these `draft_tables` may be the model's own.
     """
 
     bytes: int
@@ -46,64 +70,105 @@ class Weights:
     other: int = 0
     tower: int = 0
     packed_bytes: int = 0
+    whole_bytes: int = 0
+    expert_bytes: int = 0
+    tower_bytes: int = 0
+    draft_bytes: int = 0
+    draft_tables: int = 0
 
     @property
     def elements(self) -> int:
         return self.embedding + self.linear + self.other + self.tower
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], bytes]:
+class Tensor(msgspec.Struct, frozen=True, gc=False):
+    """An entry of a safetensors header; one that keeps a default describes no tensor."""
+
+    dtype: str = ""
+    shape: tuple[int, ...] = (-1,)
+    data_offsets: tuple[int, int] = (0, -1)
+
+
+Header = Mapping[str, Tensor]
+# A header of 200,000 experts is decoded in 0.3 s, where the standard library takes one.
+decode = msgspec.json.Decoder(dict[str, Tensor]).decode
+
+
+def read_header(path: Path) -> tuple[Header, bytes]:
     """Return a safetensors file's header, parsed and as written. Raises BadModel if it is cut."""
     try:
         size = path.stat().st_size
         with open_regular(path) as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else HEADER_LIMIT
+            first = file.read(8)
+            length = struct.unpack("<Q", first)[0] if len(first) == 8 else HEADER_LIMIT
             if length > min(HEADER_LIMIT, size - 8):
                 raise damaged(path, "safetensors", "its header is incomplete")
             text = file.read(length)
-        header = json.loads(text)
+        header = decode(text)
         header.pop("__metadata__", None)
-        tally([header], layers=0, tied=False)  # raises where an entry does not describe a tensor
-        end = max((int(t["data_offsets"][1]) for t in header.values()), default=0)
     except OSError as error:
         raise unreadable(path, error) from error
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise damaged(path, "safetensors", "its header cannot be parsed") from error
+    end = 0
+    for tensor in header.values():
+        start, stop = tensor.data_offsets
+        if stop < start or not tensor.dtype or -1 in tensor.shape:
+            raise damaged(path, "safetensors", "its header cannot be parsed")
+        end = max(end, stop)
     missing = end - (size - 8 - length)
     if missing > 0:
         raise damaged(path, "safetensors", f"the last {missing:,} bytes of its tensors are missing")
     return header, text
 
 
-def tally(headers: Iterable[Mapping[str, Any]], *, layers: int, tied: bool) -> Weights:
+def tally(headers: Iterable[Header], *, layers: int, tied: bool) -> Weights:
     """Add up the tensors of all headers as vLLM would load them.
 
-    Tensors that vLLM leaves out are left out: prediction layers beyond the last of `layers`, and
-    the output head of a model with `tied` embeddings.
+    Tensors that vLLM leaves out are left out: the output head of a model with `tied` embeddings,
+    and, but for `draft_bytes`, prediction layers beyond the last of `layers`.
     """
-    sums: Counter[str] = Counter()
+    # Experts are many: one name stands for those of all numbers.
+    sizes: dict[tuple[str, str, int], int] = defaultdict(int)
     for name, tensor in chain.from_iterable(header.items() for header in headers):
-        layer = LAYER.match(name)
-        beyond = layer is not None and int(layer[1]) >= layers > 0
-        if beyond or name.startswith("mtp.") or (tied and HEAD.search(name)):
+        before, experts, rest = name.partition(EXPERTS)
+        if experts:
+            name = before + experts + rest.lstrip("0123456789")  # noqa: PLW2901
+        start, end = tensor.data_offsets
+        sizes[name, tensor.dtype, len(tensor.shape)] += end - start
+    sums: Counter[str] = Counter()
+    for (name, dtype, dimensions), size in sizes.items():
+        role = role_of(name, dimensions, layers)
+        if role.draft:
+            sums["draft_bytes"] += size
+            sums["draft_tables"] += size if role.part == "embedding" else 0
             continue
-        start, end = tensor["data_offsets"]
-        sums["bytes"] += end - start
-        if tensor["dtype"] in FLOATS:
-            sums[role(name, tensor["shape"])] += prod(tensor["shape"])
+        if tied and role.head:
+            continue
+        sums["bytes"] += size
+        if each := FLOATS.get(dtype):
+            sums[role.part] += size // each
         else:
-            sums["packed_bytes"] += end - start
+            sums["packed_bytes"] += size
+        if role.apart:
+            sums[role.apart] += size
     return Weights(**{"bytes": 0, **sums})
 
 
-def role(name: str, shape: list[int]) -> str:
-    """Return the field of Weights that a tensor counts for, by its name and shape."""
+def role_of(name: str, dimensions: int, layers: int) -> Role:
+    """Return what a tensor of this name and number of dimensions is to a model of `layers`."""
+    layer = LAYER.match(name)
+    beyond = layer is not None and int(layer[1]) >= layers > 0
+    draft = beyond or MTP.search(name) is not None
     if TOWER.search(name):
-        return "tower"
+        return Role("tower", "tower_bytes", draft=draft)
     if EMBEDDING.search(name):
-        return "embedding"
-    return "linear" if len(shape) >= 2 else "other"
+        return Role("embedding", head=HEAD.search(name) is not None, draft=draft)
+    part: Part = "linear" if dimensions >= 2 else "other"
+    if EXPERTS in name:
+        return Role(part, "expert_bytes", draft=draft)
+    whole = part == "other" or WHOLE.search(name) is not None
+    return Role(part, "whole_bytes" if whole else "", draft=draft)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +177,11 @@ class Files:
 
     format: Format
     paths: tuple[Path, ...] = ()
-    headers: tuple[tuple[dict[str, Any], bytes], ...] = ()
+    headers: tuple[tuple[Header, bytes], ...] = ()
 
 
 # Where a model lies, its revision, its config.json (parsed, and as written), its weight files.
-Source = tuple[Path, str | None, dict[str, Any], bytes, Files]
+Source = tuple[Path, str | None, dict[str, object], bytes, Files]
 
 
 def find_weights(path: Path) -> Files:

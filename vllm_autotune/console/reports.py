@@ -7,7 +7,7 @@ from rich.text import Text
 from ..deploy import Service, shell
 from ..errors import BadReport
 from ..outcome import Certificate
-from ..output import can_say
+from ..output import can_say, shown
 from ..report.report import Report, Winner
 from ..search.trial import Accuracy
 from ..units import GIB, format_bytes
@@ -38,9 +38,9 @@ def print_report(
         console.print()
         console.print(headed_table(("launch", "rungs", "outcome"), launches))
         for skip in report.skipped:
-            console.print(Text(f"skipped {skip.rung}: {clean(skip.reason)}", style="dim"))
+            console.print(Text(clean(f"skipped {skip.rung}: {skip.reason}"), style="dim"))
     if path:
-        console.print(Text(f"\nreport: {path}"))
+        console.print(Text(f"\nreport: {clean(shown(path))}"))
     print_alternatives(
         console, report.alternatives, instead=report.winner is None, commands=commands
     )

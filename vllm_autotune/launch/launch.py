@@ -21,7 +21,7 @@ from ..outcome import (
     Phase,
     Stable,
 )
-from ..probe.listing import adapter_of, is_healthy, served_length
+from ..probe.listing import adapters_of, is_healthy, served_length
 from ..probe.target import Target
 from ..search.auto_length import deployed
 from ..search.facts import Facts
@@ -231,7 +231,8 @@ class _Launch:
             deployed_len=None if final == config else self.facts.length(final),
             max_num_seqs=setup.sequences,
             max_num_batched_tokens=setup.tokens,
-            adapter=adapter_of(self.url, self.name) if "lora-modules" in config.args else None,
+            adapters=adapters_of(self.url, self.name) if "lora-modules" in config.args else (),
+            drafts=config.drafts,
             swap=next((flag for flag in SWAPPING if config.number(flag)), None),
             vocab_size=setup.checkpoint.vocab_size,
             kv_tokens=self.reader.readings.kv_tokens,

@@ -1,7 +1,7 @@
 """What one start of a server measured, and where it holds for another configuration."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from ..outcome import Readings
 from ..units import GIB
@@ -22,7 +22,8 @@ class Boot:
     `model` is the digest of the weights. `overhead` is what vLLM took out of its budget beside
     them: activations, memory outside of torch, and what it set aside for graphs. The `expected`
     numbers are the middles of what was estimated without any measurement. `position` is where
-    between the formulas a sequence's KV cache lies (KVCache.position).
+    between the formulas a sequence's KV cache lies (KVCache.position). `runner` is the model runner
+    that took them, None where that is not known.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Boot:
     expected_graphs: float = 0.0
     expected_overhead: float = 0.0
     position: Interval = ANYWHERE
+    runner: Literal["v1", "v2"] | None = None
 
     @classmethod
     def of(
@@ -77,6 +79,7 @@ class Boot:
             expected_graphs=cold.graphs.middle,
             expected_overhead=cold.beside.middle,
             position=cache.position,
+            runner=readings.model_runner or setup.model_runner,
         )
 
     @property
@@ -115,17 +118,28 @@ def cache_as_seen(cache: KVCache, readings: Readings, length: int, *, exactly: b
 
     A sequence of this length fits `exactly`, or as often as the concurrency says.
     """
-    kv_bytes, concurrency = readings.kv_bytes, readings.concurrency
+    kv_bytes, times = readings.kv_bytes, concurrency_of(readings, length)
     if not kv_bytes or kv_bytes < 0:
         return cache
-    # Both are printed with two decimals.
     low, high = kv_bytes - ROUNDING, kv_bytes + ROUNDING
-    if exactly:
-        return cache.seen(length, Interval(low, high))
-    if concurrency:
-        each = Interval(low / (concurrency + 0.005), high / max(0.01, concurrency - 0.005))
-        return cache.seen(length, each)
-    return cache
+    if times:  # a length that fits exactly may leave a part of a block
+        ends = (max(1.0, times.low), max(1.0, times.high)) if exactly else (times.low, times.high)
+        least, most = ends
+        return cache.seen(length, Interval(low / most, high / least))
+    return cache.seen(length, Interval(low, high)) if exactly else cache
+
+
+def concurrency_of(readings: Readings, length: int) -> Interval | None:
+    """Return how often a sequence of this length fits: printed with two decimals.
+
+    The tokens of the whole cache are this many times the length since 0.20, and exact.
+    """
+    printed, tokens = readings.concurrency, readings.kv_tokens
+    if not printed:
+        return None
+    if tokens and abs(tokens / length - printed) < 0.006:
+        return Interval(tokens / length, (tokens + 1) / length)
+    return Interval(max(0.01, printed - 0.005), printed + 0.005)
 
 
 def _kv_bytes(needed: Interval, readings: Readings, *, exactly: bool) -> float | None:

@@ -82,8 +82,8 @@ class Calibration:
         outside = [boot.non_torch for boot in alike if boot.non_torch is not None]
         footprint = replace(
             cold,
-            activations=self._by_ratio(cold.activations, "activations"),
-            graphs=self._by_ratio(cold.graphs, "graphs"),
+            activations=self._by_ratio(cold.activations, "activations", setup.model_runner),
+            graphs=self._by_ratio(cold.graphs, "graphs", setup.model_runner),
             non_torch=_narrow(cold.non_torch, outside, _margin(alike)),
         )
         same = [boot for boot in self.earlier if boot.same_weights(setup)]
@@ -98,11 +98,12 @@ class Calibration:
             footprint = _with_beside(footprint, _around(overheads, spread))
         return footprint
 
-    def _by_ratio(self, cold: Interval, part: str) -> Interval:
-        """Narrow to the ratios of measured to expected, whatever the model."""
-        if not cold.known or cold.high == 0:
+    def _by_ratio(self, cold: Interval, part: str, runner: str | None) -> Interval:
+        """Narrow to the ratios of measured to expected with this runner, whatever the model."""
+        if not cold.known or cold.high == 0 or runner is None:
             return cold
-        numbers = [(b, getattr(b, part), getattr(b, f"expected_{part}")) for b in self.earlier]
+        alike = [boot for boot in self.earlier if boot.runner == runner]
+        numbers = [(b, getattr(b, part), getattr(b, f"expected_{part}")) for b in alike]
         found = [(boot, seen / expected) for boot, seen, expected in numbers if seen and expected]
         margin = _margin(boot for boot, _ in found)
         return _narrow(cold, [ratio * cold.middle for _, ratio in found], margin)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from ..checkpoint.layers import LayerGroup
 from ..units import GIB
 from ..vllm.versions import HYBRID_KV_CACHE, NULL_BLOCK
-from .draft_model import has_draft
+from .draft_model import draft_setup, own_layers
 from .interval import Interval
 from .kv import CacheGroup, KVCache, state_bytes, token_bytes
 from .overhead import activation_bytes, beyond_share_bytes, graph_bytes, non_torch_bytes
 from .setup import Setup
+from .speculation import drafted_tokens, has_draft
 from .weights import weight_bytes
 
 
@@ -21,7 +22,7 @@ class Footprint:
     `graphs_charged` says whether vLLM takes the CUDA graphs out of the budget before it sizes
     the KV cache; None where that depends on what is not known here. `kv_fixed` is the KV cache
     asked for in bytes, whatever the rest takes. `beyond_share` is what it takes in the end on top
-    of the budget.
+    of the budget. Graphs are captured for `states` sequences at once, each with a recurrent state.
     """
 
     weights: Interval
@@ -32,6 +33,7 @@ class Footprint:
     graphs_charged: bool | None = None
     kv_fixed: int | None = None
     beyond_share: float = 0.0
+    states: int = 0
 
     @property
     def beside(self) -> Interval:
@@ -55,6 +57,11 @@ class Footprint:
         """Return the KV cache that this many sequences of this length need."""
         return self.cache.bytes(length, sequences)
 
+    def kv_needed(self, length: int, sequences: int = 1) -> Interval:
+        """Return the KV cache without which vLLM does not start, or not serve these sequences."""
+        needed, states = self.kv_bytes(length, sequences), self.cache.state_block * self.states
+        return Interval(max(needed.low, states.low), max(needed.high, states.high))
+
 
 def estimate(setup: Setup) -> Footprint:
     """Estimate what a launch needs on each of its devices."""
@@ -68,6 +75,7 @@ def estimate(setup: Setup) -> Footprint:
         graphs_charged=setup.graphs_charged,
         beyond_share=beyond_share_bytes(setup, activations.middle, graphs.middle),
         kv_fixed=_kv_fixed(setup),
+        states=setup.sequences if setup.captures_states else 0,
     )
 
 
@@ -80,9 +88,13 @@ def _kv_fixed(setup: Setup) -> int | None:
 
 
 def _cache(setup: Setup) -> KVCache:
-    groups, in_flight = setup.checkpoint.layer_groups, setup.tokens
+    groups, in_flight = _groups(setup), setup.tokens
+    draft = draft_setup(setup)
+    if draft is not None and groups is not None:
+        drafted = _groups(draft)
+        groups = None if drafted is None else groups + drafted
     return KVCache(
-        groups=None if groups is None else tuple(_group(layers, setup) for layers in groups),
+        groups=groups,
         block=_block(setup),
         in_flight=Interval(in_flight, in_flight * (setup.config.pipeline_parallel + 1)),
         null=Interval.exactly(setup.vllm >= NULL_BLOCK),
@@ -118,6 +130,11 @@ def _all_tokens(setup: Setup) -> Interval:
     return Interval(0, chunked or connector or setup.vllm < HYBRID_KV_CACHE)
 
 
+def _groups(setup: Setup) -> tuple[CacheGroup, ...] | None:
+    groups = setup.checkpoint.layer_groups
+    return None if groups is None else tuple(_group(layers, setup) for layers in groups)
+
+
 def _group(layers: LayerGroup, setup: Setup) -> CacheGroup:
     config, checkpoint, size = setup.config, setup.checkpoint, setup.float_bytes
     tp, pp = config.tensor_parallel, config.pipeline_parallel
@@ -137,12 +154,18 @@ def _group(layers: LayerGroup, setup: Setup) -> CacheGroup:
     # v1/kv_cache_interface.py).
     decode = config.integer("decode-context-parallel-size", 1)
     prefill = config.integer("prefill-context-parallel-size", 1)
+    # The model's own prediction layers attend to all tokens, as its last layer does.
+    own = own_layers(setup) if layers.kind in {"full", "mla"} else 0
+    unread = has_draft(config) and draft_setup(setup) is None and not own_layers(setup)
+    # A draft model that could not be read keeps no more than the model it drafts for.
+    count = Interval(least + own, most * (1 + unread) + own)
+    drafted = drafted_tokens(config)
     return CacheGroup(
         kind=layers.kind,
-        # A draft model keeps no more than the model it drafts for.
-        layers=Interval(least, most * (1 + has_draft(config))),
+        layers=count,
         token=token,
         window=layers.window,
-        state=state_bytes(layers, tp=tp, size=size, wide=wide),
+        state=state_bytes(layers, tp=tp, size=size, wide=wide, drafted=drafted),
         ranks=Interval(decode, decode * prefill),
+        drafted=drafted,
     )

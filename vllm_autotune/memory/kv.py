@@ -22,7 +22,8 @@ ANYWHERE = Interval(0, 1)
 class CacheGroup:
     """Layers of one kind on one device; `token` is bytes per token and layer, `state` per layer.
 
-    `ranks` is over how many devices the tokens of one sequence are dealt.
+    `ranks` is over how many devices the tokens of one sequence are dealt, `drafted` how many
+    tokens are drafted at once.
     """
 
     kind: Kind
@@ -31,6 +32,7 @@ class CacheGroup:
     window: int
     state: Interval
     ranks: Interval
+    drafted: int = 0
 
     def share(self, length: int, *, most: bool) -> int:
         """Return the tokens of a sequence that one device keeps, at most or at least."""
@@ -39,7 +41,10 @@ class CacheGroup:
     def blocks(self, length: int, block: float, in_flight: float, *, most: bool) -> int:
         """Return the blocks one sequence holds, at most or at least."""
         if self.kind == "state":
-            return 3 if most else 1  # prefix caching keeps a second state, and Mamba 2 a third
+            # Prefix caching keeps a second state, and Mamba 2 a third; a drafted token one more.
+            return (3 if most else 1) + self.drafted
+        if self.kind == "cross":  # 0.32 counts a whole step (CrossAttentionSpec)
+            return ceil((max(self.window, in_flight) if most else self.window) / block)
         if self.kind == "sliding":
             return ceil(min(self.window - 1 + in_flight, length) / block) + 1
         if self.kind == "chunked":
@@ -94,6 +99,15 @@ class KVCache:
         perhaps = _search(lambda n: self.bytes(n, sequences).low <= available.high, limit, block)
         return sure, max(sure, perhaps)
 
+    @property
+    def state_block(self) -> Interval:
+        """The bytes of a block that holds a recurrent state, 0 where there are none."""
+        states = [group.state.low for group in self.groups or () if group.kind == "state"]
+        if not states:
+            return NOTHING
+        layers, _, page = self._pool()
+        return Interval(layers * min(states), layers * page)
+
     def _mixed(self) -> bool:
         return len({group.kind for group in self.groups or ()}) > 1
 
@@ -109,8 +123,11 @@ class KVCache:
             page = min(page, group.layers.low * size)
         return total * sequences + self.null.low * page
 
-    def _most(self, length: int, sequences: int) -> float:
-        """CacheGroup layers so that every group has as many, and pad their pages to one size."""
+    def _pool(self) -> tuple[float, float, float]:
+        """Return the layers of a group, the tokens of a block and the bytes of a layer's page.
+
+        Every group has as many layers, and the pages of all have one size.
+        """
         groups = self.groups or ()
         counts = [group.layers.high for group in groups]
         # v1/core/kv_cache_utils.py, _get_kv_cache_groups_uniform_page_size
@@ -120,10 +137,13 @@ class KVCache:
         block = self.block.high
         if state and tokens:  # platforms/interface.py, _align_hybrid_block_size
             block *= max(1, ceil(state / (block * max(tokens))))
-        page = max(state, block * max(tokens, default=0))
+        return size, block, max(state, block * max(tokens, default=0))
+
+    def _most(self, length: int, sequences: int) -> float:
+        size, block, page = self._pool()
         promoted = bool(self.all_tokens.high) and self._mixed()
         total = 0
-        for group in groups:
+        for group in self.groups or ():
             own, span = block * group.token.high, block
             if own and page % own == 0:
                 span = block * page / own
@@ -148,7 +168,7 @@ def token_bytes(layers: LayerGroup, *, tp: int, size: int, dtype: str, stored: b
     `stored` says that the checkpoint itself asks for 8 bits.
     """
     if layers.kind == "mla":
-        return _latent_bytes(layers, size, dtype)
+        return _latent_bytes(layers, size, dtype, stored=stored)
     heads = max(1, layers.kv_heads // tp)  # replicated once there are more devices than heads
     width = heads * (layers.head_dim + layers.value_dim)
     if dtype == "auto" and stored:
@@ -166,11 +186,13 @@ def token_bytes(layers: LayerGroup, *, tp: int, size: int, dtype: str, stored: b
     return Interval(width * 0.2, width * size * 1.1)
 
 
-def _latent_bytes(layers: LayerGroup, size: int, dtype: str) -> Interval:
+def _latent_bytes(layers: LayerGroup, size: int, dtype: str, *, stored: bool) -> Interval:
     latent = layers.head_dim
     packed = {"fp8_ds_mla": 656, "nvfp4_ds_mla": 352}.get(dtype)
     if packed:
         bytes_ = Interval.exactly(packed)
+    elif dtype == "auto" and stored:
+        bytes_ = Interval(latent, latent * size)
     elif dtype in FLOAT16:
         bytes_ = Interval.exactly(latent * size)
     elif dtype.startswith("fp8"):
@@ -180,14 +202,16 @@ def _latent_bytes(layers: LayerGroup, size: int, dtype: str) -> Interval:
     return bytes_ + Interval(0, layers.extra_bytes)
 
 
-def state_bytes(layers: LayerGroup, *, tp: int, size: int, wide: bool | None) -> Interval:
+def state_bytes(
+    layers: LayerGroup, *, tp: int, size: int, wide: bool | None, drafted: int = 0
+) -> Interval:
     """Return the bytes that one recurrent layer keeps per sequence.
 
     `wide` says whether matrices are kept in 32 bits whatever the model asks for; None: perhaps.
     """
     if layers.state is None:
         return NOTHING
-    convolution, matrix = layers.state.elements(tp)
+    convolution, matrix = layers.state.elements(tp, drafted)
     said = {wide, layers.state.wide}
     low = 4 if True in said else size
     high = size if said == {False} else 4

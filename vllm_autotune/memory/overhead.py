@@ -1,10 +1,10 @@
 """What vLLM needs beside the weights and the KV cache: wide intervals around measured values."""
 
 from ..units import GIB
-from ..vllm.versions import LARGE_GRAPHS
-from .draft_model import drafted_tokens, has_draft
+from ..vllm import versions
 from .interval import Interval
 from .setup import Setup
+from .speculation import drafted_tokens, has_draft, speculation
 
 # NVML's free bytes before vLLM starts, less what vLLM itself then finds free (H200: 139.8, 139.29).
 CONTEXT_BYTES = 0.55 * GIB
@@ -18,11 +18,12 @@ def non_torch_bytes(setup: Setup) -> Interval:
         return Interval(0.3 * GIB, 2.5 * GIB)  # torch and vLLM themselves, resident
     # A share of the driver's total is 0.4 % more than the same share of vLLM's (H200).
     total = 0.0045 * setup.device.memory_bytes
-    config = setup.config
+    config, old = setup.config, setup.vllm < versions.LESS_BESIDE
     if config.tensor_parallel * config.pipeline_parallel * setup.expert_ranks == 1:
-        return Interval(0.05 * GIB, 0.4 * GIB + total)  # 0.22 to 0.23 in 59 boots (H200)
+        more = 0.5 * GIB if old else 0
+        return Interval(0.05 * GIB, 0.4 * GIB + total + more)  # 0.22 to 0.23 in 59 boots (H200)
     # 0.06 on each of two; NCCL takes more where it has no NVLink
-    return Interval(0, 1.2 * GIB + total)
+    return Interval(0, 1.2 * GIB + total + (1.9 * GIB if old else 0))
 
 
 def activation_bytes(setup: Setup) -> Interval:
@@ -36,9 +37,34 @@ def activation_bytes(setup: Setup) -> Interval:
     interval = Interval(0.8 * step.low, 1.3 * step.high + 0.05 * GIB)
     if setup.on_cpu:  # resident pages, which the allocator gives back late
         interval = Interval(0.4 * step.low, 2 * step.high + 0.3 * GIB)
-    if setup.checkpoint.multimodal and not setup.config.args.get("language-model-only"):
-        interval += Interval(0, 8 * GIB)  # what the vision or audio tower needs is not known
-    return interval
+    tower = tower_step_bytes(setup)
+    if setup.vllm < versions.ONE_STEP_AT_A_TIME:
+        return interval + tower
+    return Interval(max(interval.low, tower.low), max(interval.high, tower.high))
+
+
+def tower_step_bytes(setup: Setup) -> Interval:
+    """Return what a vision tower takes in the profiling run, before the step of the text model.
+
+    It looks at as many of the largest images as make a batch of tokens, one at least. A layer
+    holds its inputs, queries, keys and values, and once or more the inside of its MLP: Qwen2-VL
+    took no more than 1.2 GiB (0.26, H200).
+    """
+    checkpoint, config = setup.checkpoint, setup.config
+    limits = config.text("limit-mm-per-prompt") or ""
+    none = limits and not any(digit in limits for digit in "123456789")
+    left_out = ("language-model-only", "skip-mm-profiling")
+    if not checkpoint.multimodal or none or any(config.args.get(n) is True for n in left_out):
+        return Interval(0, 0)
+    tower, size = checkpoint.tower, setup.float_bytes
+    if tower is None:
+        return Interval(0, 8 * GIB)  # its sizes are not known
+    tokens = max(setup.tokens, tower.most_tokens)
+    patches = tokens * tower.merged
+    cached = tokens * checkpoint.hidden_size * size * tower.levels
+    least = patches * size * (tower.width + tower.inner) / config.tensor_parallel
+    most = patches * size * (6 * tower.width + 3 * tower.inner)
+    return Interval(0.5 * least, most + cached)
 
 
 def step_bytes(setup: Setup) -> Interval:
@@ -50,7 +76,9 @@ def step_bytes(setup: Setup) -> Interval:
     layer = matrices * checkpoint.intermediate_size / tp + 4 * hidden
 
     def with_logits(bytes_each: int) -> float:
-        logits = setup.sequences * checkpoint.vocab_size * bytes_each + tokens * size * 3 * hidden
+        # Runner V1 also samples a drafted token of each sequence (`_dummy_sampler_run`, 0.32).
+        rows = setup.sequences * (2 if speculation(setup.config) and bytes_each == most else 1)
+        logits = rows * checkpoint.vocab_size * bytes_each + tokens * size * 3 * hidden
         workspace = tokens * size * mixture if checkpoint.experts else 0
         return workspace + max(tokens * size * layer, logits) + WORKSPACE_BYTES
 
@@ -71,8 +99,10 @@ def beyond_share_bytes(setup: Setup, activations: float, graphs: float) -> float
     """
     if setup.on_cpu:
         return 0.0
-    sampled = 2 * 4 * setup.sequences * setup.checkpoint.vocab_size
-    sampler = 0 if setup.model_runner == "v1" else sampled
+    # Of each sequence the last token is sampled, and those drafted, of which V1 profiles one.
+    drafted = drafted_tokens(setup.config)
+    rows = max(0, drafted - 1) if setup.model_runner == "v1" else 2 + drafted
+    sampler = 4 * rows * setup.sequences * setup.checkpoint.vocab_size
     # By then the activations are not needed any more.
     scores = max(0.0, prompt_logprobs_bytes(setup) - activations)
     uncharged = 0.0 if setup.graphs_charged else graphs
@@ -102,11 +132,10 @@ def graph_bytes(setup: Setup) -> Interval:
     adapters, and a draft model its own.
     """
     checkpoint, config, capability = setup.checkpoint, setup.config, setup.device.capability
-    eager = config.args.get("enforce-eager") is True or config.text("optimization-level") == "0"
-    if setup.on_cpu or eager:
+    if not setup.captures:
         return Interval(0, 0)
     b200 = capability is not None and capability[0] == 10
-    limit = 1024 if b200 and setup.vllm >= LARGE_GRAPHS else 512
+    limit = 1024 if b200 and setup.vllm >= versions.LARGE_GRAPHS else 512
     largest = min(2 * setup.sequences * (1 + drafted_tokens(config)), limit)
     largest = 1024 if checkpoint.model_type == "gpt_oss" else largest
     largest = min(largest, config.integer("max-num-batched-tokens", largest))

@@ -1,5 +1,6 @@
 """What is launched on what: all that the arithmetic looks at."""
 
+import re
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -9,12 +10,19 @@ from ..machine.device import Device
 from ..units import GIB
 from ..vllm import versions
 from ..vllm.config import LaunchConfig
-from ..vllm.versions import Release
+from ..vllm.versions import STATE_BLOCKS, Release
+from .speculation import speculation
 
 # Mixtures of experts that Model Runner V2 serves in 0.26 (config/vllm.py).
 V2_EXPERTS = frozenset({"DeepseekV2ForCausalLM", "GraniteMoeForCausalLM", "Qwen2MoeForCausalLM"})
+# Methods of drafting that Model Runner V2 does not have (config/vllm.py, 0.32), and one that it
+# did not have before (seen with 0.26).
+V1_DRAFTS = frozenset({"suffix", "medusa", "mlp_speculator", "custom_class"})
+V1_DRAFTS_ONCE = frozenset({"ngram"})
 # Model types that vLLM does not serve as float16 (config/model.py, 0.26 and 0.32).
 NO_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4", "plamo2"})
+CUDAGRAPH_MODE_NAMES = ("cudagraph_mode", "cudagraph-mode")
+CUDAGRAPH_MODE = re.compile(r'"cudagraph_mode"\s*:\s*"?(\w+)')
 BFLOAT16 = (8, 0)  # the least capability that has it (platforms/cuda.py, `supported_dtypes`)
 
 
@@ -45,7 +53,8 @@ def refuses_float16(checkpoint: Checkpoint) -> bool:
 class Setup:
     """A configuration of a checkpoint on devices like `device`, for one release of vLLM.
 
-    `prompt_logprobs` is whether the log probabilities of whole prompts will be asked for.
+    `prompt_logprobs` is whether the log probabilities of whole prompts will be asked for. `draft`
+    is the model that `--speculative-config` names, None without one, or where it cannot be read.
     """
 
     checkpoint: Checkpoint
@@ -53,6 +62,7 @@ class Setup:
     device: Device
     vllm: Release
     prompt_logprobs: bool = False
+    draft: Checkpoint | None = None
 
     @property
     def tokens(self) -> int:
@@ -69,6 +79,25 @@ class Setup:
     @property
     def on_cpu(self) -> bool:
         return self.device.kind == "cpu"
+
+    @property
+    def captures(self) -> bool:
+        """Whether CUDA graphs are captured."""
+        eager = self.config.args.get("enforce-eager") is True
+        return not (self.on_cpu or eager or self.config.text("optimization-level") == "0")
+
+    @property
+    def captures_states(self) -> bool:
+        """Whether graphs are captured that need a state of every sequence at once.
+
+        Full ones do, the default since 0.12; piecewise ones, which -O1 asks for, do not.
+        """
+        config = self.config
+        usual = "PIECEWISE" if config.text("optimization-level") == "1" else "FULL"
+        written = CUDAGRAPH_MODE.search(config.text("compilation-config") or "")
+        apart = (config.text(f"compilation-config.{name}") for name in CUDAGRAPH_MODE_NAMES)
+        asked = written[1] if written else next(filter(None, apart), usual)
+        return self.captures and self.vllm >= STATE_BLOCKS and "FULL" in asked.upper()
 
     @property
     def float_bytes(self) -> int:
@@ -100,7 +129,13 @@ class Setup:
             return "v2" if asked == "1" else "v1"
         if self.vllm < versions.RUNNER_V2_DENSE:
             return "v1"
-        checkpoint = self.checkpoint
+        checkpoint, fields = self.checkpoint, speculation(self.config)
+        old = self.vllm < versions.RUNNER_V2_ALL
+        drafts = {str(fields.get("method")), str(fields.get("model"))}
+        if drafts & V1_DRAFTS or (old and drafts & V1_DRAFTS_ONCE):
+            return "v1"
+        if fields and old:
+            return None  # not every method of every version was read
         stateful = any(layers.kind == "state" for layers in checkpoint.layer_groups or ())
         dense = not checkpoint.experts or checkpoint.architecture in V2_EXPERTS
         if (dense and not stateful) or self.vllm >= versions.RUNNER_V2_ALL:

@@ -67,10 +67,9 @@ def cache_tokens(url: str, headers: Mapping[str, str] = {}) -> int | None:
     return None
 
 
-def adapter_of(url: str, model: str) -> str | None:
+def adapters_of(url: str, model: str) -> tuple[str, ...]:
     cards = model_cards(url)
-    listed = [] if isinstance(cards, str) else cards
-    return next((card.name for card in listed if card.parent == model), None)
+    return () if isinstance(cards, str) else tuple(c.name for c in cards if c.parent == model)
 
 
 def served_length(url: str, model: str, headers: Mapping[str, str] = {}) -> int | None:

@@ -11,9 +11,9 @@ class Target:
     serves others meanwhile: it is not filled up, and is not blamed for what they do to it. Only
     where memory may have `spilled` from the GPU to the host is a slower server a failed one; on a
     CPU there is nowhere to spill to, and other programs slow it down. `deployed_len` is the context
-    to prove where the server is to be deployed with a shorter one than it has now. `adapter` is
-    the name of an adapter that it serves too, `swap` the flag that gives requests that wait room
-    in the host's memory.
+    to prove where the server is to be deployed with a shorter one than it has now. `adapters` are
+    the names of those that it serves too; one that `drafts` guesses tokens ahead. `swap` is the
+    flag that gives requests that wait room in the host's memory.
     """
 
     url: str
@@ -24,7 +24,8 @@ class Target:
     deployed_len: int | None = None
     kv_tokens: int | None = None
     max_num_batched_tokens: int | None = None
-    adapter: str | None = None
+    adapters: tuple[str, ...] = ()
+    drafts: bool = False
     swap: str | None = None
     speaks: bool = True
     pooling: bool = False

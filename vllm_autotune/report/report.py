@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .. import __version__
 from ..machine.device import Device
 from ..memory import Interval
 from ..outcome import Certificate, Outcome
@@ -57,6 +58,15 @@ class Versions:
     vllm: str
     torch: str | None
     driver: str | None
+
+
+def versions_of(facts: Facts) -> Versions:
+    return Versions(
+        autotune=__version__,
+        vllm=facts.engine.version,
+        torch=facts.engine.torch,
+        driver=facts.devices[0].driver,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

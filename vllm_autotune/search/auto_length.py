@@ -7,7 +7,7 @@ for, and for what the KV cache varies by.
 from dataclasses import replace
 
 from ..memory import Interval, estimate
-from ..memory.boot import cache_as_seen
+from ..memory.boot import cache_as_seen, concurrency_of
 from ..outcome import Readings
 from ..vllm.config import AUTO, LaunchConfig, Value
 from .facts import Facts
@@ -25,7 +25,8 @@ def servable_length(
     served = readings.max_model_len or facts.length(config)
     # A length that vLLM cut fits one sequence, and no block more.
     cut = served < facts.checkpoints[config.model].default_context
-    fits = 1.0 if cut else max(1.0, (readings.concurrency or 1.0) - 0.005)
+    times = concurrency_of(readings, served)
+    fits = max(1.0, times.low) if times else 1.0
     wanted = facts.workload.concurrency
     cache = cache_as_seen(estimate(facts.setup(config)).cache, readings, served, exactly=cut)
     block = int(cache.block.low)

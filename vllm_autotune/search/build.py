@@ -9,7 +9,7 @@ from ..memory.setup import refuses_float16
 from ..vllm.capability import dotted, least_for_kv_cache, least_for_method, shortage
 from ..vllm.config import LaunchConfig
 from .facts import Facts
-from .fit import FITS, PIPELINE, TENSOR, Situation, most_utilization
+from .fit import FITS, PIPELINE, TENSOR, Situation, most_utilization, states_that_fit
 from .ladder import Rung
 from .prediction import predict
 from .trial import Applied, Candidate, Trial
@@ -104,10 +104,13 @@ def belongs_to_start(rung: Rung, now: Situation) -> bool:
     """Tell whether a rung is part of the first candidate already.
 
     Utilization is, when vLLM's default share of the device is not free or not ours to use, and
-    several GPUs are, when the user asked for so many.
+    fewer sequences are, when the recurrent states of all would not fit. Several GPUs are, when the
+    user asked for so many.
     """
     if rung.fit == "gpu-memory-utilization":
         return now.facts.engine.default_utilization > most_utilization(now, now.facts.base())
+    if rung.fit == "max-num-seqs":
+        return states_that_fit(now, now.facts.base()) is not None
     if rung.fit in (TENSOR, PIPELINE) and now.facts.workload.min_gpus > 1:
         return True
     return rung.start

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..checkpoint import Checkpoint
 from ..machine.device import Device
@@ -27,6 +27,7 @@ class Facts:
     autotune's own options as the command line has them, by name; a flag is an empty word.
     `busy` are devices of the same kind that others use, `left_alone` says why these and any of
     another kind are not used.
+    `draft` is the model that drafts, where it can be read.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Facts:
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     busy: tuple[Device, ...] = ()
     left_alone: tuple[str, ...] = ()
+    draft: Checkpoint | None = None
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -62,19 +64,35 @@ class Facts:
         config = LaunchConfig(self.model, self.fixed, self.env)
         if self.workload.context and "max-model-len" not in self.fixed:
             config = config.replace({"max-model-len": self.workload.context})
-        wanted = self.workload.concurrency
-        if "max-num-seqs" not in self.fixed and wanted > self.batch_defaults(config)[1]:
+        config = config.replace(self._as_on_the_rehearsed_card(config))
+        wanted, usual = self.workload.concurrency, self.batch_defaults(config)[1]
+        if "max-num-seqs" not in self.fixed and wanted > config.integer("max-num-seqs", usual):
             config = config.replace({"max-num-seqs": wanted})
         return config
 
     def setup(self, config: LaunchConfig) -> Setup:
         checkpoint, device = self.checkpoints[config.model], self.used(config)[0]
         logprobs = self.workload.probe.logprobs
-        return Setup(checkpoint, config, device, self.engine.release, logprobs)
+        return Setup(checkpoint, config, device, self.engine.release, logprobs, self.draft)
 
     def batch_defaults(self, config: LaunchConfig) -> tuple[int, int]:
         """Return batched tokens and sequences as this vLLM would choose them."""
         return batch_defaults(self.devices[0], config, self.engine.release)
+
+    def _as_on_the_rehearsed_card(self, config: LaunchConfig) -> dict[str, Value]:
+        """Return what vLLM would choose by itself on a card as small as the limit, if not here."""
+        device = self.devices[0]
+        size = min(device.memory_bytes, device.limit_bytes or device.memory_bytes)
+        smaller = replace(device, memory_bytes=size)
+        tokens, sequences = batch_defaults(smaller, config, self.engine.release)
+        if (tokens, sequences) == self.batch_defaults(config):
+            return {}
+        tokens = config.integer("max-num-batched-tokens", tokens)
+        chosen: dict[str, Value] = {
+            "max-num-batched-tokens": tokens,
+            "max-num-seqs": min(sequences, tokens),
+        }
+        return {flag: value for flag, value in chosen.items() if flag not in self.fixed}
 
     def length(self, config: LaunchConfig) -> int:
         """Return the context a configuration must serve at least, in tokens."""

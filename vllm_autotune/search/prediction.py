@@ -19,7 +19,7 @@ def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Pre
     return Prediction(
         reserved_bytes=reserved,
         weights=expected.weights,
-        kv_needed=expected.kv_bytes(facts.length(config), facts.workload.concurrency),
+        kv_needed=expected.kv_needed(facts.length(config), facts.workload.concurrency),
         kv_available=expected.kv_available(reserved),
         overhead=expected.beside,
         graphs=expected.graphs,
@@ -66,7 +66,11 @@ def _boot(facts: Facts, trial: Trial) -> Boot:
     limit = outcome.limit if isinstance(outcome, OutOfMemory) else None
     length = limit or readings.max_model_len or facts.length(config)
     reserved = _reserved(facts, trial.predicted, readings)
-    return Boot.of(facts.setup(config), readings, reserved, length, exactly=bool(limit))
+    # A length that vLLM cut fits one sequence, and no block more.
+    usual, served = facts.checkpoints[config.model].default_context, readings.max_model_len
+    cut = config.is_auto_length and served is not None and served < usual
+    exactly = bool(limit) or cut
+    return Boot.of(facts.setup(config), readings, reserved, length, exactly=exactly)
 
 
 def _reserved(facts: Facts, predicted: Prediction, readings: Readings) -> int:

@@ -39,6 +39,11 @@ UNFIXED: Mapping[Ailment, str] = {
 }
 
 
+# Where in its interval the room for the KV cache is taken to be: far up for the first launch, which
+# measures it, lower after each launch that ran out of memory.
+SHARES = (0.8, 0.4, 0.1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What to do next: launch `candidate`, or stop for `reason` if there is none.
@@ -139,22 +144,50 @@ class _Search:
     def step(self) -> Step:
         rungs = self.facts.ladder.rungs
         skips: dict[str, str] = {}
+        hoped: tuple[Candidate, int] | None = None
         for length in range(len(rungs) + 1):
             candidate = self.build(rungs[:length])
             skips.update(candidate.skipped)
             if length and rungs[length - 1].name in candidate.skipped:
                 continue  # the rung changes nothing: this prefix is the one before
             objection = self.objection(candidate)
+            if objection is None and self.promises(candidate):
+                return self.take(candidate, length, skips)
             if objection is None:
-                taken = rungs[: self.with_auto_length(candidate, length)]
-                best = self.pruned(self.build(taken), taken)
-                for applied in best.rungs:
-                    skips.pop(applied.name, None)
-                return Step(candidate=best, reason="", skips=_skips(skips))
+                hoped = hoped or (candidate, length)
+                objection = _prospect(candidate.predicted)
             if length:
                 skips[rungs[length - 1].name] = objection
+        if hoped:
+            return self.take(*hoped, skips)
         reason = "every rung of the ladder was tried or ruled out"
         return Step(candidate=None, reason=reason, skips=_skips(skips))
+
+    def take(self, candidate: Candidate, length: int, skips: dict[str, str]) -> Step:
+        """Return the step that launches a candidate of so many rungs, without those not needed."""
+        taken = self.facts.ladder.rungs[: self.with_auto_length(candidate, length)]
+        best = self.pruned(self.build(taken), taken)
+        for applied in best.rungs:
+            skips.pop(applied.name, None)
+        return Step(candidate=best, reason="", skips=_skips(skips))
+
+    def promises(self, candidate: Candidate) -> bool:
+        """Tell whether a candidate is worth a launch before those that give up more.
+
+        The first launch measures; after one that ran out of memory, the next shall be enough.
+        """
+        lacked = any(_lacked_memory(trial.outcome) for trial in self.history)
+        return not lacked or self.likely(candidate)
+
+    def likely(self, candidate: Candidate) -> bool:
+        """Tell whether a candidate likely fits, at the shortest context if it may choose it."""
+        config = candidate.config
+        shortens = {rung.name for rung in self.facts.ladder.rungs if rung.fit == "max-model-len"}
+        if _named(candidate, shortens):
+            config = config.replace({"max-model-len": self.facts.workload.min_context})
+        predicted = predict(self.facts, self.calibration, config)
+        lacked = sum(_lacked_memory(trial.outcome) for trial in self.history)
+        return predicted.likely(SHARES[min(lacked, len(SHARES) - 1)])
 
     def objection(self, candidate: Candidate) -> str | None:
         """Return the reason why a candidate is not worth a launch, None if it is."""
@@ -208,12 +241,9 @@ class _Search:
         same = _named(smaller, dearer) == _named(candidate, dearer)
         if not same or self.objection(smaller) is not None:
             return False
-        config = smaller.config
-        shortens = {rung.name for rung in self.facts.ladder.rungs if rung.fit == "max-model-len"}
-        if _named(smaller, shortens):
-            config = config.replace({"max-model-len": self.facts.workload.min_context})
-        without = predict(self.facts, self.calibration, config)
-        return without.likely or without.kv_available == candidate.predicted.kv_available
+        one, other = smaller.predicted, candidate.predicted
+        same = (one.kv_available, one.kv_needed) == (other.kv_available, other.kv_needed)
+        return same or self.likely(smaller)
 
     def _cured(self, candidate: Candidate, trial: Trial, ailment: Ailment) -> bool:
         """Tell whether a rung that cures this makes the candidate differ from the trial."""

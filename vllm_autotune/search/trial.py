@@ -50,10 +50,12 @@ class Prediction:
             return "unknown"
         return "yes" if self.kv_available.low >= self.kv_needed.high else "perhaps"
 
-    @property
-    def likely(self) -> bool:
-        """Whether the KV cache fits, unless the estimate errs to one side by half."""
-        return self.fits == "unknown" or self.kv_available.middle >= self.kv_needed.high
+    def likely(self, share: float) -> bool:
+        """Whether the KV cache fits if this share of its interval is there, 0 to 1."""
+        if self.fits in ("unknown", "yes"):
+            return True
+        low, high = self.kv_available.low, self.kv_available.high
+        return low + share * (high - low) >= self.kv_needed.high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

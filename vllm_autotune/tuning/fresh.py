@@ -7,10 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .. import __version__
 from ..errors import CannotWrite
 from ..report.alternatives import helps, planned_alternative, served_by_winner
-from ..report.report import CacheUse, PlannedAlternative, Report, Versions, model_of
+from ..report.report import CacheUse, PlannedAlternative, Report, model_of, versions_of
 from ..search.alternatives import alternatives
 from ..search.facts import Facts
 from ..search.trial import Skip
@@ -60,12 +59,7 @@ def fresh_answer(
             devices=facts.devices,
             busy=facts.busy,
             left_alone=facts.left_alone,
-            versions=Versions(
-                autotune=__version__,
-                vllm=facts.engine.version,
-                torch=facts.engine.torch,
-                driver=facts.devices[0].driver,
-            ),
+            versions=versions_of(facts),
             workload=facts.workload,
             ladder=facts.ladder.name,
             fixed=dict(facts.fixed),

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..checkpoint import Checkpoint, read_checkpoint
-from ..errors import BadUsage, NoEngine
+from ..errors import BadModel, BadUsage, NoEngine
 from ..files import user_path
 from ..machine.cards import hypothetical_devices
 from ..machine.device import Device, detect, host_free_bytes, shared_free_bytes
 from ..machine.selection import Selection, select
 from ..memory import estimate
+from ..memory.speculation import has_draft, speculation
 from ..search.facts import Facts
 from ..search.fit import PIPELINE, TENSOR
 from ..search.ladder import Ladder
@@ -110,6 +111,7 @@ def gather_facts(request: Request) -> Facts:
         withheld=withheld,
         left_out=tuple(sorted(everything.keys() - fixed.keys())),
         asked=request.asked,
+        draft=_draft(LaunchConfig(request.model, fixed)),
     )
     facts = _selected(facts, request)
     _refuse_impossible(facts)
@@ -132,6 +134,17 @@ def _selected(facts: Facts, request: Request) -> Facts:
     keep = request.keep_busy or request.gpus is not None or facts.devices[0].imagined
     least = max(request.min_gpus, facts.base().world_size)
     return narrowed(select(facts.devices, keep_busy=keep, least=least, fits=fits))
+
+
+def _draft(config: LaunchConfig) -> Checkpoint | None:
+    """Return the model that drafts tokens, None without one, and for one that cannot be read."""
+    model = speculation(config).get("model")
+    if not has_draft(config) or not isinstance(model, str):
+        return None
+    try:
+        return read_checkpoint(model, weights_required=False)
+    except BadModel:
+        return None  # vLLM will say what is wrong with it
 
 
 def arguments(fixed: Sequence[str], engine: Engine) -> dict[str, Value]:
@@ -231,7 +244,9 @@ def _engine(request: Request) -> Engine:
         if request.hypothetical and request.vllm_python is None:
             return assumed()
         raise
-    return replace(engine, platform="cuda") if request.hypothetical else engine
+    if not request.hypothetical:
+        return engine
+    return replace(engine, platform="cuda", stands_in=engine.platform == "cpu")
 
 
 def _devices(request: Request, engine: Engine) -> tuple[Device, ...]:

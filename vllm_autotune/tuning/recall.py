@@ -71,8 +71,13 @@ def _too_little(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[
         yield f"it serves {winner.max_num_seqs} sequences, {asked.concurrency} are asked for"
     checkpoint = facts.checkpoints[config.model]
     pooling = pools(config, checkpoint.architecture, pooled=checkpoint.pooled)
-    adapter = "lora-modules" in config.args
-    lacks = missing_items(winner.certificate, asked.probe, pooling=pooling, adapter=adapter)
+    lacks = missing_items(
+        winner.certificate,
+        asked.probe,
+        pooling=pooling,
+        adapters="lora-modules" in config.args,
+        drafts=config.drafts,
+    )
     if lacks:
         yield f"its certificate lacks `{lacks[0]}`"
 

@@ -16,6 +16,8 @@ from ..search.facts import Facts
 from ..search.prediction import accuracy, measured
 from ..search.step import Step, next_step
 from ..search.trial import Candidate, Trial
+from ..search.whole_context import sequences_for_whole_context
+from ..vllm.config import LaunchConfig
 from .cache import AnswerCache
 from .journal import Run
 from .options import Audience, Options
@@ -129,7 +131,7 @@ class Walk:
         """Return status, reason and hint: `exhausted` only if memory alone was missing."""
         last = self.history[-1].outcome if self.history else None
         if isinstance(last, Stable):
-            return "stable", "the first configuration that survived the certificate", ""
+            return "stable", "the first configuration that survived the certificate", self._more()
         if isinstance(last, OutOfMemory) or last is None:
             hint = "accept less (--min-context, --concurrency), or give it more GPUs or memory"
             return "exhausted", step.reason, hint
@@ -140,6 +142,19 @@ class Walk:
             hint = "allow more time with --launch-timeout"
         failed = step.stuck and isinstance(last, Rejected | Crashed)
         return "environment" if failed else "exhausted", step.reason, hint
+
+    def _more(self) -> str:
+        """Say how the whole context could be had instead, empty where it is there or cannot be."""
+        winner = self.winner
+        config = LaunchConfig(winner.model, winner.args, winner.env) if winner else None
+        n = config and sequences_for_whole_context(self.facts, self.history, config)
+        if not n:
+            return ""
+        at_once, tokens = "one request" if n == 1 else f"{n} requests", self.facts.context
+        return (
+            f"with at most {at_once} at once all {tokens:,} tokens would fit, by the numbers of "
+            f"this launch: add --context {tokens} -- --max-num-seqs {n}"
+        )
 
 
 def refreshed(facts: Facts) -> Facts:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from ..errors import BadUsage
-from .flags import ALIASES, PARALLEL, SHORT
+from .flags import ALIASES, PARALLEL, SHORT, SPECULATIVE
 
 Value = str | int | float | bool | tuple[str, ...]
 
@@ -157,6 +157,11 @@ class LaunchConfig:
     def cpu_offload_gib(self) -> float:
         """GiB of the weights that each device leaves in the host's memory."""
         return self.number("cpu-offload-gb") or 0.0
+
+    @property
+    def drafts(self) -> bool:
+        """Whether tokens are guessed ahead (speculative decoding)."""
+        return not {"speculative-config", *SPECULATIVE.values()}.isdisjoint(self.args)
 
     @property
     def expert_parallel(self) -> bool:

@@ -25,8 +25,9 @@ ASSUMED = "0.32.0"
 class Engine:
     """A vLLM: `python` runs it, `package` is its folder, `command` starts a server.
 
-    One that is not `installed` has no files: it is assumed to have every flag. `added` are
-    quantization methods to reckon with though they are not installed.
+    One that is not `installed` has no files: it is assumed to have every flag. A CPU build that
+    `stands_in` for the vLLM of a GPU has its flags, but lacks what is installed beside that one.
+    `added` are quantization methods to reckon with though they are not installed.
     """
 
     python: str
@@ -37,6 +38,7 @@ class Engine:
     command: tuple[str, ...]
     installed: bool = True
     added: frozenset[str] = frozenset()
+    stands_in: bool = False
 
     @property
     def release(self) -> Release:
@@ -63,6 +65,8 @@ class Engine:
         site = self.package.parent
         # With vLLM's own as with the plugin, bitsandbytes needs the package of that name.
         names |= {"bitsandbytes"} if (site / "vllm_bnb_plugin").is_dir() else set()
+        if self.stands_in:
+            return frozenset(names)
         return frozenset(names if (site / "bitsandbytes").is_dir() else names - {"bitsandbytes"})
 
     def quantizes(self, method: str) -> bool:
@@ -84,7 +88,7 @@ class Engine:
     def has_flashinfer(self) -> bool:
         """Tell whether FlashInfer is installed beside vLLM; every CUDA build depends on it."""
         folder = self.package.parent / "flashinfer"
-        return folder.is_dir() or not self.installed or "+cpu" in self.version
+        return folder.is_dir() or not self.installed or self.stands_in
 
     @cached_property
     def kv_cache_dtypes(self) -> frozenset[str]:

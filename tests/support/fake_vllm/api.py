@@ -45,6 +45,7 @@ class Api:
         self.stop = threading.Event()
         self.stopping = False
         self.creep: list[bytes] = []
+        self.prompts: dict[tuple[int, ...], int] = {}  # the longest of each beginning
         self.context = script.context
         self.vocab_size = script.vocab_size
         self.read_model(Path(card.text("model") or "."))

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from .api import Api, Server
 
 
+# So many tokens tell one prompt from another, and so many in turn are a repetition.
+HEAD = 8
+PATTERN = 4
+
+
 def count_tokens(body: dict[str, Any], chat: bool) -> int:
     """Count the prompt: token ids exactly, text by its words."""
     if chat:
@@ -150,7 +155,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with scheduler.changed:
             scheduler.requests += 1
             request = scheduler.requests
-        self.misbehave(request, prompt)
+        self.misbehave(request, prompt, body)
         room = max(scheduler.max_model_len - prompt, 1)
         asked = body.get("max_completion_tokens") or body.get("max_tokens")
         wanted = min(asked or (32 if chat else 16), room)
@@ -233,13 +238,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refusal(400, "BadRequestError", message, "input_tokens")
         return prompt
 
-    def misbehave(self, request: int, prompt: int) -> None:
+    def grew(self, body: dict[str, Any]) -> bool:
+        """Tell whether a prompt adds a quarter of the context to one that was sent before."""
+        ids, seen = body.get("prompt"), self.api.prompts
+        if not isinstance(ids, list) or len(ids) < HEAD:
+            return False
+        head = tuple(ids[:HEAD])
+        before = seen.setdefault(head, len(ids))
+        seen[head] = max(before, len(ids))
+        return len(ids) - before > self.api.scheduler.max_model_len // 4
+
+    def misbehave(self, request: int, prompt: int, body: dict[str, Any]) -> None:
         """Do what the script wants done before a request runs."""
         api, script, scheduler = self.api, self.api.script, self.api.scheduler
         dying = script.die_at == "serving" or script.is_on("health_lies")
         if dying and request >= script.after:
             api.engine.perish()
             scheduler.pause(10)
+        if script.is_on("fails_sessions") and self.grew(body):
+            raise Refusal(500, "InternalServerError", ENGINE_DEAD)
+        drafted = len(set(body.get("prompt") or ())) == PATTERN < prompt
+        if script.is_on("fails_drafts") and drafted and scheduler.running > 1:
+            raise Refusal(500, "InternalServerError", ENGINE_DEAD)
         if script.is_on("reset") and request % script.every == 0:
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

@@ -29,7 +29,7 @@ def test_each_fault_of_a_report_is_named() -> None:
         "rungs ['smaller-batches'], wanted ['fp8-weights']",
         "2 launches, 1 are enough",
     ]
-    assert BY_NAME["7b-16.8GiB-8bit-kv"].faults(recorded("7b-16.8GiB-shorter-context")) == [
+    assert BY_NAME["7b-16.4GiB-8bit-kv"].faults(recorded("7b-16.8GiB-shorter-context")) == [
         "rungs ['shorter-context', 'utilization'], wanted ['kv-cache-8bit']",
         "20096 of 32768 tokens",
     ]

@@ -109,6 +109,7 @@ some_boot = st.builds(
     activations=st.none() | some_bytes,
     non_torch=st.none() | some_bytes,
     graphs=st.none() | some_bytes,
+    runner=st.just("v2"),
     # What was expected of the model that stands in the tests for each of them.
     expected_activations=st.just(2 * GIB),
     expected_graphs=st.just(1.05 * GIB),
@@ -139,8 +140,20 @@ def one(model: str = "digest-a", **numbers: Any) -> Boot:
         env={},
         expected_activations=2 * GIB,
         expected_graphs=1.05 * GIB,
+        runner="v2",
     )
     return replace(nothing, **numbers)
+
+
+def test_what_one_model_runner_took_says_nothing_of_another(seven: Checkpoint) -> None:
+    """Runner V1 samples with 14 bytes for each word of the vocabulary, V2 with two."""
+    boots = (one(activations=1.0 * GIB, graphs=0.5 * GIB, runner="v1"),)
+    asked = launch(seven, "digest-b")
+    assert asked.model_runner == "v2"
+    found = narrowed(boots, asked)
+    assert (found.activations, found.graphs) == (COLD.activations, COLD.graphs)
+    learned = narrowed((replace(boots[0], runner="v2"),), asked)
+    assert learned.activations.high < found.activations.high
 
 
 @given(some_boots, st.data())

@@ -1,15 +1,43 @@
 """Activations, graphs, and what no budget counts."""
 
+from dataclasses import replace
+
 import pytest
 
-from tests.support.memory import estimated, gib, on_card
+from tests.support.memory import estimated, gib, on_card, setup
 from vllm_autotune.checkpoint import Checkpoint
 from vllm_autotune.memory import Interval
+from vllm_autotune.vllm.config import Value
+
+NGRAM = '{"method": "ngram", "num_speculative_tokens": 5}'
 
 
 def test_a_tower_widens_the_estimate(shapes: dict[str, Checkpoint]) -> None:
+    """It took no more than 1.2 GiB beside weights (Qwen2-VL 7B, 0.26, H200)."""
     plain, tower = estimated(shapes["qwen2.5-7b"]), estimated(shapes["qwen2-vl-7b"])
-    assert tower.activations.high > plain.activations.high + gib(4)
+    assert tower.activations.high > plain.activations.high + gib(1)
+    assert gib(1.18) in tower.activations
+    none: dict[str, Value] = {"limit-mm-per-prompt": '{"image": 0, "video": 0}'}
+    flags: tuple[dict[str, Value], ...] = (
+        {"language-model-only": True},
+        {"skip-mm-profiling": True},
+    )
+    for args in (none, *flags):
+        assert estimated(shapes["qwen2-vl-7b"], args).activations == plain.activations
+    unknown = replace(shapes["qwen2-vl-7b"], tower=None)
+    assert estimated(unknown).activations.high >= gib(8)
+
+
+def test_drafting_makes_the_sampler_larger(shapes: dict[str, Checkpoint]) -> None:
+    """7B with five tokens of an n-gram: 4.87 GiB beside weights and KV cache (0.26, H100)."""
+    args: dict[str, Value] = {"speculative-config": NGRAM, "enforce-eager": True}
+    found = estimated(shapes["qwen2.5-7b"], args)
+    assert gib(4.87) in found.beside
+    few = estimated(shapes["qwen2.5-7b"], {**args, "max-num-seqs": 64})
+    assert few.beside.high < 0.6 * found.beside.high
+    assert few.beyond_share < found.beyond_share
+    newer = setup(shapes["qwen2.5-7b"], args, vllm=(0, 32))
+    assert newer.model_runner == "v2"
 
 
 def test_graphs_shrink_with_the_sequences_and_vanish_when_eager(

@@ -3,17 +3,24 @@
 import json
 import os
 import socket
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.support.command import Autotune
 from tests.support.paths import EXAMPLES
-from tests.support.reports import make_report
-from vllm_autotune.deploy import FORMATS
+from tests.support.reports import Way, changed, leaves, make_report
+from vllm_autotune.console.reports import print_report, print_reports
+from vllm_autotune.deploy import FORMATS, Service
+from vllm_autotune.errors import BadReport
 from vllm_autotune.report.codec import dump
 from vllm_autotune.report.read import parse_report, read_report
+from vllm_autotune.report.trust import distrusted
 
 RECORDED = EXAMPLES / "h200" / "7b-11GiB-left" / "report.json"
 DEEP = '{"schema_version": 1, "winner": ' + "[" * 200_000 + "]" * 200_000 + "}"
@@ -52,12 +59,8 @@ BROKEN: dict[str, object] = {
 
 def broken(field: str) -> str:
     document: dict[str, Any] = json.loads(RECORDED.read_text())
-    place, way = document, field.strip().split(".")
-    while len(way) > 1:
-        part = way.pop(0)
-        place = place[part]
-    last: Any = int(way[0]) if way[0].isdigit() else way[0]
-    place[last] = BROKEN[field]
+    way = (int(part) if part.isdigit() else part for part in field.strip().split("."))
+    changed(document, tuple(way), BROKEN[field])
     return json.dumps(document)
 
 
@@ -121,3 +124,34 @@ def test_every_recorded_report_is_still_shown_and_rendered(autotune: Autotune, p
 
 def test_a_report_can_be_read_that_was_just_written() -> None:
     assert parse_report(dump(make_report())) == make_report()
+
+
+ODD: tuple[object, ...] = (
+    *(None, True, 0, -1, 1, 2**64, 2**70, -0.5, 1e300, "", "x", "\x1b[31m", "--x", "\0", "é"),
+    *([], ["a"], [[]], {}, {"a": 1}, "a\nb", "/", "-1"),
+)
+
+
+def test_whatever_one_field_says_is_shown_rendered_or_refused() -> None:
+    text = RECORDED.read_text()
+    ways = leaves(json.loads(text))
+
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @given(way=st.sampled_from(ways), value=st.sampled_from(ODD))
+    def shown_or_refused(way: Way, value: object) -> None:
+        document = json.loads(text)
+        changed(document, way, value)
+        try:
+            report = parse_report(json.dumps(document))
+        except ValueError:
+            return
+        with redirect_stdout(StringIO()) as out:
+            print_report(report, "report.json", distrusted(report))
+            print_reports([report, report])
+        assert "\x1b" not in out.getvalue()
+        if report.winner:
+            for form in FORMATS:
+                with suppress(BadReport):
+                    assert FORMATS[form](Service(report))
+
+    shown_or_refused()

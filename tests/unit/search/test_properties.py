@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.bench.simulated import (
-    ABSTAINS,
     ENOUGH,
     ended_late,
     grid,
@@ -85,11 +84,11 @@ class World:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     found = checkpoints(tmp_path_factory.mktemp("shapes"))
-    known = {name: c for name, c in found.items() if name not in ABSTAINS}
-    return World(known, engine(install(tmp_path_factory.mktemp("site"))), measured(found))
+
+    return World(found, engine(install(tmp_path_factory.mktemp("site"))), measured(found))
 
 
-SHAPE_NAMES = sorted(path.stem for path in SHAPES.glob("*.json") if path.stem not in ABSTAINS)
+SHAPE_NAMES = sorted(path.stem for path in SHAPES.glob("*.json"))
 cells = st.fixed_dictionaries(
     {
         "shape": st.sampled_from(SHAPE_NAMES),

@@ -1,14 +1,18 @@
 """The walk, step by step: what follows from one outcome."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.memory_model import FLAGS, GIB, cards, default_ladder, engine, gather, install
 from tests.support.paths import SHAPES
+from tests.support.small_model import of_shape
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
+from vllm_autotune.checkpoint.tensors import Weights
 from vllm_autotune.launch.requirements import too_little_headroom
 from vllm_autotune.machine.device import Device
 from vllm_autotune.memory import estimate
@@ -28,7 +32,7 @@ from vllm_autotune.search.auto_length import deployed
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.step import next_step, prospects
 from vllm_autotune.search.trial import Trial
-from vllm_autotune.vllm.config import Value
+from vllm_autotune.vllm.config import LaunchConfig, Value
 from vllm_autotune.workload import Effort, Workload
 
 SMALL = cards("NVIDIA GeForce RTX 4090", 23.5, (8, 9), 1)
@@ -230,7 +234,7 @@ def test_what_runs_out_again_is_left_more_each_time_and_then_less_is_served(larg
     lowered = [before - after for before, after in pairwise(reserved)]
     headroom = large.headroom_bytes  # what ran out was all of it, and more
     beyond = [round((bytes_ - headroom) / GIB, 1) for bytes_ in lowered]
-    assert beyond == [0.1, 0.5, 1.5, 4.5]
+    assert beyond == [0.1, 0.5, 2.5, 5.0]
     assert rungs(large, history) == ["utilization", "fewer-sequences"]
     candidate = next_step(large, history).candidate
     assert candidate
@@ -381,8 +385,8 @@ def test_weights_too_small_to_offload_are_not_blamed_on_the_host(
     shape: Checkpoint, site: Path
 ) -> None:
     assert shape.weights
-    small = replace(shape.weights, bytes=GIB // 2, embedding=0, linear=0, other=0)
-    card = cards("NVIDIA GeForce RTX 2080 Ti", 1.5, (7, 5), 1)
+    small = Weights(bytes=GIB * 7 // 8)
+    card = cards("NVIDIA GeForce RTX 2080 Ti", 1.2, (7, 5), 1)
     for weights, host, reason in (
         (small, 15, "the weights are smaller than 1 GiB"),
         (shape.weights, 1, "no host memory is free"),
@@ -396,7 +400,7 @@ def test_weights_too_small_to_offload_are_not_blamed_on_the_host(
 def test_a_quantized_sibling_comes_before_quantizing_online(small: Facts) -> None:
     sibling = replace(
         small.checkpoint, path="/models/7b-AWQ", quantization="awq",
-        weights=replace(small.checkpoint.weights, bytes=6 * GIB, linear=0, embedding=0, other=0),  # type: ignore[type-var]
+        weights=Weights(bytes=6 * GIB),
     )  # fmt: skip
     facts = replace(small, checkpoints={**small.checkpoints, "/models/7b-AWQ": sibling})
     history: list[Trial] = []
@@ -579,3 +583,87 @@ def test_an_8_bit_kv_cache_is_not_tried_where_no_kernel_takes_the_models_heads(
         found = reasons.get("kv-cache-8bit")
         assert (reason or "") in (found or "")
         assert bool(found) == bool(reason)
+
+
+@pytest.fixture
+def hybrid(tmp_path: Path) -> Checkpoint:
+    """Qwen3-Next with 12 layers: 3.2 MB of state for each sequence."""
+    return of_shape(tmp_path / "hybrid", "qwen3-next-80b", num_hidden_layers=12)
+
+
+def with_states(
+    model: Checkpoint, site: Path, version: str = "0.26.0", **fixed: Value
+) -> LaunchConfig:
+    """Return the first candidate on a card where not every sequence's state fits."""
+    card = cards("NVIDIA L40S", 41.5, (8, 9), 1)
+    given = {name.replace("_", "-"): value for name, value in fixed.items()}
+    workload = Workload(context=8192, min_context=8192)
+    vllm = engine(site, version)
+    candidate = next_step(gather(model, card, workload, vllm, fixed=given), []).candidate
+    assert candidate
+    return candidate.config
+
+
+def test_no_more_sequences_are_asked_for_than_have_states(hybrid: Checkpoint, site: Path) -> None:
+    """1024 exceeds available Mamba cache blocks (614): config/compilation.py, 0.32."""
+    found = with_states(hybrid, site)
+    assert 8 <= found.integer("max-num-seqs", 256) < 256
+    assert found.quantization is None
+
+
+@pytest.mark.parametrize(
+    "exempt",
+    [
+        {"enforce_eager": True},
+        {"compilation_config": '{"cudagraph_mode": "PIECEWISE"}'},
+        {"compilation_config": '{"cudagraph_mode": "NONE"}'},
+        {"compilation_config.cudagraph_mode": "PIECEWISE"},
+        {"optimization_level": 1},
+        {"version": "0.19.1"},
+    ],
+)
+def test_states_are_no_limit_where_no_full_graph_is_captured(
+    hybrid: Checkpoint, site: Path, exempt: dict[str, Any]
+) -> None:
+    assert "max-num-seqs" not in with_states(hybrid, site, **exempt).args
+
+
+def test_a_rehearsed_card_is_given_the_batches_vllm_would_choose_on_it(
+    shape: Checkpoint, site: Path
+) -> None:
+    """From 70 GiB on 1024 sequences and 8192 tokens, below 256 and 2048 (get_batch_defaults)."""
+    big = cards("NVIDIA H200", 139.8, (9, 0), 1)[0]
+    small = cards("NVIDIA L4", 22.0, (8, 9), 1)[0]
+    chosen = {"max-num-seqs": 256, "max-num-batched-tokens": 2048}
+
+    def base(card: Device, limit: float, **fixed: Value) -> Mapping[str, Value]:
+        limited = replace(card, limit_bytes=int(limit * GIB))
+        given = {name.replace("_", "-"): value for name, value in fixed.items()}
+        return gather(shape, (limited,), Workload(), engine(site), fixed=given).base().args
+
+    assert base(big, 16) == chosen
+    assert base(big, 80) == base(small, 16) == {}
+    assert base(big, 16, max_num_seqs=32) == {"max-num-seqs": 32, "max-num-batched-tokens": 2048}
+    few = {"max-num-batched-tokens": 128, "max-num-seqs": 128}
+    assert base(big, 16, max_num_batched_tokens=128) == few
+
+
+def test_after_a_failure_the_next_launch_is_one_that_is_enough(
+    shape: Checkpoint, site: Path
+) -> None:
+    """The V1 sampler of 1024 sequences: smaller batches free little of it, fewer sequences much."""
+    card = replace(cards("NVIDIA H100", 79.2, (9, 0), 1)[0], free_bytes=int(20.5 * GIB))
+    workload = Workload(context=16384, min_context=16384)
+    facts = gather(shape, (card,), workload, engine(site))
+    facts = replace(facts, env={"VLLM_USE_V2_MODEL_RUNNER": "0"})
+    history: list[Trial] = []
+    first = next_step(facts, history).candidate
+    assert first
+    readings = Readings(weights_bytes=int(14.29 * GIB), kv_bytes=-GIB // 10)
+    failed = OutOfMemory(cause="no_kv", phase="kv_cache", reason="no", shortfall_bytes=GIB // 10)
+    history.append(Trial.of(first, failed, readings))
+    second = next_step(facts, history).candidate
+    assert second
+    names = {applied.name for applied in second.rungs}
+    assert "fewer-sequences" in names
+    assert names <= {"utilization", "fewer-sequences"}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.support.reports import answer_for, with_settings
+from tests.support.reports import Way, answer_for, changed, leaves, with_settings
 from vllm_autotune.deploy import Service, shell
 from vllm_autotune.outcome import Stable
 from vllm_autotune.report.codec import dump
@@ -196,18 +196,11 @@ MATTERS: dict[str, object] = {
 }
 
 
-def changed(document: Document, way: list[str | int], value: object) -> None:
-    place: Any = document
-    for part in way[:-1]:
-        place = place[part]
-    place[way[-1]] = value
-
-
 @pytest.mark.parametrize("field", MATTERS)
 def test_an_answer_with_one_field_changed_that_matters_is_no_hit(facts: Facts, field: str) -> None:
     document: Document = json.loads(dump(answer_for(facts)))
-    way = [int(part) if part.isdigit() else part for part in field.split(".")]
-    changed(document, way, MATTERS[field])
+    way = (int(part) if part.isdigit() else part for part in field.split("."))
+    changed(document, tuple(way), MATTERS[field])
     try:
         report = parse_report(json.dumps(document))
     except ValueError:
@@ -216,17 +209,6 @@ def test_an_answer_with_one_field_changed_that_matters_is_no_hit(facts: Facts, f
 
 
 # What is rendered, what is recalled and what is checked are one command.
-
-
-def leaves(value: object, way: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    """Return the ways to all values of a document, whole parts of it included."""
-    inner: list[tuple[str | int, object]] = []
-    if isinstance(value, dict):
-        inner = list(value.items())
-    elif isinstance(value, list):
-        inner = list(enumerate(value))
-    found = [way] if way else []
-    return found + [leaf for name, part in inner for leaf in leaves(part, (*way, name))]
 
 
 odd: st.SearchStrategy[object] = st.sampled_from(
@@ -243,9 +225,9 @@ def test_no_single_change_makes_two_commands_of_one_report(facts: Facts) -> None
 
     @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(way=st.sampled_from(ways), value=odd | st.text(max_size=5) | st.integers(-9, 9))
-    def one_command(way: tuple[str | int, ...], value: object) -> None:
+    def one_command(way: Way, value: object) -> None:
         document: Document = json.loads(text)
-        changed(document, list(way), value)
+        changed(document, way, value)
         assume(document != json.loads(text))
         try:
             report = parse_report(json.dumps(document))

@@ -1,8 +1,10 @@
 """The installed vLLM, read from its files as text and never imported."""
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -201,3 +203,15 @@ def test_a_server_can_be_started_from_any_folder(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     monkeypatch.chdir(tmp_path)
     assert locate("bin/python").command[0] == str(tmp_path / "bin" / "python")
+
+
+def test_a_cpu_build_says_nothing_of_what_lies_beside_a_vllm_for_gpus(tmp_path: Path) -> None:
+    package = install(tmp_path, version="0.26.0+cpu")
+    shutil.rmtree(tmp_path / "bitsandbytes")
+    here = engine(package, "0.26.0+cpu")
+    there = replace(here, stands_in=True)
+    assert not here.has_flashinfer
+    assert not here.quantizes("bitsandbytes")
+    assert there.has_flashinfer
+    assert there.quantizes("bitsandbytes")
+    assert there.flags == here.flags

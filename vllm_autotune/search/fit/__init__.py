@@ -7,7 +7,7 @@ reason why the rung changes nothing.
 from collections.abc import Callable, Mapping
 
 from ...vllm.config import LaunchConfig
-from .batch import fit_batched_tokens, fit_sequences
+from .batch import FEWER_SEQUENCES, fit_batched_tokens, fit_sequences, states_that_fit
 from .context import fit_context
 from .parallel import INDIVISIBLE, PIPELINE, TENSOR, fit_pipeline_parallel, fit_tensor_parallel
 from .preempted import fit_full_sequences, fit_swap
@@ -15,7 +15,16 @@ from .situation import Situation
 from .utilization import fit_utilization, most_utilization
 from .weights import fit_checkpoint, fit_offload
 
-__all__ = ["FITS", "INDIVISIBLE", "PIPELINE", "TENSOR", "Situation", "most_utilization"]
+__all__ = [
+    "FEWER_SEQUENCES",
+    "FITS",
+    "INDIVISIBLE",
+    "PIPELINE",
+    "TENSOR",
+    "Situation",
+    "most_utilization",
+    "states_that_fit",
+]
 
 # Solved in this order: what the weights are and where they lie first, the context last.
 FITS: Mapping[str, Callable[[Situation, LaunchConfig], LaunchConfig | str]] = {

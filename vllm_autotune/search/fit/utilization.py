@@ -6,16 +6,19 @@ from ...memory import estimate
 from ...outcome import TOO_LITTLE_HEADROOM, OutOfMemory
 from ...units import GIB
 from ...vllm.config import LaunchConfig
+from ...vllm.flags import STEP_SIZE
 from ..auto_length import NOISE_BYTES
 from .situation import OUTSIDE_KV, Situation
 
 # Until a launch has served: two of 59 boots took more than this beyond the estimate.
 MARGIN_BYTES = 0.25 * GIB
-# How often a share is lowered because memory ran out beside it.
-UTILIZATION_STEPS = 4
-# How much more is left then: three times as much each time, since the request that ran out hides
-# what would have been asked for next.
-UTILIZATION_STEP = GIB // 2
+# How much more is left each time memory ran out beside the share: soon much more, since the request
+# that ran out hides what would have been asked for next, and a launch costs more than memory does.
+UTILIZATION_STEPS = (0.5 * GIB, 2.5 * GIB, 5 * GIB, 10 * GIB)
+
+
+# By how much the estimate may err more for one step than for another of the same model.
+STEPS_DIFFER = 0.1
 
 
 def most_utilization(now: Situation, config: LaunchConfig) -> float:
@@ -33,23 +36,30 @@ def _beyond_share(now: Situation, config: LaunchConfig) -> float:
 
     What an earlier launch took more than estimated is added, before that a margin.
     """
-    facts, more, least, step = now.facts, 0.0, 0, UTILIZATION_STEP
+    facts, more, least = now.facts, 0.0, 0.0
     ran_out = [
         (trial, trial.outcome)
         for trial in now.failures(*OUTSIDE_KV)
         if isinstance(trial.outcome, OutOfMemory)
     ]
-    for trial, outcome in ran_out[:UTILIZATION_STEPS]:
+    for (trial, outcome), step in zip(ran_out, UTILIZATION_STEPS, strict=False):
         free = min(d.free_bytes for d in facts.used(trial.config))
         took = free - trial.predicted.reserved_bytes + 2 * NOISE_BYTES["cuda"]
         if outcome.cause == TOO_LITTLE_HEADROOM:  # it took no more than this
             took += (outcome.shortfall_bytes or 0) - facts.headroom_bytes
         else:  # it took more than all that was left
             short, tried = outcome.shortfall_bytes, trial.readings.tried_bytes or 0
-            took += max(step, 2 * tried) if short is None else max(least, short)
-            least, step = step, 3 * step
+            took += int(max(step, 2 * tried) if short is None else max(least, short))
+            least = step
         more = max(more, took - estimate(facts.setup(trial.config)).beyond_share)
-    return estimate(facts.setup(config)).beyond_share + (more or MARGIN_BYTES)
+    expected = estimate(facts.setup(config)).beyond_share
+    if ran_out and not any(_same_step(trial.config, config) for trial, _ in ran_out):
+        more += STEPS_DIFFER * expected
+    return expected + (more or MARGIN_BYTES)
+
+
+def _same_step(one: LaunchConfig, other: LaunchConfig) -> bool:
+    return all(one.args.get(flag) == other.args.get(flag) for flag in STEP_SIZE)
 
 
 def fit_utilization(now: Situation, config: LaunchConfig) -> LaunchConfig | str:

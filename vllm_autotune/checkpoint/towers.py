@@ -1,0 +1,120 @@
+"""What stands before a language model: vision and audio towers, by their `config.json`."""
+
+from dataclasses import dataclass
+
+from .config_json import Fields, listed, nested, number
+
+VISION = ("vision_config", "visual", "vision_tower_config", "mm_vision_tower")
+# Towers whose MLPs have a gate.
+GATED = ("qwen2_5_vl", "qwen2_5_omni", "pixtral", "gemma4", "mistral3", "aimv2")
+DEPTH = ("depth", "num_hidden_layers", "layers", "n_layers", "vt_num_hidden_layers")
+# The first that is given: Qwen2-VL calls the width of the language model `hidden_size`.
+WIDTH = ("embed_dim", "hidden_size", "width", "vt_hidden_size")
+INNER = ("intermediate_size", "vt_intermediate_size", "mlp_dim")
+# Tokens of the largest image of a model that takes any size (Qwen2-VL to Qwen3-VL).
+LARGEST_IMAGE = 16384
+CONVOLUTION = 3  # taps of each of the two layers before an audio tower
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tower:
+    """A vision tower: `layers` of this width on patches, of which `merged` become one token.
+
+    `side` is that of a patch in pixels, `image_side` that of the largest image, 0 where an image
+    may have any size. `levels` is how many layers of the text model are handed features.
+    """
+
+    layers: int
+    width: int
+    inner: int
+    gated: bool
+    side: int
+    merged: int
+    image_side: int
+    levels: int = 1
+
+    @property
+    def most_tokens(self) -> int:
+        """Return the tokens of the largest image, by what processors usually allow."""
+        patches = (self.image_side // self.side) ** 2 if self.image_side else 0
+        return patches // self.merged or LARGEST_IMAGE
+
+
+def _outer(config: Fields) -> Fields:
+    return nested(config, "thinker_config") or config
+
+
+def _vision(config: Fields) -> Fields:
+    outer = _outer(config)
+    return next((found for name in VISION if (found := nested(outer, name))), {})
+
+
+def tower_kind(config: Fields) -> str:
+    """Return what a model and its vision tower are called."""
+    return f"{_outer(config).get('model_type')} {_vision(config).get('model_type')}"
+
+
+def vision_tower(config: Fields) -> Tower | None:
+    """Return the vision tower of a model, None where its sizes are not given."""
+    outer, vision, kinds = _outer(config), _vision(config), tower_kind(config)
+    layers, width = number(vision, *DEPTH), number(vision, *WIDTH)
+    if not layers or not width:
+        return None
+    ratio = vision.get("mlp_ratio")
+    inner = int(width * ratio) if isinstance(ratio, int | float) and ratio > 0 else 4 * width
+    kernel = [n for n in listed(vision, "merge_kernel_size") if isinstance(n, int) and n > 0]
+    usual = 2 if "qwen" in kinds else 1
+    side = number(vision, "spatial_merge_size") or number(outer, "spatial_merge_size") or usual
+    ratio = outer.get("downsample_ratio")  # InternVL
+    if isinstance(ratio, float) and 0 < ratio < 1:
+        side = round(1 / ratio)
+    patch, image = number(vision, "patch_size") or 14, number(vision, "image_size")
+    merged = kernel[0] * kernel[-1] if kernel else side**2
+    if tokens := number(outer, "mm_tokens_per_image") or 256 * ("gemma3" in kinds):
+        merged = max(1, (image // patch) ** 2 // tokens)
+    return Tower(
+        layers=layers,
+        width=width,
+        inner=number(vision, *INNER) or inner,
+        gated=any(kind in kinds for kind in GATED),
+        side=patch,
+        merged=merged,
+        image_side=0 if "qwen" in kinds or kernel else image,
+        levels=1 + len(listed(vision, "deepstack_visual_indexes")),
+    )
+
+
+def tower_elements(config: Fields, text_width: int) -> int:
+    """Return the elements of all towers and of what projects them, 0 where they are not known."""
+    return _vision_elements(config, text_width) + _audio_elements(config, text_width)
+
+
+def _vision_elements(config: Fields, text_width: int) -> int:
+    tower = vision_tower(config)
+    if tower is None:
+        return 0
+    layer = 4 * tower.width**2 + (3 if tower.gated else 2) * tower.width * tower.inner
+    vision = _vision(config)
+    frames = number(vision, "temporal_patch_size") or 1
+    patches = 3 * frames * tower.side**2 * tower.width
+    positions = number(vision, "num_position_embeddings", "pos_embed_size")
+    positions = positions or (number(vision, "image_size") // tower.side) ** 2
+    # Gemma averages the patches of a token, others join them side by side.
+    merged = tower.width * (1 if "gemma" in tower_kind(config) else tower.merged)
+    project = merged * text_width + max(text_width, merged) * min(merged, text_width)
+    return tower.layers * layer + patches + positions * tower.width + tower.levels * project
+
+
+def _audio_elements(config: Fields, text_width: int) -> int:
+    outer = _outer(config)
+    audio = nested(outer, "audio_config") or (
+        config if config.get("model_type") == "whisper" else {}
+    )
+    width, layers = number(audio, "d_model", "hidden_size"), number(audio, "encoder_layers")
+    if not width or not layers:
+        return 0
+    inner = number(audio, "encoder_ffn_dim") or 4 * width
+    before = CONVOLUTION * width * (width + (number(audio, "num_mel_bins") or 128))
+    positions = number(audio, "max_source_positions") or 1500
+    layer = 4 * width**2 + 2 * width * inner
+    return layers * layer + before + positions * width + width * text_width
