@@ -22,7 +22,7 @@ DEMO_ARGS ?= --min-context 128 --exact -- \
 	--dtype float32 --enforce-eager --block-size 32 --max-num-seqs 8
 
 PYTEST := $(BIN)/python -m pytest
-LADDERS := default long-context low-latency
+LADDERS := default long-context low-latency all-gpus
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -54,6 +54,7 @@ test-gpu: $(VENV)/.vllm ## Cases on one NVIDIA GPU of 80 GiB or more; all of the
 
 bench: $(VENV)/.vllm ## Launches on a simulated grid, and seconds on a real vLLM on the CPU: half an hour and more
 	$(BIN)/python -m tests.bench.simulated results/bench/simulated.json
+	$(BIN)/python -m tests.bench.several_gpus results/bench/several-gpus.json
 	$(BIN)/python -m tests.bench.real results/bench/real-cpu.json
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, and the order of the rooms

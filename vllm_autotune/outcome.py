@@ -5,10 +5,15 @@ from typing import Literal, Self, get_args
 
 Phase = Literal["spawn", "config", "load", "profile", "kv_cache", "graphs", "warmup", "serving"]
 
+# What a rung can cure: memory that runs out in a phase, or requests that push each other out.
+Ailment = Literal[Phase, "preemptions"]
+
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 # Causes that are found by measuring, not in the log.
 TOO_LITTLE_HEADROOM = "too_little_headroom"
+PREEMPTION_STORM = "preemption_storm"
+NO_EFFECT = "no_effect"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +155,18 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """What the server survived, item by item, how fast it was, and the least memory left."""
+    """What the server survived, item by item, how fast it was, and the least memory left.
+
+    Swapped are blocks of the KV cache, to the host and back; None where the server counts none.
+    """
 
     checks: tuple[Item, ...]
     seconds: float
     speeds: tuple[Speed, ...] = ()
     kv_usage_peak: float | None = None
     preemptions: int | None = None
+    swapped_out_bytes: int | None = None
+    swapped_in_bytes: int | None = None
     least_free_bytes: int | None = None
 
 

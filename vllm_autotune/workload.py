@@ -31,7 +31,8 @@ class Workload:
     """What the server must bear: lengths in tokens, and how many full-length sequences at once.
 
     `context` None means the model's own; `min_context` is the shortest the user accepts. With
-    `exact`, what is proven is what is deployed, word for word: vLLM chooses no length.
+    `exact`, what is proven is what is deployed, word for word: vLLM chooses no length. At least
+    `min_gpus` are to be used.
     """
 
     context: int | None = None
@@ -39,4 +40,5 @@ class Workload:
     concurrency: int = 1
     output_tokens: int = 16
     exact: bool = False
+    min_gpus: int = 1
     probe: Effort = STANDARD

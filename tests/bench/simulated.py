@@ -142,7 +142,8 @@ def ended_late(machine: Machine, winner: Candidate) -> bool:
     """Tell whether the rungs before the winner's dearest one would have been enough."""
     rungs = machine.facts.ladder.rungs
     names = {applied.name for applied in winner.rungs}
-    dearest = max((n for n, rung in enumerate(rungs) if rung.name in names), default=0)
+    taken = (n for n, rung in enumerate(rungs) if rung.name in names and not rung.start)
+    dearest = max(taken, default=0)
     return dearest > 1 and machine.can_do_with(rungs[:dearest])
 
 

@@ -13,12 +13,12 @@ from tests.support.trial_bench import CONTEXT, SEQUENCES, Bench
 from vllm_autotune.errors import BadUsage, NoDevice
 from vllm_autotune.launch import device_memory
 from vllm_autotune.launch.progress import Progress
+from vllm_autotune.machine import selection
 from vllm_autotune.machine.device import Device, detect, free_bytes, host_free_bytes
 from vllm_autotune.outcome import Environment, OutOfMemory, Stable
 from vllm_autotune.report.report import Report
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.trial import Candidate, Trial
-from vllm_autotune.tuning import walk
 from vllm_autotune.tuning.options import Options
 from vllm_autotune.tuning.tune import tune
 from vllm_autotune.workload import Effort, Workload
@@ -135,7 +135,7 @@ def test_a_trial_that_another_tenant_spoiled_is_repeated_once(
     card: Bench, cards: Cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tenant comes in the first launch and stays; the second launch sees no change."""
-    monkeypatch.setattr(walk, "BUSY_BYTES", 2**40)
+    monkeypatch.setattr(selection, "BUSY_BYTES", 2**40)
     for name, value in environment(SCRIPT).items():
         monkeypatch.setenv(name, value)
 
@@ -233,3 +233,13 @@ def test_a_lost_gpu_is_a_refusal(cards: Cards) -> None:
     (cards.folder / "lost").touch()
     with pytest.raises(NoDevice, match=r"the NVIDIA driver does not respond \(GPU is lost\)"):
         free_bytes(H200)
+
+
+def test_gpus_with_a_link_between_them_are_used_together(cards: Cards) -> None:
+    (cards.folder / "count").write_text("4")
+    assert [device.index for device in detect("cuda")] == [0, 1, 2, 3]
+    (cards.folder / "links").write_text("0-3 1-2")
+    assert {device.index for device in detect("cuda")[:2]} in ({0, 3}, {1, 2})
+    cards.take(60 * 2**30)  # of the first
+    assert [device.index for device in detect("cuda")][:2] == [1, 2]
+    assert [device.index for device in detect("cuda", "3,0")] == [3, 0]

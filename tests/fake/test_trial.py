@@ -260,3 +260,36 @@ def test_a_trial_is_stopped_before_the_host_runs_out_of_memory(
     assert (outcome.where, outcome.phase, outcome.cause) == ("host", phase, "host_memory_low")
     assert "64 MiB of host memory left" in outcome.reason
     assert outcome.shortfall_bytes
+
+
+def test_preempted_requests_that_come_back_from_the_host_are_no_storm(bench: Bench) -> None:
+    storm: dict[str, object] = {"mode": "preemption_storm"}
+    alone = bench.trial(storm).outcome
+    assert isinstance(alone, Degraded)
+    assert alone.cause == "preemption_storm"
+
+    swapping = bench.trial(storm, {**ARGS, "kv-offloading-size": 1}).outcome
+    assert isinstance(swapping, Stable), swapping
+    certificate = swapping.certificate
+    assert certificate.preemptions
+    assert certificate.swapped_in_bytes
+    assert certificate.swapped_out_bytes
+
+
+@pytest.mark.parametrize(
+    ("mode", "flag", "how"),
+    [
+        ("no_swapping", "kv-offloading-size", "not a byte of the KV cache went to host memory"),
+        ("preemption_storm no_swapping", "kv-offloading-size", "nothing came back"),
+        ("preemption_storm", "swap-space", "nothing came back from host memory"),
+    ],
+)
+def test_host_memory_that_is_never_used_has_no_effect(
+    bench: Bench, mode: str, flag: str, how: str
+) -> None:
+    version = "0.10.2" if flag == "swap-space" else "0.32.0"
+    outcome = bench.trial({"mode": mode, "version": version}, {**ARGS, flag: 1}).outcome
+    assert isinstance(outcome, Degraded), outcome
+    assert outcome.cause == "no_effect"
+    assert outcome.reason.startswith(f"--{flag} had no effect")
+    assert how in outcome.reason

@@ -37,7 +37,9 @@ class Case:
     `spared` those it must do without, `launches` the most it may take, `env` what it is started
     with. `first` is the kind of outcome the first launch must have, in one of `phases`. `skipped`
     maps rungs to words of the reason they are passed over for. A tenant holds `tenant_gib` of the
-    first GPU from the start, or, negative, all but that.
+    first GPU from the start, or, negative, all but that. `own` is a request that is sent as well.
+    The GPUs are `named` to autotune, or only visible. Its report must list `alternatives`, some
+    `proven`, and so many busy GPUs that are `left_alone`.
     """
 
     name: str
@@ -64,6 +66,11 @@ class Case:
     phases: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     whole_context: bool = False
+    own: Mapping[str, Any] = field(default_factory=dict)
+    named: bool = True
+    alternatives: tuple[str, ...] = ()
+    proven: tuple[str, ...] = ()
+    left_alone: int = 0
 
     def faults(self, report: Mapping[str, Any]) -> list[str]:
         """Return what of a report (its JSON) is not as it must be."""
@@ -83,6 +90,16 @@ class Case:
             context = report["workload"]["context"] or report["model"]["context"]
             if winner["max_model_len"] != context:
                 found.append(f"{winner['max_model_len']} of {context} tokens")
+        listed = {other["name"]: other for other in report.get("alternatives", ())}
+        if lacking := set(self.alternatives) - listed.keys():
+            found.append(f"no alternative {sorted(lacking)}, there are {sorted(listed)}")
+        found += [
+            f"{name} is not proven"
+            for name in self.proven
+            if not listed.get(name, {}).get("proven")
+        ]
+        if len(report.get("busy", ())) != self.left_alone:
+            found.append(f"{len(report.get('busy', ()))} busy GPUs, not {self.left_alone}")
         if self.first and trials:
             outcome = trials[0]["outcome"]
             phase = outcome.get("phase")
@@ -109,6 +126,13 @@ SMALL = (*card(11), "--context", "8192")
 SPEAKS = {"vocab_size": 2048}
 # To go on beside another program on the same GPU.
 BUSY = ("--allow-busy",)
+# Four times what 8 GiB hold of them.
+MANY_LONG_ANSWERS = {
+    "prompt": [300 + n for n in range(64)],
+    "n": 256,
+    "max_tokens": 1500,
+    "ignore_eos": True,
+}
 NGRAM = '{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 4}'
 WHOLE_72B = ("--context", "32768")
 
@@ -314,6 +338,29 @@ CASES = (
         whole_context=True,
         seconds=300,
     ),
+    # Requests that push each other out of the KV cache.
+    Case(
+        name="1.5b-storm-swap",
+        asks="1.5B on 8 GiB, 256 answers of 1,500 tokens at once",
+        shape="qwen2.5-1.5b",
+        options=card(8),
+        own=MANY_LONG_ANSWERS,
+        first=("degraded",),
+        phases=("serving",),
+        rungs=("swap",),
+        seconds=560,
+    ),
+    Case(
+        name="1.5b-storm-no-swap",
+        asks="1.5B on 8 GiB, 256 answers of 1,500 tokens at once, no swap space",
+        shape="qwen2.5-1.5b",
+        options=(*card(8), *skip("swap")),
+        own=MANY_LONG_ANSWERS,
+        first=("degraded",),
+        phases=("serving",),
+        rungs=("full-sequences-only",),
+        seconds=560,
+    ),
     # Ends by violence.
     Case(
         name="7b-kill-autotune",
@@ -479,6 +526,61 @@ CASES = (
         one_of=MANY_GPUS,
         gpus=3,
         seconds=260,
+    ),
+    Case(
+        name="72b-two-default",
+        asks="72B in bfloat16, two idle GPUs, the default ladder",
+        shape="qwen2.5-72b",
+        alternatives=("longest-context", "all-gpus"),
+        gpus=2,
+        seconds=400,
+    ),
+    Case(
+        name="72b-two-all-gpus",
+        asks="72B in bfloat16, two idle GPUs, spread first",
+        shape="qwen2.5-72b",
+        options=("--ladder", "all-gpus"),
+        rungs=("tensor-parallel",),
+        launches=1,
+        whole_context=True,
+        gpus=2,
+        seconds=300,
+    ),
+    Case(
+        name="72b-two-also",
+        asks="72B in bfloat16, two idle GPUs, and both of them proven as well",
+        shape="qwen2.5-72b",
+        options=("--also", "all-gpus"),
+        proven=("all-gpus",),
+        launches=3,
+        gpus=2,
+        seconds=500,
+    ),
+    Case(
+        name="72b-two-one-taken",
+        asks="72B, another program holds 60 GiB of one of two GPUs",
+        shape="qwen2.5-72b",
+        tenant_gib=60,
+        named=False,
+        left_alone=1,
+        gpus=2,
+        seconds=400,
+    ),
+    Case(
+        name="7b-two-as-it-is",
+        asks="7B, two idle GPUs",
+        launches=1,
+        whole_context=True,
+        alternatives=("most-sequences", "all-gpus", "replicas"),
+        gpus=2,
+    ),
+    Case(
+        name="7b-two-replicas",
+        asks="7B, two idle GPUs, and a copy on each proven as well",
+        options=("--also", "replicas"),
+        proven=("replicas",),
+        gpus=2,
+        seconds=300,
     ),
     Case(
         name="7b-twins",

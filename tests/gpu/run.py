@@ -208,11 +208,18 @@ def tune(case: Case, gpus: Sequence[int], place: Place, name: str, talk: IO[str]
     """Start a tuning."""
     results = place.work / "results" / name
     fixed = case.fixed if case.weights else ("--load-format", "dummy", *case.fixed)
+    shown = ",".join(map(str, gpus))
+    visible = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": shown}
+    options = list(case.options)
+    if case.own:
+        own = place.work / f"{name}.jsonl"
+        own.write_text(json.dumps(case.own))
+        options += ["--probe-file", str(own)]
     argv = [
         *(*AUTOTUNE, "tune", "--model", str(model_of(case, place.work)), "--json", "--refresh"),
-        *("--gpus", ",".join(map(str, gpus)), "--results-dir", str(results)),
+        *(*(["--gpus", shown] if case.named else ()), "--results-dir", str(results)),
         *("--cache-dir", str(place.work / "cache" / name)),
-        *(*case.options, "--", *fixed),
+        *(*options, "--", *fixed),
     ]
     process = subprocess.Popen(
         argv,
@@ -220,7 +227,13 @@ def tune(case: Case, gpus: Sequence[int], place: Place, name: str, talk: IO[str]
         stderr=talk,
         text=True,
         start_new_session=True,
-        env={**os.environ, **case.env, "NO_COLOR": "1", "COLUMNS": "200"},
+        env={
+            **os.environ,
+            **({} if case.named else visible),
+            **case.env,
+            "NO_COLOR": "1",
+            "COLUMNS": "200",
+        },
     )
     return Watched(process=process, talk=Path(talk.name), results=results)
 
@@ -367,7 +380,8 @@ def _check(
     lifetimes: dict[str, float],
 ) -> dict[str, Any]:
     """Start the winner again; its start-up is the bare start that the tuning is measured by."""
-    shown = ",".join(map(str, gpus[: report["winner"]["valid_for"]["count"]]))
+    proven_on = report["devices"][: report["winner"]["valid_for"]["count"]]
+    shown = ",".join(str(device["index"]) for device in proven_on)
     argv = [*AUTOTUNE, "check", str(path), "--json", "--gpus", shown]
     try:
         done = subprocess.run(

@@ -99,6 +99,7 @@ FLAGS = (
     *("max-model-len", "max-num-seqs", "max-num-batched-tokens", "gpu-memory-utilization"),
     *("quantization", "kv-cache-dtype", "cpu-offload-gb", "tensor-parallel-size", "dtype"),
     *("pipeline-parallel-size", "distributed-executor-backend", "enforce-eager", "revision"),
+    *("enable-expert-parallel", "data-parallel-size", "kv-offloading-size"),
 )
 
 
@@ -207,7 +208,7 @@ class Machine:
     """One card or several, and a vLLM on them with its own hidden numbers."""
 
     def __init__(self, facts: Facts, seed: int, ratios: Measured, *, noise: bool = True) -> None:
-        self.seed = seed
+        self.seed, self.ratios = seed, ratios
         dice = random.Random(seed)
         self.facts = facts
         self.noise = random.Random(seed + 1) if noise else None

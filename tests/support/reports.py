@@ -195,6 +195,7 @@ def answer_for(facts: Facts) -> Report:
         reason="the first configuration that survived the certificate",
         model=model_of(facts),
         devices=facts.devices,
+        busy=facts.busy,
         versions=versions_of(facts),
         workload=facts.workload,
         ladder=facts.ladder.name,

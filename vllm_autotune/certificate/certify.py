@@ -56,12 +56,15 @@ async def _certificate(server: GeneratingServer | PoolingServer) -> Certificate:
     watch, shared = server.endpoint.watch, server.target.shared
     for name, send in server.items():
         server.say(name)
-        before = watch.preemptions or 0
+        before, came_back = watch.preemptions or 0, watch.swap_ins or 0
         checks.append(await send(name))
         await watch.sample()
         if not shared:
             preempted = (watch.preemptions or 0) - before
-            raise_if(preemption_storm(name, checks[-1].requests, preempted))
+            back = (watch.swap_ins or 0) - came_back
+            raise_if(
+                preemption_storm(name, checks[-1].requests, preempted, server.target.swap, back)
+            )
     await server.verify_health()
     if watch.prompt_tokens is None and not shared:
         note = "prompt tokens not compared: the server publishes no counters"
@@ -72,5 +75,7 @@ async def _certificate(server: GeneratingServer | PoolingServer) -> Certificate:
         speeds=tuple(server.speeds.values()),
         kv_usage_peak=watch.kv_usage_peak,
         preemptions=watch.preemptions,
+        swapped_out_bytes=watch.swapped_out,
+        swapped_in_bytes=watch.swapped_in,
         least_free_bytes=watch.least_free_bytes,
     )

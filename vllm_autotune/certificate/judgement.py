@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from itertools import takewhile
 
-from ..outcome import Degraded, Item, Speed
+from ..outcome import NO_EFFECT, PREEMPTION_STORM, Degraded, Item, Speed
 from ..probe.failure import degraded
 
 # Preemptions per request of an item beyond which a server does little else. A KV cache for 5,440
 # tokens had 107 in a whole probe, with 512 short requests at once (H200).
 STORM = 4
+# Where something came back from the host's memory for so many of them, little is lost.
+MOST = 0.5
 # A GPU gives memory in pages of 2 MiB; a process grows by less now and then.
 PAGE = 2 * 2**20
 # So many rounds of the same work, each leaving less memory than any before, are a leak.
@@ -28,10 +30,24 @@ def counted_too_few(counted: int | None, read: int) -> Degraded | None:
     return degraded("counted_too_few", f"{counts}: {why}")
 
 
-def preemption_storm(item: str, requests: int, preempted: int) -> Degraded | None:
-    if preempted <= STORM * requests:
+def preemption_storm(
+    item: str, requests: int, preempted: int, swap: str | None = None, swap_ins: int | None = None
+) -> Degraded | None:
+    """Return the failure of a server whose requests push each other out again and again.
+
+    What comes back from the host's memory is not computed again, nor is what was still on the GPU:
+    it is no storm where something came back for most of them. `swap` is the flag that has it go
+    there, `swap_ins` how often something came back.
+    """
+    if preempted <= STORM * requests or (swap_ins or 0) > MOST * preempted:
         return None
-    return degraded("preemption_storm", f"`{item}`: {preempted} preemptions of {requests} requests")
+    counts = f"`{item}`: {preempted} preemptions of {requests} requests"
+    if swap and not swap_ins:
+        nothing = f"--{swap} had no effect: {counts}, and nothing came back from host memory"
+        return degraded(NO_EFFECT, nothing)
+    if swap_ins:
+        counts += f", {swap_ins} times something came back from host memory"
+    return degraded(PREEMPTION_STORM, counts)
 
 
 def kv_leak(usage: float | None, idle: float, after: str) -> Degraded | None:

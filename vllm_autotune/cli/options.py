@@ -29,6 +29,12 @@ FIXED_HELP = "Arguments after -- go to vLLM as they are and are never changed."
 FOREVER = 1e9
 CACHE_HELP = "Where answers are stored.  [the user's cache folder]"
 
+# As in search/alternatives.py.
+ALTERNATIVES = (
+    *("longest-context", "most-sequences", "nothing-quantized", "all-gpus", "fewest-gpus"),
+    "replicas",
+)
+
 SECONDS = click.FloatRange(min=0, min_open=True)
 SIZE = Parsed("size", parse_bytes)
 TOKENS = Parsed("tokens", parse_tokens)
@@ -107,7 +113,7 @@ class ProbeOptions:
 class VllmOptions:
     """Which vLLM runs, on which GPUs."""
 
-    gpus: str | None = option("GPUs to use, by index or UUID: 0,1.  [all visible]")
+    gpus: str | None = option("GPUs that may be used, by index or UUID: 0,1.  [all visible]")
     vllm_python: str | None = option("Python of the environment that vLLM is installed in.")
     vllm_command: str | None = option("Command that starts a server, instead of vLLM's own.")
 
@@ -128,6 +134,7 @@ class ModelOptions:
     )
     concurrency: int = option("Full-length sequences that must fit at once.", type=COUNT, default=1)
     exact: bool = option("Test exactly the command that is deployed: vLLM chooses no length.")
+    min_gpus: int = option("Least number of GPUs to use.", type=COUNT, default=1)
     memory_limit: int | None = option(
         "Most memory that vLLM may reserve on each device; simulates a smaller card.", type=SIZE
     )
@@ -135,7 +142,7 @@ class ModelOptions:
         "Memory to keep free on each device.  [256MiB, on a CPU 1GiB]", type=SIZE
     )
     ladder: str = option(
-        "default, long-context, low-latency, or the path of a .toml file.",
+        "default, long-context, low-latency, all-gpus, or the path of a .toml file.",
         type=UserPath(path_type=str, readable=False),
         metavar="NAME",
         default="default",
@@ -197,6 +204,12 @@ class TuningOptions:
     resume: bool = option("Continue the newest unfinished run.")
     wait: float | None = option(**WAIT)
     allow_busy: bool = option("Use GPUs even if other processes use them.")
+    also: tuple[str, ...] = option(
+        "Prove this alternative, too, after the winner; repeatable.",
+        multiple=True,
+        type=click.Choice(ALTERNATIVES),
+        show_choices=True,
+    )
     max_launches: int = option("Launches after which to stop.", type=COUNT, default=12)
     time_budget: float | None = option("Seconds after which to stop.", type=SECONDS)
     launch_timeout: float = option(

@@ -78,6 +78,22 @@ def parse_effort(text: str) -> EffortAndMinutes:
     return EFFORTS[text]
 
 
+def spelled(value: Any) -> tuple[str, ...]:
+    """Return the words for the value of an option, none for one that says nothing."""
+    match value:
+        case None | False | ():
+            return ()
+        case True:
+            return ("",)
+        case (str(effort), float(minutes)):
+            return (f"{effort}={minutes:g}" if minutes else effort,)
+        case (int(major), int(minor)):
+            return (f"{major}.{minor}",)
+        case tuple():
+            return tuple(map(str, value))
+    return (str(value),)
+
+
 def parse_ports(text: str) -> range:
     """Read a range of ports, or a single one: `8100-8199`."""
     match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text)

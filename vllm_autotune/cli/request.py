@@ -10,14 +10,26 @@ from ..tuning.gather import Request
 from ..tuning.options import Options
 from ..workload import STANDARD, Effort
 from .options import ProbeOptions, RequestOptions, TuningOptions
-from .parsed import EffortName
+from .parsed import EffortName, spelled
 
 
 def request_of(given: RequestOptions) -> Request:
     """Return the request; options of the names of its fields are passed on as they are."""
     same = {f.name: vars(given)[f.name] for f in fields(Request) if f.name in vars(given)}
     ladder = read_ladder(find_ladder(given.ladder)).without(given.skip)
-    return Request(**{**same, "ladder": ladder, "probe": probe_of(given) or STANDARD})
+    asked = {"ladder": ladder, "probe": probe_of(given) or STANDARD, "asked": asked_of(given)}
+    return Request(**{**same, **asked})
+
+
+def asked_of(given: RequestOptions) -> dict[str, tuple[str, ...]]:
+    """Return the options that were given as the command line has them; a flag is an empty word."""
+    usual = {field.name: field.metadata.get("default") for field in fields(given)}
+    found = {name: spelled(value) for name, value in vars(given).items() if name != "fixed"}
+    return {
+        name.replace("_", "-"): words
+        for name, words in found.items()
+        if words and vars(given)[name] != usual[name]
+    }
 
 
 def probe_of(given: ProbeOptions, usual: EffortName = "standard") -> Effort | None:
@@ -59,4 +71,5 @@ def tuning_of(given: TuningOptions) -> Options:
         wait=given.wait or 0.0,
         resume=given.resume,
         allow_busy=given.allow_busy,
+        also=given.also,
     )

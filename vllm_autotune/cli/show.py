@@ -19,10 +19,11 @@ from ..diagnose import read_log
 from ..errors import BadReport, BadUsage
 from ..output import can_say, say
 from ..report import codec
+from ..report.alternatives import proven_alternative
 from ..report.documents import DOCUMENTS
 from ..report.read import read_report
 from ..report.report import SCHEMA_VERSION
-from ..report.trust import distrusted
+from ..report.trust import distrusted, distrusted_alternatives
 from .group import ENVIRONMENT
 from .options import json_option, results_folder, trust_option
 from .parsed import Parsed
@@ -85,7 +86,8 @@ def show(paths: tuple[Path, ...], form: str, trust_report: bool, as_json: bool) 
         one = len(named) == 1
         say(report_to_markdown(report, distrust) if one else reports_to_markdown(named))
     elif len(named) == 1:
-        print_report(report, path, distrust)
+        commands = trust_report or distrusted_alternatives(report) is None
+        print_report(report, path, distrust, commands=commands)
     else:
         print_reports(report for _, report in named)
 
@@ -115,6 +117,7 @@ def show(paths: tuple[Path, ...], form: str, trust_report: bool, as_json: bool) 
     type=Parsed("claim", ModelVolume.parse),
     help="For Kubernetes, the claim that has the model: pvc:NAME or pvc:NAME/PATH.  [the node]",
 )
+@click.option("--alternative", metavar="NAME", help="What to write in the winner's place.")
 @trust_option
 def render(
     report: str | None,
@@ -122,6 +125,7 @@ def render(
     form: str,
     api_key_from: KeySource | None,
     model_volume: ModelVolume | None,
+    alternative: str | None,
     trust_report: bool,
 ) -> None:
     """Print a report's winner as something to deploy.
@@ -131,6 +135,8 @@ def render(
     if report is not None and report.startswith("-"):  # what followed the `--`
         added, report = (report, *added), None
     found = read_report(Path(report) if report else results_folder())
+    if alternative is not None:
+        found = replace(found, winner=proven_alternative(found, alternative))
     if not trust_report and (distrust := distrusted(found)):
         raise distrust
     if model_volume and form not in WITH_VOLUME:

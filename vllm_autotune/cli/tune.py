@@ -1,6 +1,7 @@
 """The commands that tune: tune and serve."""
 
 import sys
+from dataclasses import replace
 
 import click
 
@@ -79,7 +80,9 @@ def _tuned(request: RequestOptions, tuning: TuningOptions) -> tuple[Report, str 
     """Tune; return the report, where it lies, the facts, and the exit code."""
     how = tuning_of(tuning)
     with Screen() as screen, interruptible() as signals:
-        facts = gather_facts(request_of(request))
+        # Who waits for another tuning wants its answer, so its GPUs count.
+        keep_busy = tuning.allow_busy or tuning.wait is not None
+        facts = gather_facts(replace(request_of(request), keep_busy=keep_busy))
         screen.usual = lambda: usual_times(how.results, cache_key(facts))
         report, path = run_tuning(facts, how, screen)
     code = EXIT_CODES[report.status]

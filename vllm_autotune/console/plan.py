@@ -12,15 +12,11 @@ from ..memory import Interval
 from ..report.plan import FirstLaunch, Plan, PlannedCandidate
 from ..search.trial import Fits
 from ..units import GIB, format_bytes
+from .alternatives import print_alternatives, print_helps
 from .tables import pairs_table, stdout
-from .wording import clean, rung_names
+from .wording import FITS, clean, rung_names
 
-VERDICTS: dict[Fits, tuple[str, str]] = {
-    "yes": ("fits", "green"),
-    "perhaps": ("may fit", "yellow"),
-    "no": ("too big", "red"),
-    "unknown": ("unknown", "magenta"),
-}
+COLOURS: dict[Fits, str] = {"yes": "green", "perhaps": "yellow", "no": "red", "unknown": "magenta"}
 # What a bar is drawn of: name, sign, sign where the terminal has ASCII only, colour.
 PARTS = (
     ("weights", "█", "#", "blue"),
@@ -44,6 +40,8 @@ def print_plan(plan: Plan, headline: str) -> None:
         rules = "" if plan.vllm_installed else borrowed
         host = f"{format_bytes(plan.host_free_bytes)} of free host memory, as on this machine"
         console.print(Text(f"assumed: nothing else runs on the GPU; {host}{rules}", style="dim"))
+    for reason in plan.left_alone:
+        console.print(Text(clean(reason), style="dim"))
     console.print()
     console.print(_bars(plan, console.width, ascii_only=ascii_only))
     signs = [(signs[ascii_only], f" {name}", style) for name, *signs, style in (*PARTS, MARK)]
@@ -56,12 +54,16 @@ def print_plan(plan: Plan, headline: str) -> None:
     console.print()
     if plan.first is None:
         console.print(Text(f"no launch: {clean(plan.reason)}"))
+        print_alternatives(console, plan.alternatives, instead=True, commands=True)
+        print_helps(console, plan.would_help)
         return
     console.print(pairs_table(_first_rows(plan.first)))
     first = plan.first.proposal
     command = command_line(["vllm", "serve", first.model, *first.flags], first.env)
     console.print()
     console.print(Text(clean(command)), soft_wrap=True)
+    print_alternatives(console, plan.alternatives, instead=False, commands=True)
+    print_helps(console, plan.would_help)
 
 
 def _first_rows(first: FirstLaunch) -> Iterator[tuple[str, str]]:
@@ -122,7 +124,11 @@ def _cells(name: str, candidate: PlannedCandidate) -> list[str]:
 
 
 def _verdict(candidate: PlannedCandidate) -> tuple[str, str]:
-    return ("over limit", "red") if candidate.over_limit else VERDICTS[candidate.fits]
+    return (
+        ("over limit", "red")
+        if candidate.over_limit
+        else (FITS[candidate.fits], COLOURS[candidate.fits])
+    )
 
 
 def _width(rows: list[list[str]]) -> int:

@@ -11,14 +11,20 @@ from ..output import can_say, shown
 from ..report.report import Report, Winner
 from ..search.trial import Accuracy
 from ..units import GIB, format_bytes
+from .alternatives import print_alternatives, print_helps
 from .tables import headed_table, pairs_table, stdout
 from .wording import clean, duration, rung_names, sentence, speed_rows
 
 LAUNCHES = ("launch", "rungs", "outcome")
 
 
-def print_report(report: Report, path: str | None, distrust: BadReport | None = None) -> None:
-    """Print a report in full; the last line starts the winner, unless it is not to be trusted."""
+def print_report(
+    report: Report, path: str | None, distrust: BadReport | None = None, *, commands: bool = True
+) -> None:
+    """Print a report in full; the last line starts the winner, unless it is not to be trusted.
+
+    Neither are the `commands` that ask for the alternatives always.
+    """
     console = stdout()
     style = "bold green" if report.status == "stable" else "bold red"
     console.print(Text.assemble((report.status, style), f": {clean(report.reason)}"))
@@ -33,6 +39,10 @@ def print_report(report: Report, path: str | None, distrust: BadReport | None = 
             console.print(Text(clean(f"skipped {skip.rung}: {skip.reason}"), style="dim"))
     if path:
         console.print(Text(f"\nreport: {clean(shown(path))}"))
+    print_alternatives(
+        console, report.alternatives, instead=report.winner is None, commands=commands
+    )
+    print_helps(console, report.would_help)
     if report.winner is None:
         return
     if distrust is not None:
@@ -83,6 +93,7 @@ def report_rows(report: Report) -> Iterator[tuple[str, str]]:
     yield "model", f"{report.model.path} ({report.model.architecture})"
     many = f"{count} x " if count > 1 else ""
     yield "device", f"{many}{device.name}, {format_bytes(device.memory_bytes)}"
+    yield from (("", reason) for reason in report.left_alone)
     recalled = f"0 (recalled from the cache in {took})"
     yield "launches", recalled if report.cache.hit else f"{report.launches} in {took}"
     if report.winner:

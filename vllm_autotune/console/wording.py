@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from ..outcome import Certificate, Outcome, Phase, Stable
+from ..search.trial import Fits
 
 PHASE_NAMES: dict[Phase, str] = {
     "spawn": "starting",
@@ -13,6 +14,14 @@ PHASE_NAMES: dict[Phase, str] = {
     "graphs": "capturing graphs",
     "warmup": "warming up",
     "serving": "serving",
+}
+
+
+FITS: dict[Fits, str] = {
+    "yes": "fits",
+    "perhaps": "may fit",
+    "no": "too big",
+    "unknown": "unknown",
 }
 
 

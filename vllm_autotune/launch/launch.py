@@ -28,11 +28,12 @@ from ..search.facts import Facts
 from ..search.trial import Candidate, Trial
 from ..server.server import READY_GRACE, Server, free_port
 from ..vllm.config import LaunchConfig
+from ..vllm.flags import SWAPPING
 from ..vllm.pooling import pools
 from .device_memory import missing_bytes, not_returned
 from .limits import Limits
 from .progress import Progress
-from .requirements import too_little_headroom, too_small, without_effect
+from .requirements import nothing_swapped, too_little_headroom, too_small, without_effect
 from .watchdog import HOST_MEMORY_LOW, host_alarm
 
 POLL_SECONDS = 0.2
@@ -195,7 +196,8 @@ class _Launch:
             gone = self.gone(server)  # after the last answer
             on_cpu = self.devices[0].kind == "cpu"
             lacking = None if on_cpu else too_little_headroom(self.facts, result)
-            return gone or self.reader.terminal() or lacking or Stable(certificate=result)
+            idle = nothing_swapped(self.facts, self.config, result)
+            return gone or self.reader.terminal() or lacking or idle or Stable(certificate=result)
         if result.cause == HOST_MEMORY_LOW:
             server.kill()
             return result
@@ -231,6 +233,7 @@ class _Launch:
             max_num_batched_tokens=setup.tokens,
             adapters=adapters_of(self.url, self.name) if "lora-modules" in config.args else (),
             drafts=config.drafts,
+            swap=next((flag for flag in SWAPPING if config.number(flag)), None),
             vocab_size=setup.checkpoint.vocab_size,
             kv_tokens=self.reader.readings.kv_tokens,
             speaks=config.text("load-format") != "dummy",

@@ -1,11 +1,12 @@
 """What a server that starts and answers does not do as the user asked."""
 
 from ..memory import estimate
-from ..outcome import TOO_LITTLE_HEADROOM, Certificate, Degraded, OutOfMemory, Readings
+from ..outcome import NO_EFFECT, TOO_LITTLE_HEADROOM, Certificate, Degraded, OutOfMemory, Readings
 from ..search.auto_length import servable_length
 from ..search.facts import Facts
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig
+from ..vllm.versions import COUNTS_SWAPPING
 
 # Online fp8 leaves embeddings as they are (7B: 14.29 to 8.17 GiB, vLLM 0.26); a checkpoint that
 # is loaded within a tenth of its own size was not quantized.
@@ -86,5 +87,21 @@ def without_effect(facts: Facts, config: LaunchConfig, readings: Readings) -> De
     return None
 
 
+def nothing_swapped(
+    facts: Facts, config: LaunchConfig, certificate: Certificate
+) -> Degraded | None:
+    """Return the failure of a server that moved no KV cache to the host, though it was told to.
+
+    A server stores all that it computes there, so any load moves something.
+    """
+    counted = certificate.swapped_out_bytes is not None
+    asked = config.number("kv-offloading-size")
+    if not asked or certificate.swapped_out_bytes:
+        return None
+    if not counted and facts.engine.release < COUNTS_SWAPPING:
+        return None
+    return _ignored("kv-offloading-size", "not a byte of the KV cache went to host memory")
+
+
 def _ignored(flag: str, how: str) -> Degraded:
-    return Degraded(cause="no_effect", phase="warmup", reason=f"--{flag} had no effect: {how}")
+    return Degraded(cause=NO_EFFECT, phase="warmup", reason=f"--{flag} had no effect: {how}")

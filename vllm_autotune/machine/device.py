@@ -6,14 +6,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import BadUsage, NoDevice
 from ..files import text_of
 from . import cgroup
+from .topology import arranged
 
 NODES = Path("/sys/devices/system/node")
+SHARED = Path("/dev/shm")  # noqa: S108
 MEMINFO = Path("/proc/meminfo")
 
 
@@ -59,7 +62,7 @@ class Device:
 
 
 def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Device]:
-    """Return the devices to use, the freest first.
+    """Return the devices that may be used: the freest first, then the best linked to those before.
 
     `wanted` picks GPUs by index or UUID, separated by commas, among those that
     `CUDA_VISIBLE_DEVICES` leaves visible. Raises NoDevice when there is none or a wanted one does
@@ -70,7 +73,7 @@ def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Devi
             return [_cpu()]
         hint = "drop --gpus, or point --vllm-python at a CUDA build of vLLM"
         raise BadUsage(f"--gpus {wanted}: this vLLM is a CPU build and cannot use a GPU", hint)
-    gpus, lost = _nvidia()
+    gpus, lost, distances = _nvidia()
     variable = os.environ.get("CUDA_VISIBLE_DEVICES")
     visible = gpus if variable is None else _visible(variable, gpus, lost)
     if not visible:
@@ -80,7 +83,7 @@ def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Devi
         hint = "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container must be given the GPUs"
         raise NoDevice(f"no NVIDIA GPU is visible{': ' if why else ''}{'; '.join(why)}", hint)
     if wanted is None:
-        return sorted(visible, key=lambda d: -d.free_bytes)
+        return arranged(visible, lambda one, other: distances.get((one.uuid, other.uuid), 0.0))
     return list(dict.fromkeys(_wanted(name.strip(), visible, lost) for name in wanted.split(",")))
 
 
@@ -88,6 +91,15 @@ def host_free_bytes() -> int:
     """Return the host memory that weights may be offloaded into now."""
     match = re.search(r"MemAvailable:\s+(\d+) kB", text_of(MEMINFO))
     return cgroup.free_bytes(int(match[1]) * 1024 if match else 0)
+
+
+def shared_free_bytes() -> int | None:
+    """Return what is free for segments of shared memory, None where that cannot be told."""
+    try:
+        found = os.statvfs(SHARED)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
 
 
 def host_memory_bytes() -> int:
@@ -146,17 +158,36 @@ def _nvml() -> Iterator[Any]:
         raise NoDevice(f"the NVIDIA driver does not respond ({error})", hint) from error
 
 
-def _nvidia() -> tuple[list[Device], dict[str, str]]:
-    """Return the GPUs that respond, and the errors of those that do not, by index."""
+def _nvidia() -> tuple[list[Device], dict[str, str], dict[tuple[str, str], float]]:
+    """Return the GPUs that respond, the errors of others by index, and how far pairs are apart."""
     found: list[Device] = []
     lost = {}
+    distances: dict[tuple[str, str], float] = {}
     with _nvml() as nvml:
         for index in range(nvml.nvmlDeviceGetCount()):
             try:
                 found += _on_card(nvml, index)
             except nvml.NVMLError as error:
                 lost[str(index)] = str(error)
-    return found, lost
+        if len(found) > 2:
+            for one, other in permutations(found, 2):
+                distances[one.uuid, other.uuid] = _distance(nvml, one, other)
+    return found, lost, distances
+
+
+def _distance(nvml: Any, one: Device, other: Device) -> float:
+    """Return how far two GPUs are apart: 0 with NVLink, else by what is between them on PCIe.
+
+    That is 10 for one switch to 50 for another socket (nvmlGpuTopologyLevel_t), 100 if unknown.
+    """
+    with suppress(nvml.NVMLError):
+        handles = [nvml.nvmlDeviceGetHandleByUUID(device.uuid) for device in (one, other)]
+        with suppress(nvml.NVMLError):
+            status = nvml.nvmlDeviceGetP2PStatus(*handles, nvml.NVML_P2P_CAPS_INDEX_NVLINK)
+            if status == nvml.NVML_P2P_STATUS_OK:
+                return 0.0
+        return float(nvml.nvmlDeviceGetTopologyCommonAncestor(*handles))
+    return 100.0
 
 
 def _on_card(nvml: Any, index: int) -> Iterator[Device]:

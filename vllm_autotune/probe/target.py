@@ -12,7 +12,8 @@ class Target:
     where memory may have `spilled` from the GPU to the host is a slower server a failed one; on a
     CPU there is nowhere to spill to, and other programs slow it down. `deployed_len` is the context
     to prove where the server is to be deployed with a shorter one than it has now. `adapters` are
-    the names of those that it serves too; one that `drafts` guesses tokens ahead.
+    the names of those that it serves too; one that `drafts` guesses tokens ahead. `swap` is the
+    flag that gives requests that wait room in the host's memory.
     """
 
     url: str
@@ -25,6 +26,7 @@ class Target:
     max_num_batched_tokens: int | None = None
     adapters: tuple[str, ...] = ()
     drafts: bool = False
+    swap: str | None = None
     speaks: bool = True
     pooling: bool = False
     shared: bool = False

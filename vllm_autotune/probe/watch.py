@@ -11,6 +11,11 @@ KV_USAGE = "vllm:kv_cache_usage_perc"
 OLD_KV_USAGE = "vllm:gpu_cache_usage_perc"  # before 0.9.2
 PREEMPTIONS = "vllm:num_preemptions_total"
 PROMPT_TOKENS = "vllm:prompt_tokens_total"
+# Blocks of the KV cache on their way to the host and back: bytes, and how often something came
+# back (kv_connector/v1/offloading/metrics.py, 0.32; before, the direction was a label).
+SWAPPED_OUT = ("vllm:kv_offload_store_bytes_total", "vllm:kv_offload_total_bytes_total:GPU_to_CPU")
+SWAPPED_IN = ("vllm:kv_offload_load_bytes_total", "vllm:kv_offload_total_bytes_total:CPU_to_GPU")
+SWAP_INS = ("vllm:kv_offload_load_size_count", "vllm:kv_offload_size_count:CPU_to_GPU")
 RUNNING = "vllm:num_requests_running"
 WAITING = "vllm:num_requests_waiting"
 # Seconds from one sample to the next, at least, however many first tokens come.
@@ -24,8 +29,8 @@ NO_PROGRESS = ("prefix_cache", "_info", "_created")
 class Watch:
     """The peaks and the last values of what `metrics` and `free_bytes` return.
 
-    `moved_at` is when a counter moved last, `busy` how many requests run or wait. Preemptions
-    and prompt tokens are those since the first sample.
+    `moved_at` is when a counter moved last, `busy` how many requests run or wait. Preemptions,
+    prompt tokens, and bytes of the KV cache that were swapped are those since the first sample.
     """
 
     metrics: Callable[[], Awaitable[str]]
@@ -36,6 +41,9 @@ class Watch:
     busy: int | None = None
     preemptions: int | None = None
     prompt_tokens: int | None = None
+    swapped_out: int | None = None
+    swapped_in: int | None = None
+    swap_ins: int | None = None
     free_now: int | None = None
     least_free_bytes: int | None = None
     first_token: asyncio.Event = field(default_factory=asyncio.Event)
@@ -85,9 +93,14 @@ class Watch:
         self._first = self._first or now
         self.preemptions = self._since_first(now, PREEMPTIONS)
         self.prompt_tokens = self._since_first(now, PROMPT_TOKENS)
+        self.swapped_out = self._since_first(now, *SWAPPED_OUT)
+        self.swapped_in = self._since_first(now, *SWAPPED_IN)
+        self.swap_ins = self._since_first(now, *SWAP_INS)
 
-    def _since_first(self, now: dict[str, float], name: str) -> int | None:
-        return int(now[name] - self._first.get(name, 0)) if name in now else None
+    def _since_first(self, now: dict[str, float], *names: str) -> int | None:
+        """Return how much the first of these that there is has grown."""
+        name = next((name for name in names if name in now), None)
+        return int(now[name] - self._first.get(name, 0)) if name else None
 
 
 def cache_size(text: str) -> int | None:
@@ -104,12 +117,16 @@ def cache_size(text: str) -> int | None:
 
 
 def _totals(text: str) -> dict[str, float]:
-    """Return vLLM's metrics by name, summed over labels; a share is that of the fullest."""
+    """Return vLLM's metrics by name, summed over labels; a share is that of the fullest.
+
+    Transfers to the host are one thing, and those from it another.
+    """
     totals: dict[str, float] = {}
     for sample in _samples(text):
-        before = totals.get(sample.name, 0.0)
-        share = sample.name.endswith("_perc")
-        totals[sample.name] = max(before, sample.value) if share else before + sample.value
+        name = ":".join(filter(None, (sample.name, sample.labels.get("transfer_type"))))
+        before = totals.get(name, 0.0)
+        share = name.endswith("_perc")
+        totals[name] = max(before, sample.value) if share else before + sample.value
     return totals
 
 

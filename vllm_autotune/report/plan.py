@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 from ..machine.device import Device
+from ..search.alternatives import served_by
 from ..search.facts import Facts
 from ..search.prediction import calibrate, predict
 from ..search.step import next_step, prospects
 from ..search.trial import Fits, Prediction
 from ..vllm.config import LaunchConfig, Value
 from ..workload import Workload
-from .report import SCHEMA_VERSION, Model, SchemaVersion, model_of
+from .alternatives import helps, listed
+from .report import SCHEMA_VERSION, Model, PlannedAlternative, PlannedHelp, SchemaVersion, model_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class Plan:
     schema_version: SchemaVersion = SCHEMA_VERSION
     model: Model
     devices: tuple[Device, ...]
+    left_alone: tuple[str, ...] = ()
     vllm: str
     vllm_installed: bool
     workload: Workload
@@ -76,21 +79,25 @@ class Plan:
     rungs: tuple[PlannedRung, ...]
     first: FirstLaunch | None
     reason: str
+    alternatives: tuple[PlannedAlternative, ...] = ()
+    would_help: tuple[PlannedHelp, ...] = ()
 
 
 def make_plan(facts: Facts) -> Plan:
     """Work out what a walk over these facts expects; nothing is launched."""
     step, base = next_step(facts, ()), facts.base()
-    first = None
+    first = found = None
     if (candidate := step.candidate) is not None:
         first = FirstLaunch(
             rungs=tuple(rung.name for rung in candidate.rungs),
             gives_up=tuple(rung.gives_up for rung in candidate.rungs if rung.gives_up),
             proposal=_planned(facts, candidate.config, candidate.predicted),
         )
+        found = served_by(facts, candidate.config, candidate.predicted)
     return Plan(
         model=model_of(facts),
         devices=facts.devices,
+        left_alone=facts.left_alone,
         vllm=facts.engine.version,
         vllm_installed=facts.engine.installed,
         workload=facts.workload,
@@ -111,6 +118,8 @@ def make_plan(facts: Facts) -> Plan:
         ),
         first=first,
         reason=step.reason,
+        alternatives=listed(facts, found),
+        would_help=helps(facts, found, step.candidate),
     )
 
 

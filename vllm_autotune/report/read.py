@@ -20,6 +20,7 @@ from ..vllm.untrusted import FLAG_NAME, VARIABLE_NAME
 from .codec import load
 from .report import SCHEMA_VERSION, Report, Winner
 
+COMMANDS = (("autotune", "tune"), ("autotune", "plan"))
 HINT = "create it again with autotune tune"
 
 
@@ -67,32 +68,46 @@ def _contradictions(report: Report) -> Iterator[str]:
     if (report.status == "stable") != (winner is not None):
         has = "no winner" if winner is None else "a winner"
         yield f"field `winner`: the status is {report.status}, but there is {has}"
-    if winner is None or not devices:
-        return
-    flags = (*winner.args, *winner.left_out)
+    names = [alternative.name for alternative in report.alternatives]
+    if len(set(names)) < len(names):
+        yield "field `alternatives`: two have the same name"
+    for number, alternative in enumerate(report.alternatives):
+        field, command = f"alternatives.{number}", alternative.command
+        if command[:2] not in COMMANDS or "\0" in "".join(command):
+            yield f"field `{field}.command`: it is not a command of autotune"
+        if alternative.proven and winner is None:
+            yield f"field `{field}.proven`: the status is {report.status}"
+        elif alternative.proven and devices:
+            yield from _of_winner(report, alternative.proven, f"{field}.proven")
+    if winner and devices:
+        yield from _of_winner(report, winner, "winner")
+
+
+def _of_winner(report: Report, winner: Winner, field: str) -> Iterator[str]:
+    flags, devices = (*winner.args, *winner.left_out), report.devices
     for names, allowed in ((flags, FLAG_NAME), (tuple(winner.env), VARIABLE_NAME)):
         for name in names:
             if not allowed.fullmatch(name):
-                yield f"field `winner`: {json.dumps(name)} is no name of an argument or a variable"
+                yield f"field `{field}`: {json.dumps(name)} is no name of an argument or a variable"
     if "\0" in "".join((*winner.argv, *winner.env.values())):
-        yield "field `winner.argv`: it has a character that no command can hold"
+        yield f"field `{field}.argv`: it has a character that no command can hold"
     config = LaunchConfig(winner.model, winner.args)
     derived = (winner.model, *config.flags())
     if winner.argv[1:][-len(derived) :] != derived:
-        yield "field `winner.argv`: it says something else than `winner.model` and `winner.args`"
+        yield f"field `{field}.argv`: it says something else than its `model` and `args`"
     limits = {"max-model-len": winner.max_model_len, "max-num-seqs": winner.max_num_seqs}
     for name, served in limits.items():
         if config.integer(name, served) != served:
-            yield f"field `winner.args.{name}`: the winner has {served}"
+            yield f"field `{field}.args.{name}`: it serves {served}"
     for name, value in report.fixed.items():
         if winner.args.get(name) != value:
-            yield f"field `winner.args.{name}`: `fixed` says something else"
+            yield f"field `{field}.args.{name}`: `fixed` says something else"
     count, valid_for = min(max(1, config.world_size), len(devices)), winner.valid_for
     proven_on = (count, devices[0].name, devices[0].memory_bytes)
     if (valid_for.count, valid_for.device, valid_for.memory_bytes) != proven_on:
-        yield "field `winner.valid_for`: `devices` says something else"
+        yield f"field `{field}.valid_for`: `devices` says something else"
     if not any(_proves(trial, winner) for trial in report.trials):
-        yield "field `winner`: no launch in `trials` was started so, and stable"
+        yield f"field `{field}`: no launch in `trials` was started so, and stable"
 
 
 def _is_time(text: str) -> bool:

@@ -6,9 +6,10 @@ from typing import Literal
 
 from .. import __version__
 from ..machine.device import Device
+from ..memory import Interval
 from ..outcome import Certificate, Outcome
 from ..search.facts import Facts
-from ..search.trial import Skip, Trial
+from ..search.trial import Fits, Prediction, Skip, Trial
 from ..vllm.config import Value
 from ..workload import Workload
 
@@ -120,6 +121,46 @@ class Winner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedAlternative:
+    """What else could be served, and at what price: by arithmetic, until a launch has `proven` it.
+
+    `command` asks for it, `args` and `env` are what it launches first. Intervals lie between what
+    surely and what perhaps fits: tokens of context, and how many sequences of that length the KV
+    cache holds. Bits are those of a weight (None where unknown) and of a number in the KV cache.
+    """
+
+    name: str
+    gives_up: tuple[str, ...]
+    command: tuple[str, ...]
+    model: str
+    args: dict[str, Value]
+    env: dict[str, str]
+    max_model_len: Interval
+    full_length_sequences: Interval
+    devices: int
+    weight_bits: int | None
+    kv_bits: int
+    fits: Fits
+    predicted: Prediction
+    proven: Winner | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedHelp:
+    """What is not here and would help, and what would be served with it, as in an alternative."""
+
+    name: str
+    what: str
+    gives_up: tuple[str, ...]
+    max_model_len: Interval
+    full_length_sequences: Interval
+    devices: int
+    weight_bits: int | None
+    kv_bits: int
+    fits: Fits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheUse:
     """The key of the answer, and whether it was recalled from the cache."""
 
@@ -129,7 +170,11 @@ class CacheUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one run found, and how; `reason` is a sentence on why it ended."""
+    """What one run found, and how; `reason` is a sentence on why it ended.
+
+    `busy` are further devices of the same kind that others used, `left_alone` says why these and
+    any of another kind were not used.
+    """
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     status: Status
@@ -137,6 +182,8 @@ class Report:
     hint: str = ""
     model: Model
     devices: tuple[Device, ...]
+    busy: tuple[Device, ...] = ()
+    left_alone: tuple[str, ...] = ()
     versions: Versions
     workload: Workload
     ladder: str
@@ -144,6 +191,8 @@ class Report:
     winner: Winner | None
     trials: tuple[Trial, ...]
     skipped: tuple[Skip, ...]
+    alternatives: tuple[PlannedAlternative, ...] = ()
+    would_help: tuple[PlannedHelp, ...] = ()
     launches: int
     elapsed_seconds: float
     cache: CacheUse

@@ -1,12 +1,12 @@
 """What a report from elsewhere may not make anybody run, open or mount."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
-from ..errors import BadReport
+from ..errors import BadReport, BadUsage
 from ..files import replaceable_at
-from ..vllm.config import Value
+from ..vllm.config import Value, parse_arguments
 from ..vllm.untrusted import forbidden
 from .report import Report, Winner
 
@@ -18,6 +18,15 @@ ENTRY_POINTS = {
     ("-m", "vllm.entrypoints.cli.main", "serve"): r"python[\d.]*",
     ("serve",): "vllm",
 }
+# What an alternative may ask for; another program or file it may not.
+OPTIONS = frozenset(
+    {
+        *("--model", "--revision", "--context", "--min-context", "--concurrency", "--exact"),
+        *("--memory-limit", "--headroom", "--ladder", "--skip", "--gpus", "--min-gpus", "--probe"),
+        *("--probe-logprobs", "--probe-image", "--probe-schema", "--probe-tool", "--device"),
+        "--capability",
+    }
+)
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", re.ASCII)
 # What makes a folder a model's: transformers' configuration, or Mistral's own.
 CONFIGURATIONS = ("config.json", "params.json")
@@ -26,10 +35,30 @@ CONFIGURATIONS = ("config.json", "params.json")
 def distrusted(report: Report) -> BadReport | None:
     """Return the refusal of a winner that could do more than serve the model that was tuned."""
     winner = report.winner
-    if winner is None:
-        return None
-    reason = refused_setting(report, winner) or _refused_command(winner) or _refused_model(winner)
+    reason = winner and (
+        refused_setting(report, winner) or _refused_command(winner) or _refused_model(winner)
+    )
     return BadReport(f"the report {reason}", TRUST_HINT) if reason else None
+
+
+def distrusted_alternatives(report: Report) -> BadReport | None:
+    """Return the refusal of alternatives that ask for more than to serve the model."""
+    reasons = (_refused_request(each.command) for each in report.alternatives)
+    reason = next(filter(None, reasons), None)
+    return BadReport(f"the report {reason}", TRUST_HINT) if reason else None
+
+
+def _refused_request(command: Sequence[str]) -> str | None:
+    """Return why nobody should be told to run this command, None if it may be run."""
+    end = command.index("--") if "--" in command else len(command)
+    for option in (word.partition("=")[0] for word in command[2:end] if word.startswith("-")):
+        if option not in OPTIONS:
+            return f"asks for {option}"
+    try:
+        refused = forbidden(parse_arguments(command[end + 1 :]), {})
+    except BadUsage:
+        return "has an alternative that is no command"
+    return f"sets {refused[0]}: {refused[1]}" if refused else None
 
 
 def refused_setting(

@@ -1,6 +1,6 @@
 """Build a candidate from rungs: what each sets or fits, and why the others do not apply."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from ..checkpoint import Checkpoint
@@ -9,7 +9,7 @@ from ..memory.setup import refuses_float16
 from ..vllm.capability import dotted, least_for_kv_cache, least_for_method, shortage
 from ..vllm.config import LaunchConfig
 from .facts import Facts
-from .fit import FITS, Situation, most_utilization, states_that_fit
+from .fit import FITS, PIPELINE, TENSOR, Situation, most_utilization, states_that_fit
 from .ladder import Rung
 from .prediction import predict
 from .trial import Applied, Candidate, Trial
@@ -26,9 +26,11 @@ def build(
     withdrawn: Mapping[str, str],
 ) -> Candidate:
     """Apply these rungs together, and those that belong to the first candidate."""
-    fitted = frozenset(r.fit for r in rungs if r.fit and r.fit not in facts.fixed)
-    situation = Situation(_runnable(facts), history, calibration, fitted)
+    fitted = _fits(rungs, facts, ())
+    offered = _fits(facts.ladder.rungs, facts, withdrawn)
+    situation = Situation(_runnable(facts), history, calibration, fitted, offered)
     config = facts.base()
+    by_name = {rung.name: rung for rung in facts.ladder.rungs}
     applied: dict[str, Applied] = {}
     skipped: dict[str, str] = {}
 
@@ -47,13 +49,24 @@ def build(
             changed = solved
         if changed == config:
             return "already set"
-        # Where an argument of another rung is gone, that rung is too: what both set is ours then.
-        gone = [a for a in applied.values() if a.args.keys() - changed.args.keys()]
+        # Where what another rung set is gone, that rung is too: what both set is ours then.
+        gone = [
+            other
+            for other in applied.values()
+            if _is_gone(other, rung.flags() | by_name[other.name].args.keys(), changed)
+        ]
         for other in gone:
             del applied[other.name]
             skipped[other.name] = f"replaced by {rung.name}"
         before = config.replace({name: None for other in gone for name in other.args})
-        args = {k: v for k, v in changed.args.items() if before.args.get(k) != v}
+        for other in applied.values():  # it may have changed what another rung set
+            now = {name: changed.args[name] for name in other.args}
+            applied[other.name] = replace(other, args=now)
+        args = {
+            k: v
+            for k, v in changed.args.items()
+            if before.args.get(k) != v and not any(k in other.args for other in applied.values())
+        }
         env = {k: v for k, v in changed.env.items() if config.env.get(k) != v}
         applied[rung.name] = Applied(name=rung.name, gives_up=rung.gives_up, args=args, env=env)
         config = changed
@@ -73,16 +86,33 @@ def build(
     )
 
 
+def _is_gone(applied: Applied, exact: Container[str], config: LaunchConfig) -> bool:
+    """Tell whether a configuration lacks what a rung set; what is not `exact` may be changed."""
+    return any(
+        config.args.get(name) != value if name in exact else name not in config.args
+        for name, value in applied.args.items()
+    )
+
+
+def _fits(rungs: Sequence[Rung], facts: Facts, without: Container[str]) -> frozenset[str]:
+    """Return what these rungs may solve."""
+    fits = {rung.fit for rung in rungs if rung.name not in without}
+    return frozenset(fit for fit in fits if fit and fit not in facts.fixed)
+
+
 def belongs_to_start(rung: Rung, now: Situation) -> bool:
     """Tell whether a rung is part of the first candidate already.
 
     Utilization is, when vLLM's default share of the device is not free or not ours to use, and
-    fewer sequences are, when the recurrent states of all would not fit.
+    fewer sequences are, when the recurrent states of all would not fit. Several GPUs are, when the
+    user asked for so many.
     """
     if rung.fit == "gpu-memory-utilization":
         return now.facts.engine.default_utilization > most_utilization(now, now.facts.base())
     if rung.fit == "max-num-seqs":
         return states_that_fit(now, now.facts.base()) is not None
+    if rung.fit in (TENSOR, PIPELINE) and now.facts.workload.min_gpus > 1:
+        return True
     return rung.start
 
 
@@ -91,7 +121,7 @@ def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
     device, engine = facts.used(config)[0], facts.engine
     checkpoint = facts.checkpoints[config.model]
     # What a fitted value needs beside it may be fixed: then the user's stands for the rung's.
-    bound = {rung.fit} if rung.fit else rung.flags()
+    bound = rung.flags() - rung.args.keys() if rung.fit else rung.flags()
     fixed = sorted(bound & facts.fixed.keys())
     unknown = sorted(flag for flag in rung.flags() if not engine.knows(flag))
     quantized = checkpoint.quantization is not None or "quantization" in facts.fixed
@@ -115,6 +145,8 @@ def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
         return f"only for {when.dtype} models, this one is {checkpoint.dtype}"
     if when.min_gpus is not None and len(facts.devices) < when.min_gpus:
         return f"needs {when.min_gpus} GPUs, found {len(facts.devices)}"
+    if (count := LaunchConfig("", rung.args).world_size) > len(facts.devices):
+        return f"needs {count} GPUs, found {len(facts.devices)}"
     if when.min_gpus is not None and device.mig:
         return "vLLM can use only one MIG slice"
     return _incapable(rung, checkpoint, facts)

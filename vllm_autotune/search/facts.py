@@ -20,10 +20,14 @@ class Facts:
     `fixed` are the user's own vLLM arguments, never changed, and `env` the variables of vLLM that
     were set already. `checkpoints` maps what vLLM may be given as a model (the user's, and
     quantized siblings) to what it is. `headroom_bytes` must stay free on each device,
-    `host_free_bytes` is what weights may be offloaded into. `boots` is what earlier walks
-    measured on devices of this kind with this vLLM, `withheld` are those of the user's arguments
-    that must not be written down, `left_out` are the names of these and of what belongs to the
-    deployment. `draft` is the model that drafts, where it can be read.
+    `host_free_bytes` is what weights may be offloaded into, `shared_free_bytes` of it what segments
+    of shared memory may take (None: as much). `boots` is what earlier walks measured on devices of
+    this kind with this vLLM, `withheld` are those of the user's arguments that must not be written
+    down, `left_out` are the names of these and of what belongs to the deployment. `asked` are
+    autotune's own options as the command line has them, by name; a flag is an empty word.
+    `busy` are devices of the same kind that others use, `left_alone` says why these and any of
+    another kind are not used.
+    `draft` is the model that drafts, where it can be read.
     """
 
     model: str
@@ -35,10 +39,14 @@ class Facts:
     fixed: Mapping[str, Value]
     headroom_bytes: int
     host_free_bytes: int = 0
+    shared_free_bytes: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     boots: tuple[Boot, ...] = ()
     withheld: Mapping[str, Value] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    busy: tuple[Device, ...] = ()
+    left_alone: tuple[str, ...] = ()
     draft: Checkpoint | None = None
 
     @property

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
 from ..errors import BadLadder, did_you_mean
-from ..outcome import Phase
+from ..outcome import Ailment
 from ..units import parse_capability
 from ..vllm.config import Value
+from ..vllm.flags import PARALLEL
 
 
 def _value(value: Any) -> Value:
@@ -23,6 +24,13 @@ def _value(value: Any) -> Value:
 def _spelled(args: Mapping[str, Value]) -> Mapping[str, Value]:
     return {name.lstrip("-").replace("_", "-"): value for name, value in args.items()}
 
+
+# What a fit solves that is not named like its flag; the weights and the swap space have several.
+SOLVED: Mapping[str, tuple[str, ...]] = {
+    "checkpoint": (),
+    "swap": (),
+    "full-sequences": ("max-num-seqs",),
+}
 
 # How a file writes them.
 ComputeCapability = Annotated[tuple[int, int], BeforeValidator(parse_capability)]
@@ -49,17 +57,18 @@ class When:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One strategy: the phases of running out of memory it can cure, its price, what it sets.
+    """One strategy: what it can cure (phases of running out of memory), its price, what it sets.
 
     `fit` names a value that is solved from numbers (the table in `fit`) instead of set. A rung
-    with `start` belongs to the first candidate already.
+    with `start` belongs to the first candidate already; where it is about several GPUs, it uses
+    all of them.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     gives_up: str
-    cures: tuple[Phase, ...] = ()
+    cures: tuple[Ailment, ...] = ()
     start: StrictBool = False
     when: When = When()
     args: Annotated[Args, Field(alias="set")] = field(default_factory=dict)
@@ -68,7 +77,7 @@ class Rung:
 
     def flags(self) -> set[str]:
         """Return the vLLM flags the rung touches."""
-        return {*self.args, *([self.fit] if self.fit and self.fit != "checkpoint" else [])}
+        return {*self.args, *(SOLVED.get(self.fit, (self.fit,)) if self.fit else ())}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +87,11 @@ class Ladder:
     name: str
     rungs: tuple[Rung, ...]
     text: str
+
+    @property
+    def spreads(self) -> bool:
+        """Whether it uses all GPUs from the start."""
+        return any(rung.start and rung.fit in PARALLEL for rung in self.rungs)
 
     def without(self, names: Iterable[str]) -> "Ladder":
         """Return the ladder without the rungs the user skips.

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from ..diagnose import HANGS, LASTING
-from ..outcome import Environment, Hung, Outcome, OutOfMemory, Phase, Rejected, Stable
+from ..outcome import (
+    NO_EFFECT,
+    PREEMPTION_STORM,
+    Ailment,
+    Degraded,
+    Environment,
+    Hung,
+    Outcome,
+    OutOfMemory,
+    Rejected,
+    Stable,
+)
 from ..units import format_bytes
 from ..vllm.config import AUTO
 from .build import build
@@ -15,8 +26,8 @@ from .ladder import Rung
 from .prediction import calibrate, predict
 from .trial import Applied, Candidate, Prediction, Skip, Trial
 
-# What a rung that does not help would not fix, by the phase of the failure.
-UNFIXED: Mapping[Phase, str] = {
+# What a rung that does not help would not fix.
+UNFIXED: Mapping[Ailment, str] = {
     "spawn": "a server that does not start",
     "config": "a configuration that vLLM refuses",
     "load": "weights that do not fit",
@@ -25,6 +36,7 @@ UNFIXED: Mapping[Phase, str] = {
     "graphs": "graphs that do not fit",
     "warmup": "a warm-up that does not fit",
     "serving": "memory that runs out while serving",
+    "preemptions": "requests that push each other out of the KV cache",
 }
 
 
@@ -103,15 +115,21 @@ def _withdrawn(facts: Facts, history: Sequence[Trial]) -> dict[str, str] | None:
             if not blamed or (outcome.cause, outcome.reason) in seen:
                 return None
             seen.add((outcome.cause, outcome.reason))
-            withdrawn.update(dict.fromkeys(blamed, f"vLLM rejected it: {outcome.reason}"))
+            idle = isinstance(outcome, Degraded) and outcome.cause == NO_EFFECT
+            why = outcome.reason if idle else f"vLLM rejected it: {outcome.reason}"
+            withdrawn.update(dict.fromkeys(blamed, why))
     return withdrawn
 
 
-def _lacked_memory(outcome: Outcome) -> TypeGuard[OutOfMemory | Hung]:
-    """Tell whether memory ran out, or a request waited for blocks of the KV cache for ever."""
+def _lacked_memory(outcome: Outcome) -> TypeGuard[OutOfMemory | Hung | Degraded]:
+    """Tell whether memory ran out, or requests had to wait for blocks of the KV cache too much."""
     if isinstance(outcome, Hung):  # a worker that answers no more waits for something else
         return outcome.phase == "serving" and outcome.cause not in HANGS
-    return isinstance(outcome, OutOfMemory)
+    return isinstance(outcome, OutOfMemory) or _is_storm(outcome)
+
+
+def _is_storm(outcome: Outcome) -> bool:
+    return isinstance(outcome, Degraded) and outcome.cause == PREEMPTION_STORM
 
 
 class _Search:
@@ -179,6 +197,9 @@ class _Search:
         """Return the reason why a candidate is not worth a launch, None if it is."""
         if candidate.config.fingerprint() in self.tried:
             return "already tried"
+        gpus, least = max(1, candidate.config.world_size), self.facts.workload.min_gpus
+        if gpus < least:
+            return f"uses {gpus} of at least {least} GPUs that you asked for"
         prediction, limit = candidate.predicted, self.facts.limit(candidate.config)
         if prediction.reserved_bytes > limit:
             reserved = format_bytes(prediction.reserved_bytes)
@@ -187,8 +208,11 @@ class _Search:
             return _prospect(prediction)
         for trial in self.history:
             failed = trial.outcome
-            if _lacked_memory(failed) and not self._cured(candidate, trial, failed.phase):
-                return f"would not fix {UNFIXED[failed.phase]}"
+            if not _lacked_memory(failed):
+                continue
+            ailment: Ailment = "preemptions" if _is_storm(failed) else failed.phase
+            if not self._cured(candidate, trial, ailment):
+                return f"would not fix {UNFIXED[ailment]}"
         return None
 
     def with_auto_length(self, candidate: Candidate, length: int) -> int:
@@ -225,10 +249,10 @@ class _Search:
         same = (one.kv_available, one.kv_needed) == (other.kv_available, other.kv_needed)
         return same or self.likely(smaller)
 
-    def _cured(self, candidate: Candidate, trial: Trial, phase: Phase) -> bool:
-        """Tell whether a rung that cures this phase makes the candidate differ from the trial."""
+    def _cured(self, candidate: Candidate, trial: Trial, ailment: Ailment) -> bool:
+        """Tell whether a rung that cures this makes the candidate differ from the trial."""
         config, failed = candidate.config, trial.config
-        cures = {rung.name for rung in self.facts.ladder.rungs if phase in rung.cures}
+        cures = {rung.name for rung in self.facts.ladder.rungs if ailment in rung.cures}
         return any(
             config.model != failed.model
             or any(config.args.get(flag) != failed.args.get(flag) for flag in applied.args)

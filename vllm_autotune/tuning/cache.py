@@ -50,7 +50,7 @@ def cache_key(facts: Facts) -> str:
     All of it is known where neither the GPU nor vLLM is. What else an answer depends on (the exact
     memory, the driver, torch) is compared when it is recalled.
     """
-    devices, engine = facts.devices, facts.engine
+    devices, engine = (*facts.devices, *facts.busy), facts.engine
     content = {
         "weights": {name: c.digest for name, c in facts.checkpoints.items()},
         "workload": asdict(facts.workload),

@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import CannotWrite
-from ..report.report import CacheUse, Report, model_of, versions_of
+from ..report.alternatives import helps, planned_alternative, served_by_winner
+from ..report.report import CacheUse, PlannedAlternative, Report, model_of, versions_of
+from ..search.alternatives import alternatives
 from ..search.facts import Facts
 from ..search.trial import Skip
 from ..server.leftovers import remove_leftovers
+from .also import prove, refuse_unknown
 from .cache import AnswerCache
-from .journal import Run, find_unfinished
+from .journal import ANSWERED, Run, find_unfinished
 from .lock import locked
 from .options import Audience, Options
 from .walk import Walk, refreshed
@@ -43,6 +46,7 @@ def fresh_answer(
             answer = recall(facts)
             if not isinstance(answer, str):
                 return answer
+        refuse_unknown(options.also, facts)
         for leftover in remove_leftovers():
             audience.note(leftover)
         walk = _begin(facts, options, audience, key)
@@ -53,6 +57,8 @@ def fresh_answer(
             hint=hint,
             model=model_of(facts),
             devices=facts.devices,
+            busy=facts.busy,
+            left_alone=facts.left_alone,
             versions=versions_of(facts),
             workload=facts.workload,
             ladder=facts.ladder.name,
@@ -65,13 +71,43 @@ def fresh_answer(
             cache=CacheUse(key=key, hit=False),
             created_at=walk.run.began,
         )
-        path = walk.run.write_report(report)
-        if status == "stable":
-            try:
-                cache.remember(key, report)
-            except CannotWrite as refusal:  # the report is written already
-                audience.note(refusal.message)
-    return report, path
+        path = _recorded(report, walk, cache)
+        if status in ANSWERED:
+            known = cache.with_boots(walk.facts, lambda _: None)
+            found = served_by_winner(known, walk.winner) if walk.winner else None
+            others = alternatives(known, found)
+            report = replace(
+                report,
+                alternatives=tuple(map(planned_alternative, others)),
+                would_help=helps(known, found, walk.history[-1].candidate if found else None),
+            )
+            path = _recorded(report, walk, cache)
+            for other in others:
+                if status == "stable" and other.name in options.also:
+                    report = _with_proof(report, prove(other, walk), walk)
+                    path = _recorded(report, walk, cache)
+    elapsed = round(time.monotonic() - began, 2)
+    return replace(report, elapsed_seconds=elapsed), path
+
+
+def _recorded(report: Report, walk: Walk, cache: AnswerCache) -> Path:
+    """Write the report, and the answer to the cache."""
+    path = walk.run.write_report(report)
+    if report.status == "stable":
+        try:
+            cache.remember(report.cache.key, report)
+        except CannotWrite as refusal:  # the report is written already
+            walk.audience.note(refusal.message)
+    return path
+
+
+def _with_proof(report: Report, proof: PlannedAlternative, walk: Walk) -> Report:
+    return replace(
+        report,
+        alternatives=tuple(proof if a.name == proof.name else a for a in report.alternatives),
+        trials=tuple(walk.trials),
+        launches=len(walk.trials),
+    )
 
 
 def _begin(facts: Facts, options: Options, audience: Audience, key: str) -> Walk:

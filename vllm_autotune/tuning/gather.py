@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..checkpoint import Checkpoint, read_checkpoint
 from ..errors import BadModel, BadUsage, NoEngine
 from ..files import user_path
 from ..machine.cards import hypothetical_devices
-from ..machine.device import Device, detect, host_free_bytes
+from ..machine.device import Device, detect, host_free_bytes, shared_free_bytes
+from ..machine.selection import Selection, select
 from ..memory import estimate
 from ..memory.speculation import has_draft, speculation
 from ..search.facts import Facts
+from ..search.fit import PIPELINE, TENSOR
 from ..search.ladder import Ladder
+from ..search.step import next_step
 from ..server.environment import TRIAL_ENV
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value, parse_arguments
@@ -39,6 +42,8 @@ class Request:
 
     `device` describes a GPU that is not here, and so does a `capability` with a memory limit.
     `vllm_version` is that of a vLLM that is not here.
+    `asked` is the same as words, as in Facts. Busy GPUs are left alone where others are idle, but
+    with `keep_busy`.
     """
 
     model: str
@@ -50,6 +55,7 @@ class Request:
     exact: bool = False
     probe: Effort = STANDARD
     gpus: str | None = None
+    min_gpus: int = 1
     memory_limit: int | None = None
     headroom: int | None = None
     fixed: Sequence[str] = ()
@@ -58,6 +64,8 @@ class Request:
     vllm_version: str | None = None
     device: str | None = None
     capability: tuple[int, int] | None = None
+    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    keep_busy: bool = False
 
     @property
     def hypothetical(self) -> bool:
@@ -100,14 +108,34 @@ def gather_facts(request: Request) -> Facts:
         fixed=fixed,
         headroom_bytes=usual if request.headroom is None else request.headroom,
         host_free_bytes=host_free_bytes(),
+        shared_free_bytes=shared_free_bytes(),
         env=_environment(),
         withheld=withheld,
         left_out=tuple(sorted(everything.keys() - fixed.keys())),
+        asked=request.asked,
         draft=_draft(LaunchConfig(request.model, fixed)),
     )
+    facts = _selected(facts, request)
     _refuse_impossible(facts)
     free_choice = not request.memory_limit and "gpu-memory-utilization" not in fixed
     return _limited_to_need(facts) if engine.platform == "cpu" and free_choice else facts
+
+
+def _selected(facts: Facts, request: Request) -> Facts:
+    """Return the facts with the GPUs to use of those that may be used."""
+
+    def narrowed(chosen: Selection) -> Facts:
+        return replace(
+            facts, devices=chosen.devices, busy=chosen.busy, left_alone=chosen.left_alone
+        )
+
+    def fits(chosen: Selection) -> bool:
+        candidate = next_step(narrowed(chosen), ()).candidate
+        return candidate is not None and not candidate.config.cpu_offload_gib
+
+    keep = request.keep_busy or request.gpus is not None or facts.devices[0].imagined
+    least = max(request.min_gpus, facts.base().world_size)
+    return narrowed(select(facts.devices, keep_busy=keep, least=least, fits=fits))
 
 
 def _draft(config: LaunchConfig) -> Checkpoint | None:
@@ -164,10 +192,7 @@ def _context_below_minimum(shortest: int, wanted: int) -> BadUsage:
 
 def _refuse_impossible(facts: Facts) -> None:
     """Raise BadUsage for arguments of the user that cannot work on this machine."""
-    world, count = facts.base().world_size, len(facts.devices)
-    if world > count and facts.devices[0].kind == "cuda":
-        hint = "lower the parallel sizes after `--`, or select more GPUs"
-        raise BadUsage(f"your arguments use {world} GPUs, found {count}", hint)
+    _refuse_gpu_counts(facts)
     # Two formats vLLM knows itself; without a parser it answers all others with HTTP 400
     # (renderers/online_renderer.py, 0.26 and 0.32).
     mistral = facts.fixed.get("tokenizer-mode") == "mistral"
@@ -176,6 +201,31 @@ def _refuse_impossible(facts: Facts) -> None:
     if facts.workload.probe.tool and not calls_tools:
         hint = "add the model's parser: -- --enable-auto-tool-choice --tool-call-parser hermes"
         raise BadUsage("--probe-tool: vLLM must be told how this model writes tool calls", hint)
+
+
+def _refuse_gpu_counts(facts: Facts) -> None:
+    """Raise BadUsage for numbers of GPUs that are not there, that contradict or do not divide."""
+    fixed, count, least = facts.base(), len(facts.devices), facts.workload.min_gpus
+    world, heads = fixed.world_size, facts.checkpoint.heads
+    if facts.devices[0].kind == "cuda" and world > count:
+        hint = "lower the parallel sizes after `--`, or select more GPUs"
+        raise BadUsage(f"your arguments use {world} GPUs, found {count}", hint)
+    if least > count:
+        hint = "lower it, or select more GPUs (--gpus, CUDA_VISIBLE_DEVICES)"
+        raise BadUsage("; ".join((f"--min-gpus {least}: found {count}", *facts.left_alone)), hint)
+    solved = {rung.fit for rung in facts.ladder.rungs if rung.fit not in facts.fixed}
+    if least > world and solved.isdisjoint((TENSOR, PIPELINE)):
+        hint = "use another --ladder, or drop --skip and the parallel sizes after `--`"
+        raise BadUsage(f"--min-gpus {least}: only {world} would be used", hint)
+    named = {"after `--`": fixed.tensor_parallel} | {
+        f"of rung `{rung.name}`": LaunchConfig("", rung.args).tensor_parallel
+        for rung in facts.ladder.rungs
+    }
+    for where, size in named.items():
+        if heads and heads % max(1, size):
+            hint = "choose a size that divides them, or --pipeline-parallel-size"
+            reason = f"does not divide the model's {heads} attention heads"
+            raise BadUsage(f"--{TENSOR} {size} {where} {reason}", hint)
 
 
 def _environment() -> dict[str, str]:
@@ -235,6 +285,7 @@ def _workload(request: Request, checkpoint: Checkpoint, fixed: Mapping[str, Valu
         min_context=shortest,
         concurrency=request.concurrency,
         exact=request.exact,
+        min_gpus=request.min_gpus,
         probe=request.probe,
     )
 

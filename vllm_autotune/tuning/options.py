@@ -27,7 +27,7 @@ class Options(Limits):
 
     `wait` is how many seconds to wait for another tuning on the same device. `resume` continues
     the newest unfinished run; `cached_only` launches nothing; `allow_busy` tunes on devices that
-    other programs use as well.
+    other programs use as well. `also` are the alternatives to prove after the winner.
     """
 
     results: Path
@@ -38,3 +38,4 @@ class Options(Limits):
     wait: float = 0.0
     resume: bool = False
     allow_busy: bool = False
+    also: tuple[str, ...] = ()

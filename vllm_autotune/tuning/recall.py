@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from ..certificate.items import missing_items
+from ..report.alternatives import listed, served_by_winner
 from ..report.report import Report, Winner
 from ..report.trust import refused_setting
 from ..search.facts import Facts
@@ -32,7 +33,7 @@ def still_valid(report: Report, facts: Facts, key: str) -> str | None:
     objections = (
         *_of_another_request(report, winner, facts, key),
         *_too_little(winner, config, facts),
-        *_other_memory(winner, config, facts),
+        *_other_memory(report, winner, config, facts),
     )
     return next(iter(objections), None)
 
@@ -45,7 +46,10 @@ def _of_another_request(report: Report, winner: Winner, facts: Facts, key: str) 
         "key": (report.cache.key, key),
         "vLLM": (report.versions.vllm, engine.version),
         "torch": (report.versions.torch, engine.torch),
-        "device": (cards(report.devices), cards(facts.devices)),
+        "device": (
+            cards((*report.devices, *report.busy)),
+            cards((*facts.devices, *facts.busy)),
+        ),
         "ladder": (report.ladder, facts.ladder.name),
         "workload": (report.workload, facts.workload),
         "fixed arguments": (report.fixed, dict(facts.fixed)),
@@ -78,21 +82,35 @@ def _too_little(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[
         yield f"its certificate lacks `{lacks[0]}`"
 
 
-def _other_memory(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[str]:
+def _other_memory(
+    report: Report, winner: Winner, config: LaunchConfig, facts: Facts
+) -> Iterator[str]:
+    yield from _lacking(winner, config, facts)
+    if not winner.gives_up:
+        return
+    if len(facts.devices) > len(report.devices):
+        yield "more GPUs are idle now than when it was found, so a better one may fit"
+    used, was = facts.used(config), winner.valid_for.budget_bytes
+    if min(facts.budget(d) for d in used) > was * MORE_MEMORY:
+        yield "more memory is free now than when it was found, so a better one may fit"
+
+
+def _lacking(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[str]:
+    """Yield why a configuration has too little of this machine now."""
     used = facts.used(config)
+    if len(used) < config.world_size and used[0].kind == "cuda":
+        yield f"it uses {config.world_size} GPUs, {len(used)} are idle"
     limit = min((d.limit_bytes for d in used if d.limit_bytes), default=None)
     reserved = facts.reserved(config)
     if limit is not None and "kv-cache-memory-bytes" not in config.args and reserved > limit:
         yield f"it reserves {format_bytes(reserved)}, the limit is {format_bytes(limit)}"
-    needed, was = winner.valid_for.needed_bytes, winner.valid_for.budget_bytes
+    needed = winner.valid_for.needed_bytes
     free = min(d.free_bytes for d in used) - facts.headroom_bytes // 2
     if free < needed:
         yield f"it needs {format_bytes(needed)}, only {format_bytes(max(0, free))} may be used now"
     offloaded = config.cpu_offload_gib * len(used) * 2**30
     if offloaded > (free := facts.host_free_bytes):
         yield f"it offloads {format_bytes(offloaded)}, the host has {format_bytes(free)} free now"
-    if winner.gives_up and min(facts.budget(d) for d in used) > was * MORE_MEMORY:
-        yield "more memory is free now than when it was found, so a better one may fit"
 
 
 def _shortened(value: object) -> str:
@@ -109,20 +127,39 @@ def here(report: Report, facts: Facts) -> Report:
     model = model_here(report, winner, facts)
     assert model is not None
 
-    def argv(args: Mapping[str, Value]) -> tuple[str, ...]:
-        return tuple(facts.engine.argv(LaunchConfig(model, args)))
+    def argv(name: str, args: Mapping[str, Value]) -> tuple[str, ...]:
+        return tuple(facts.engine.argv(LaunchConfig(name, args)))
+
+    def started(found: Winner) -> Winner | None:
+        """Return a winner as it starts here, None where it cannot."""
+        name = model_here(report, found, facts)
+        if name is None or refused_setting(report, found, allowed=facts.fixed):
+            return None
+        if any(_lacking(found, LaunchConfig(name, found.args, found.env), facts)):
+            return None
+        words = argv(name, found.args)
+        return replace(found, model=name, argv=words, left_out=facts.left_out)
 
     trials = tuple(
-        replace(trial, model=model, argv=argv(trial.args)) if trial.model == winner.model else trial
+        replace(trial, model=model, argv=argv(model, trial.args))
+        if trial.model == winner.model
+        else trial
         for trial in report.trials
     )
-    return replace(
+    report = replace(
         report,
         devices=facts.devices,
+        busy=facts.busy,
+        left_alone=facts.left_alone,
         model=replace(report.model, path=facts.model),
-        winner=replace(winner, model=model, argv=argv(winner.args), left_out=facts.left_out),
+        winner=replace(winner, model=model, argv=argv(model, winner.args), left_out=facts.left_out),
         trials=trials,
     )
+    others = ((other.name, other.proven and started(other.proven)) for other in report.alternatives)
+    proven = {name: other for name, other in others if other}
+    assert report.winner is not None
+    found = served_by_winner(facts, report.winner)
+    return replace(report, alternatives=listed(facts, found, proven))
 
 
 def model_here(report: Report, winner: Winner, facts: Facts) -> str | None:

@@ -33,6 +33,8 @@ def tune(facts: Facts, options: Options, audience: Audience) -> tuple[Report, Pa
     if options.cached_only:
         raise NotCached(answer, "run it once without --cached-only, or import an answer")
     audience.note(describe(facts))
+    for reason in facts.left_alone:
+        audience.note(reason)
     if answer != NOTHING:
         audience.note(answer)
     from .fresh import fresh_answer  # noqa: PLC0415  an answer is recalled quicker without
@@ -47,11 +49,15 @@ def _recall(
     found = None if options.refresh else AnswerCache(options.cache).recall(key)
     if not isinstance(found, Report):
         return found or NOTHING
+    proven = {other.name for other in found.alternatives if other.proven}
+    if lacking := sorted(set(options.also) - proven):
+        return f"the cached answer does not prove `{lacking[0]}`"
     objection = still_valid(found, facts, key)
     if objection is not None:
         return f"the cached answer cannot be used: {objection}"
     hit, elapsed = CacheUse(key=key, hit=True), round(time.monotonic() - began, 3)
-    report = replace(here(found, facts), cache=hit, launches=0, elapsed_seconds=elapsed)
+    known = AnswerCache(options.cache).with_boots(facts, lambda _: None)
+    report = replace(here(found, known), cache=hit, launches=0, elapsed_seconds=elapsed)
     try:
         return report, write_recalled(options.results, report)
     except CannotWrite as refusal:

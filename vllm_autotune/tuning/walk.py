@@ -9,23 +9,20 @@ from ..interruption import Interrupted
 from ..launch.launch import run_trial
 from ..machine import device
 from ..machine.device import Device
+from ..machine.selection import busy_sentence, is_busy
 from ..outcome import Crashed, Environment, OutOfMemory, Rejected, Stable
 from ..report.report import Status, Winner
-from ..search.alternatives import sequences_for_whole_context
 from ..search.facts import Facts
 from ..search.prediction import accuracy, measured
 from ..search.step import Step, next_step
 from ..search.trial import Candidate, Trial
-from ..units import format_bytes
+from ..search.whole_context import sequences_for_whole_context
 from ..vllm.config import LaunchConfig
 from .cache import AnswerCache
 from .journal import Run
 from .options import Audience, Options
 from .winner import winner_of
 
-# What other programs may use of a GPU before it counts as busy: a desktop, the driver itself.
-BUSY_BYTES = 2 * 2**30
-BUSY_SHARE = 0.02
 # The host's free memory always changes: up to this share counts as no change.
 HOST_SHARE = 0.1
 
@@ -33,14 +30,18 @@ HOST_SHARE = 0.1
 class Walk:
     """The launches of one walk: `trials` in their order, `skips` with the reason for each rung.
 
-    `history` is what the search is told: the trials, less those that are tried again.
+    `history` is what the search is told: the trials, less those that are tried again. What is not
+    to be `resumed` is not in the journal.
     """
 
-    def __init__(self, facts: Facts, options: Options, audience: Audience, run: Run) -> None:
+    def __init__(
+        self, facts: Facts, options: Options, audience: Audience, run: Run, *, resumed: bool = True
+    ) -> None:
         self.facts = facts
         self.options = options
         self.audience = audience
         self.run = run
+        self.resumed = resumed
         self.history: list[Trial] = []
         self.trials: list[Trial] = []
         self.skips: dict[str, str] = {}
@@ -108,7 +109,8 @@ class Walk:
         trial = run_trial(self.facts, candidate, number, log, self.options, show)
         trial = replace(trial, accuracy=accuracy(self.facts, trial))
         self.launches += 1
-        self.run.add_trial(trial)
+        if self.resumed:
+            self.run.add_trial(trial)
         self._take(trial)
         boot = measured(self.facts, trial)
         if boot is not None:
@@ -175,11 +177,9 @@ def _led_to(step: Step, trial: Trial) -> bool:
 
 def _refuse_busy(devices: Sequence[Device]) -> None:
     """Raise DeviceBusy for GPUs that other programs use: they distort every measurement."""
-    for d in devices:
-        taken = d.memory_bytes - device.free_bytes(d)
-        if not d.uses_host_memory and taken > max(BUSY_BYTES, BUSY_SHARE * d.memory_bytes):
+    for now in (replace(d, free_bytes=device.free_bytes(d)) for d in devices):
+        if is_busy(now):
             raise DeviceBusy(
-                f"the GPU {d.name} ({d.uuid}) is busy: other processes hold "
-                f"{format_bytes(taken)} of {format_bytes(d.memory_bytes)}",
+                busy_sentence(now),
                 "pick other GPUs with --gpus, or tune on the memory that is left: --allow-busy",
             )

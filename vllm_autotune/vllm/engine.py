@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,7 @@ class Engine:
 
     One that is not `installed` has no files: it is assumed to have every flag. A CPU build that
     `stands_in` for the vLLM of a GPU has its flags, but lacks what is installed beside that one.
+    `added` are quantization methods to reckon with though they are not installed.
     """
 
     python: str
@@ -36,6 +37,7 @@ class Engine:
     torch: str | None
     command: tuple[str, ...]
     installed: bool = True
+    added: frozenset[str] = frozenset()
     stands_in: bool = False
 
     @property
@@ -54,12 +56,7 @@ class Engine:
         Source: string arguments of `add_argument` in engine/arg_utils.py and
         entrypoints/**/cli_args.py (all versions from 0.6.6 to 0.33).
         """
-        found = self.package.glob("entrypoints/**/cli_args.py")
-        files = [self.package / "engine/arg_utils.py", *found]
-        calls = (n for file in files for n in _nodes(file) if isinstance(n, ast.Call))
-        added = (call for call in calls if getattr(call.func, "attr", "") == "add_argument")
-        words = (word for call in added for word in _strings(call))
-        return frozenset(w[2:] for w in words if w.startswith("--") and " " not in w)
+        return _flags(self.package)
 
     @cached_property
     def quantizations(self) -> frozenset[str]:
@@ -74,6 +71,8 @@ class Engine:
 
     def quantizes(self, method: str) -> bool:
         """Tell whether this vLLM has a quantization method; assume so if that was unreadable."""
+        if method in self.added:
+            return True
         if not self.quantizations:
             return method != "bitsandbytes" or self.release < BITSANDBYTES_PLUGIN
         return method in self.quantizations
@@ -83,13 +82,7 @@ class Engine:
 
         Source: `get_min_capability` of the method's class, model_executor/layers/quantization/.
         """
-        found = _quantization_class(self.package / "model_executor/layers/quantization", method)
-        for part in found.body if found else ():
-            if getattr(part, "name", "") == "get_min_capability":
-                returned = [n.value for n in ast.walk(part) if isinstance(n, ast.Return)]
-                if returned and isinstance(returned[0], ast.Constant) and returned[0].value:
-                    return divmod(int(str(returned[0].value)), 10)
-        return None
+        return _least_capability(self.package / "model_executor/layers/quantization", method)
 
     @property
     def has_flashinfer(self) -> bool:
@@ -137,6 +130,26 @@ def assumed(version: str = ASSUMED) -> Engine:
     """Return an Engine to plan with where no vLLM is installed; it cannot be launched."""
     command = ("vllm", "serve")
     return Engine("", Path(os.devnull), version, "cuda", None, command, installed=False)
+
+
+@cache
+def _least_capability(folder: Path, method: str) -> tuple[int, int] | None:
+    found = _quantization_class(folder, method)
+    for part in found.body if found else ():
+        if getattr(part, "name", "") == "get_min_capability":
+            returned = [n.value for n in ast.walk(part) if isinstance(n, ast.Return)]
+            if returned and isinstance(returned[0], ast.Constant) and returned[0].value:
+                return divmod(int(str(returned[0].value)), 10)
+    return None
+
+
+@cache
+def _flags(package: Path) -> frozenset[str]:
+    files = [package / "engine/arg_utils.py", *package.glob("entrypoints/**/cli_args.py")]
+    calls = (n for file in files for n in _nodes(file) if isinstance(n, ast.Call))
+    added = (call for call in calls if getattr(call.func, "attr", "") == "add_argument")
+    words = (word for call in added for word in _strings(call))
+    return frozenset(w[2:] for w in words if w.startswith("--") and " " not in w)
 
 
 def _quantization_class(folder: Path, method: str) -> ast.ClassDef | None:

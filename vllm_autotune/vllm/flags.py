@@ -57,6 +57,8 @@ DEPLOYMENT = SERVING | {
     *("otlp-traces-endpoint", "reasoning-parser", "response-role"),
     *("return-tokens-as-token-ids", "tool-call-parser", "uvicorn-log-level"),
 }
+# What gives the KV cache of waiting requests room in the host's memory, the newer way first.
+SWAPPING = ("kv-offloading-size", "swap-space")
 # What puts weights or KV cache into the host's memory.
 OFFLOADING = ("cpu-offload-gb", "swap-space", "kv-offloading-size", "offload-group-size")
 # With one of these the model may accept more tokens than its config.json says.

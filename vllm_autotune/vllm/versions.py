@@ -11,6 +11,12 @@ FITS_LENGTH: Release = (0, 20)
 UTILIZATION_92: Release = (0, 20)
 # bitsandbytes moved into a plugin (PR 43529).
 BITSANDBYTES_PLUGIN: Release = (0, 28)
+# The first engine is gone, and with it all that --swap-space did (the flag stayed until 0.17).
+ONE_ENGINE: Release = (0, 11)
+# --kv-offloading-size takes its bytes in /dev/shm (v1/kv_offload/cpu/shared_offload_region.py).
+SWAPS_IN_SHARED_MEMORY: Release = (0, 20)
+# What is swapped is counted, at the latest from here on (kv_connector/v1/offloading_connector.py).
+COUNTS_SWAPPING: Release = (0, 20)
 # FlashInfer reads an 8-bit KV cache outside the B200, too (PR 24577).
 FLASHINFER_FP8: Release = (0, 11)
 # Blocks of fp8 experts are made smaller where they must be

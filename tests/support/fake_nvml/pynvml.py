@@ -2,7 +2,8 @@
 
 FAKE_NVML is a folder; `<index>-<pid>` in it holds the bytes that a living process has on that GPU,
 `count` how many GPUs there are, `unified` says that they have no memory but the host's, and `lost`
-that they do not answer any more; `lost-<index>` says so of one.
+that they do not answer any more; `lost-<index>` says so of one. `links` holds pairs with NVLink
+between them (`0-3 1-2`); all others are on one PCIe switch if `index // 4` is the same.
 """
 
 import os
@@ -10,6 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 NVML_DEVICE_MIG_ENABLE = 1
+NVML_P2P_CAPS_INDEX_NVLINK = 2
+NVML_P2P_STATUS_OK = 0
+NVML_P2P_STATUS_NOT_SUPPORTED = 5
 TOTAL = 150_754_820_096
 IDLE = 650 * 2**20
 
@@ -89,3 +93,15 @@ def nvmlDeviceGetName(index: int) -> str:  # noqa: N802
 
 def nvmlDeviceGetUUID(index: int) -> str:  # noqa: N802
     return f"GPU-{index}"
+
+
+def nvmlDeviceGetP2PStatus(one: int, other: int, index: int) -> int:  # noqa: N802
+    links = _folder() / "links"
+    if index != NVML_P2P_CAPS_INDEX_NVLINK or not links.exists():
+        raise NVMLError_NotSupported("Not Supported")
+    linked = f"{min(one, other)}-{max(one, other)}" in links.read_text().split()
+    return NVML_P2P_STATUS_OK if linked else NVML_P2P_STATUS_NOT_SUPPORTED
+
+
+def nvmlDeviceGetTopologyCommonAncestor(one: int, other: int) -> int:  # noqa: N802
+    return 10 if one // 4 == other // 4 else 50

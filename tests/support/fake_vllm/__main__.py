@@ -33,7 +33,9 @@ Modes while serving:
     collapse             decoding slows with the cube of the running requests
     oom_line             an out-of-memory line in the log, but 200
     engine_restart       after `after` requests a new engine takes over, its counters at zero
-    preemption_storm     every request adds 50 preemptions
+    preemption_storm     every request adds 50 preemptions, which come back from host memory
+                         with --kv-offloading-size
+    no_swapping          nothing goes to host memory, whatever the arguments
     stranger             somebody else's server answers on the port
     wrong_model_len      /v1/models promises half the context
     longer_model_len     it serves twice the context it was asked for

@@ -212,7 +212,8 @@ def main() -> NoReturn:
 def run() -> int:
     script = read_script(sys.argv[1:])
     args = parse(sys.argv[1:])
-    if "swap-space" in args:  # a flag that this version does not have
+    minor = int(script.version.split(".")[1])
+    if "swap-space" in args and minor >= 18:  # a flag that this version does not have
         words = " ".join(["--swap-space", *args["swap-space"]])
         raw("usage: api_server.py [-h] [--model MODEL]")
         raw(f"api_server.py: error: unrecognized arguments: {words}")

@@ -273,7 +273,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if script.is_on("oom_line"):
             say("EngineCore", "core.py:700", out_of_memory(api.card, "serving"), "ERROR")
         if script.is_on("preemption_storm"):
-            scheduler.preemptions += 50
+            scheduler.preempt(50, prompt)
         if script.is_on("memory_creep"):
             api.creep.append(b"\1" * 2**20)
         if script.is_on("engine_restart") and request == script.after:

@@ -19,6 +19,7 @@ class Scheduler:
         self.script = script
         self.max_model_len = max_model_len
         self.kv_tokens = kv_tokens
+        self.swaps = "kv-offloading-size" in card.args and not script.is_on("no_swapping")
         self.max_num_seqs = card.integer("max-num-seqs", 128)
         self.changed = threading.Condition()
         self.dead = threading.Event()
@@ -29,6 +30,7 @@ class Scheduler:
 
     def reset_counters(self) -> None:
         self.prompt_tokens = self.generation_tokens = self.preemptions = self.successes = 0
+        self.swapped_out = self.swapped_in = self.swap_ins = 0
 
     @contextlib.contextmanager
     def admitted(self, tokens: int) -> Iterator[None]:
@@ -92,7 +94,16 @@ class Scheduler:
         if not self.script.is_on("metrics_frozen"):
             with self.changed:
                 self.prompt_tokens += prompt
+                self.swapped_out += self.swaps * prompt * self.script.kv_bytes_per_token
                 self.generation_tokens += generated
+
+    def preempt(self, times: int, tokens: int) -> None:
+        """Push a request out again and again; with room in host memory nothing is lost."""
+        with self.changed:
+            self.preemptions += times
+            if self.swaps:
+                self.swap_ins += times
+                self.swapped_in += times * tokens * self.script.kv_bytes_per_token
 
     def metrics(self, model: str, utilization: float, block: int) -> str:
         label = f'{{engine="0",model_name="{model}"}}'
@@ -113,6 +124,11 @@ class Scheduler:
             ("vllm:generation_tokens_total", "counter", label, self.generation_tokens),
             ("vllm:cache_config_info", "gauge", config, 1),
         ]
+        if self.swaps:
+            rows += [
+                ("vllm:kv_offload_store_bytes_total", "counter", label, self.swapped_out),
+                ("vllm:kv_offload_load_bytes_total", "counter", label, self.swapped_in),
+            ]
         lines = [
             f"# HELP {name} As vLLM.\n# TYPE {name} {kind}\n{name}{labels} {float(value)}\n"
             for name, kind, labels, value in rows
@@ -122,6 +138,14 @@ class Scheduler:
             "# HELP vllm:request_success_total As vLLM.\n# TYPE vllm:request_success_total counter"
             f"\nvllm:request_success_total{finished} {float(self.successes)}\n"
         )
+        if self.swaps:
+            size, largest = "vllm:kv_offload_load_size", label.replace("{", '{le="+Inf",')
+            lines.append(
+                f"# HELP {size} As vLLM.\n# TYPE {size} histogram\n"
+                f"{size}_bucket{largest} {float(self.swap_ins)}\n"
+                f"{size}_count{label} {float(self.swap_ins)}\n"
+                f"{size}_sum{label} {float(self.swapped_in)}\n"
+            )
         text = "".join(lines)
         if self.script.is_on("metrics_renamed"):
             for old, new in self.script.rename.items():

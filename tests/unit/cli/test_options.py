@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.command import Autotune, flags
-from vllm_autotune.cli.options import KeyOptions, PlanOptions
+from vllm_autotune.cli.options import (
+    KeyOptions,
+    ModelOptions,
+    PlanOptions,
+    VllmOptions,
+)
 from vllm_autotune.cli.parsed import parse_effort, parse_ports, parse_tokens
 from vllm_autotune.tuning.gather import Request
 from vllm_autotune.units import parse_capability
@@ -91,9 +96,10 @@ def test_a_bad_value_names_its_option(
 
 def test_every_option_of_a_request_is_part_of_it() -> None:
     """All but the ladder's and the probe's are passed on by their names."""
-    named = {f.name for group in (PlanOptions, KeyOptions) for f in fields(group)}
+    groups = (PlanOptions, KeyOptions, ModelOptions, VllmOptions)
+    named = {f.name for group in groups for f in fields(group)}
     passed = {name for name in named if not name.startswith("probe_")} - {"skip", "count"}
-    assert passed == {field.name for field in fields(Request)}
+    assert passed == {field.name for field in fields(Request)} - {"asked", "keep_busy"}
 
 
 @pytest.mark.parametrize("effort", ["quick", "standard", "soak", "soak=2.5"])

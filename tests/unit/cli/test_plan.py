@@ -55,3 +55,31 @@ def test_vllms_arguments_are_never_changed(autotune: Autotune, model: Path) -> N
 
 def test_the_stand_in_has_the_flags_the_ladder_sets() -> None:
     assert {"max-model-len", "cpu-offload-gb", "enforce-eager"} <= set(FLAGS)
+
+
+def test_numbers_of_gpus_that_are_not_there_or_do_not_divide(
+    autotune: Autotune, model: Path, tmp_path: Path
+) -> None:
+    words = ("plan", "--model", model, "--device", "4 x T4")
+    autotune(*words, "--min-gpus", "5").refused(2, "--min-gpus 5: found 4")
+    autotune(*words, "--min-gpus", "0").refused(2, "at least 1", hint=False)
+    autotune(*words, "--", "-tp", "3").refused(2, "does not divide", "attention heads")
+    few = ("--min-gpus", "4", "--", "-tp", "2", "-pp", "1")
+    autotune(*words, *few).refused(2, "only 2 would be used")
+    skipped = ("--skip", "tensor-parallel", "--skip", "pipeline-parallel")
+    autotune(*words, "--min-gpus", "2", *skipped).refused(2, "only 1 would be used")
+    ladder = tmp_path / "three.toml"
+    ladder.write_text('[[rung]]\nname = "a"\ngives_up = ""\nset = { tensor-parallel-size = 3 }\n')
+    autotune(*words, "--ladder", ladder).refused(2, "of rung `a`", "does not divide")
+
+
+def test_an_alternative_that_no_version_knows(autotune: Autotune, model: Path) -> None:
+    ended = autotune("--model", model, "--also", "everything")
+    ended.refused(2, "everything", "longest-context", hint=False)
+
+
+def test_at_least_so_many_gpus(autotune: Autotune, model: Path) -> None:
+    words = ("plan", "--json", "--model", model, "--device", "2 x T4")
+    document = json.loads(autotune(*words, "--min-gpus", "2").out)
+    assert document["first"]["proposal"]["devices"] == 2
+    assert document["workload"]["min_gpus"] == 2

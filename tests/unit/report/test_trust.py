@@ -12,10 +12,11 @@ from tests.support.command import Autotune, child
 from tests.support.paths import EXAMPLES
 from tests.support.users import only_root
 from vllm_autotune.deploy import FORMATS
+from vllm_autotune.memory import Interval
 from vllm_autotune.report.codec import dump
-from vllm_autotune.report.read import read_report
-from vllm_autotune.report.report import Report
-from vllm_autotune.report.trust import distrusted
+from vllm_autotune.report.read import parse_report, read_report
+from vllm_autotune.report.report import PlannedAlternative, Report
+from vllm_autotune.report.trust import distrusted, distrusted_alternatives
 from vllm_autotune.vllm.config import LaunchConfig, Value
 
 RECORDED = read_report(EXAMPLES / "h200" / "7b-as-it-is" / "report.json")
@@ -148,3 +149,88 @@ def test_a_line_that_the_output_cannot_hold_is_refused_and_not_changed(tmp_path:
     shown = child("show", str(path), PYTHONIOENCODING="ascii")
     assert shown.code == 0
     assert "start it with" not in shown.out
+
+
+def with_alternative(*words: str) -> Report:
+    """Return a report with an alternative that is asked for so."""
+    command = ("autotune", "tune", "--model", "/models/qwen2.5-7b", *words)
+    trial = RECORDED.trials[0]
+    other = PlannedAlternative(
+        name="all-gpus",
+        gives_up=(),
+        command=command,
+        model="m",
+        args={},
+        env={},
+        max_model_len=Interval(1, 2),
+        full_length_sequences=Interval(1, 2),
+        devices=2,
+        weight_bits=16,
+        kv_bits=16,
+        fits="yes",
+        predicted=trial.predicted,
+    )
+    return replace(RECORDED, alternatives=(other,))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--vllm-command", "evil"),
+        ("--vllm-python=/tmp/python",),
+        ("--probe-file", "/etc/shadow"),
+        ("--results-dir", "/etc"),
+        ("--context", "4096", "--", "--trust-remote-code"),
+        ("--", "--middleware", "evil.Middleware"),
+        ("--", "stray"),
+    ],
+)
+def test_nobody_is_told_to_run_a_command_that_does_more(
+    autotune: Autotune, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    report = with_alternative(*words)
+    assert distrusted_alternatives(report)
+    path = tmp_path / "report.json"
+    path.write_text(dump(report))
+    shown = autotune("show", path)
+    assert shown.code == 0
+    assert "all-gpus" in shown.out
+    assert "autotune tune" not in shown.out
+    assert "autotune tune" in autotune("show", "--trust-report", path).out
+
+
+def test_a_harmless_command_is_told(autotune: Autotune, tmp_path: Path) -> None:
+    report = with_alternative("--min-gpus", "2", "--", "--dtype", "half")
+    assert distrusted_alternatives(report) is None
+    path = tmp_path / "report.json"
+    path.write_text(dump(report))
+    assert "all-gpus: autotune tune --model" in autotune("show", path).out
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("command", ["sh", "-c", "evil"], "not a command of autotune"),
+        ("command", ["autotune", "cache", "clear"], "not a command of autotune"),
+        ("command", ["autotune", "tune", "\0"], "not a command of autotune"),
+    ],
+)
+def test_an_alternative_that_is_no_request_is_refused(field: str, value: Any, words: str) -> None:
+    document = json.loads(dump(with_alternative()))
+    document["alternatives"][0][field] = value
+    with pytest.raises(ValueError, match=words):
+        parse_report(json.dumps(document))
+
+
+def test_alternatives_contradict_neither_each_other_nor_the_launches() -> None:
+    document = json.loads(dump(with_alternative()))
+    twice = {**document, "alternatives": document["alternatives"] * 2}
+    with pytest.raises(ValueError, match="the same name"):
+        parse_report(json.dumps(twice))
+    (other,) = document["alternatives"]
+    proven = {**document, "alternatives": [{**other, "proven": document["winner"]}]}
+    assert parse_report(json.dumps(proven))
+    changed = {**document["winner"], "env": {"VLLM_X": "1"}}
+    proven["alternatives"][0]["proven"] = changed
+    with pytest.raises(ValueError, match="no launch in `trials`"):
+        parse_report(json.dumps(proven))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vllm_autotune.errors import BadLadder, did_you_mean
 from vllm_autotune.search.ladder_file import find_ladder, read_ladder
 
-SHIPPED = ("default", "long-context", "low-latency")
+SHIPPED = ("default", "long-context", "low-latency", "all-gpus")
 RUNG = '[[rung]]\nname = "a"\ngives_up = "b"\n'
 
 
@@ -51,7 +51,7 @@ def test_the_default_ladder_has_every_strategy() -> None:
     }
     names = [rung.name for rung in ladder.rungs]
     assert names.index("shorter-context") < names.index("fp8-weights") < names.index("4bit-weights")
-    assert names[-2:] == ["tensor-parallel", "pipeline-parallel"]
+    assert names[-3:] == ["tensor-parallel", "pipeline-parallel", "cpu-offload"]
 
 
 def test_in_the_long_context_ladder_the_context_goes_last() -> None:
@@ -63,7 +63,7 @@ def test_in_the_long_context_ladder_the_context_goes_last() -> None:
     [
         (RUNG + 'cure = ["load"]\n', 4, "unknown key `cure`", "did you mean `cures`?"),
         (RUNG + 'cures = ["lod"]\n', 4, "`cures` must be 'spawn'", "did you mean `load`?"),
-        (RUNG + 'cures = [\n"load",\n"x"]\n', 6, "or 'serving', not \"x\"", "default.toml"),
+        (RUNG + 'cures = [\n"load",\n"x"]\n', 6, "or 'preemptions', not \"x\"", "default.toml"),
         (RUNG + 'cures = "load"\n', 4, '`cures` must be a list, not "load"', "default.toml"),
         (RUNG + "\n" + RUNG.replace("name", "nam"), 6, "unknown key `nam`", "`name`"),
         (RUNG + "# start = 1\nstart = 1\n", 5, "`start` must be true or false, not 1", ""),

@@ -53,7 +53,7 @@ from vllm_autotune.vllm.engine import Engine
 from vllm_autotune.workload import Workload
 
 MOST_LAUNCHES = 12
-LADDERS = ("default", "long-context", "low-latency")
+LADDERS = ("default", "long-context", "low-latency", "all-gpus")
 CELLS = 560
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.memory_model import GIB, cards, default_ladder, engine, gather, install
+from tests.support.memory_model import FLAGS, GIB, cards, default_ladder, engine, gather, install
 from tests.support.paths import SHAPES
 from tests.support.small_model import of_shape
 from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
@@ -507,15 +507,17 @@ def test_a_number_of_gpus_that_vllm_cannot_divide_by_leads_to_another(
     ],
 )
 def test_gpus_do_not_divide_the_blocks_of_quantized_experts(
-    shape: Checkpoint, site: Path, version: str, method: str, args: dict[str, Value], size: str
+    shape: Checkpoint, tmp_path: Path, version: str, method: str, args: dict[str, Value], size: str
 ) -> None:
-    """As with Qwen3-Coder-480B-A35B-Instruct-FP8."""
+    """As with Qwen3-Coder-480B-A35B-Instruct-FP8, where experts are not dealt out whole."""
+    site = install(tmp_path / "old", [flag for flag in FLAGS if flag != "enable-expert-parallel"])
     model = replace(
         shape, heads=96, kv_heads=8, experts=160, expert_size=2560, intermediate_size=0, block=128,
         quantization=method,
     )  # fmt: skip
     eight = cards("NVIDIA RTX A4000", 2.5, (8, 6), 8)
-    facts = gather(model, eight, Workload(), engine(site, version), fixed=args)
+    workload = Workload(min_gpus=2)
+    facts = gather(model, eight, workload, engine(site, version), fixed=args)
     candidate = {rung.name: candidate for rung, candidate, _ in prospects(facts)}["tensor-parallel"]
     assert candidate
     assert candidate.config.text("tensor-parallel-size") == size

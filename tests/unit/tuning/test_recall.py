@@ -61,6 +61,30 @@ def test_a_hit_is_refused_when_less_memory_is_free_than_it_needs(facts: Facts) -
     assert "may be used now" in str(objection(valid_for(answer, needed_bytes=free + 1), facts))
 
 
+def one_busy(facts: Facts) -> Facts:
+    """Return the facts while another program uses the second GPU."""
+    return replace(facts, devices=facts.devices[:1], busy=facts.devices[1:])
+
+
+def test_a_gpu_that_others_use_meanwhile_is_not_missed(facts: Facts) -> None:
+    """As when the answer is served twice on one host."""
+    assert len(facts.devices) == 2
+    found = answer_for(facts)
+    assert objection(found, one_busy(facts)) is None
+    assert here(found, one_busy(facts)).devices == facts.devices[:1]
+
+
+def test_an_answer_that_needs_the_busy_gpu_is_not_used(facts: Facts) -> None:
+    both = replace(facts, workload=replace(facts.workload, min_gpus=2))
+    assert "1 are idle" in str(objection(answer_for(both), one_busy(both)))
+
+
+def test_a_hit_that_gave_something_up_is_tried_again_with_more_gpus(facts: Facts) -> None:
+    found = answer_for(one_busy(facts))
+    assert objection(found, facts) is None
+    assert "more GPUs are idle now" in str(objection(with_winner(found, gives_up=("x",)), facts))
+
+
 def test_a_hit_that_offloads_needs_the_memory_of_the_host(facts: Facts) -> None:
     report = with_settings(answer_for(facts), {"cpu-offload-gb": 8})
     assert objection(report, facts) is None

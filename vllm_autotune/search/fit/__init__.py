@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from ...vllm.config import LaunchConfig
 from .batch import FEWER_SEQUENCES, fit_batched_tokens, fit_sequences, states_that_fit
 from .context import fit_context
-from .parallel import INDIVISIBLE, fit_pipeline_parallel, fit_tensor_parallel
+from .parallel import INDIVISIBLE, PIPELINE, TENSOR, fit_pipeline_parallel, fit_tensor_parallel
+from .preempted import fit_full_sequences, fit_swap
 from .situation import Situation
 from .utilization import fit_utilization, most_utilization
 from .weights import fit_checkpoint, fit_offload
@@ -18,6 +19,8 @@ __all__ = [
     "FEWER_SEQUENCES",
     "FITS",
     "INDIVISIBLE",
+    "PIPELINE",
+    "TENSOR",
     "Situation",
     "most_utilization",
     "states_that_fit",
@@ -26,11 +29,13 @@ __all__ = [
 # Solved in this order: what the weights are and where they lie first, the context last.
 FITS: Mapping[str, Callable[[Situation, LaunchConfig], LaunchConfig | str]] = {
     "checkpoint": fit_checkpoint,
-    "tensor-parallel-size": fit_tensor_parallel,
-    "pipeline-parallel-size": fit_pipeline_parallel,
+    TENSOR: fit_tensor_parallel,
+    PIPELINE: fit_pipeline_parallel,
     "max-num-seqs": fit_sequences,
     "max-num-batched-tokens": fit_batched_tokens,
     "gpu-memory-utilization": fit_utilization,
     "cpu-offload-gb": fit_offload,
+    "swap": fit_swap,
+    "full-sequences": fit_full_sequences,
     "max-model-len": fit_context,
 }

@@ -1,38 +1,145 @@
-"""Several GPUs: layers split over them, or dealt out to them."""
+"""Several GPUs: layers split over them (tensor), dealt out to them (pipeline), or both."""
 
-from collections.abc import Sequence
-from math import gcd
+from collections.abc import Iterator
+from math import gcd, prod
+from typing import NamedTuple
 
 from ...outcome import Rejected
-from ...vllm.config import LaunchConfig
+from ...vllm.config import LaunchConfig, Value
+from ...vllm.flags import PARALLEL
 from ...vllm.versions import REFINES_FP8_BLOCKS
 from .context import shortest_fits
 from .situation import Situation
 
+TENSOR, PIPELINE, EXPERTS = PARALLEL[0], PARALLEL[1], "enable-expert-parallel"
 # What a rejection is called that another number of GPUs answers (diagnose/rejections.py).
 INDIVISIBLE = "tensor_parallel_indivisible"
 # Blocks of experts in fp8 are made no smaller than this (`refine_fp8_moe_block_shape`).
 LEAST_BLOCK = 32
+# The vocabulary is padded to a multiple of this, then divided (vocab_parallel_embedding.py, 0.32).
+VOCABULARY_STEP = 64
+
+
+class Split(NamedTuple):
+    """How many GPUs share each layer, and how many groups of them the layers are dealt out to."""
+
+    tensor: int
+    pipeline: int
+
+    @property
+    def gpus(self) -> int:
+        return self.tensor * self.pipeline
 
 
 def fit_tensor_parallel(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
-    """Split layers over the fewest GPUs that divide heads and MLPs and may fit."""
-    checkpoint = now.facts.checkpoints[config.model]
-    heads, kv_heads = checkpoint.heads, max(1, checkpoint.kv_heads)
-    most = len(now.facts.devices) // config.world_size
+    """Split layers over the fewest GPUs that divide heads and MLPs and may fit.
+
+    As many as were asked for at least; over all of them on a ladder that spreads.
+    """
+    facts, checkpoint = now.facts, now.facts.checkpoints[config.model]
+    most, heads = len(facts.devices) // config.world_size, checkpoint.heads
     if most < 2:
         return "your arguments already use every GPU"
-    sizes = [
-        n for n in range(2, most + 1) if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)
-    ]
-    if not sizes:
+    if not any(divides_heads(now, config, n) for n in range(2, most + 1)):
         return f"no GPU count up to {most} divides {heads} attention heads"
-    refused = _refused(now, config)
-    sizes = [n for n in sizes if _divides_mlps(now, config, n) and n not in refused]
+    sizes = _tensor_sizes(now, config, most)
     if not sizes:
         blocks = f" into whole blocks of {checkpoint.block}" if checkpoint.block > 1 else ""
         return f"no GPU count up to {most} divides {heads} heads and the MLPs{blocks}"
-    return _first_that_fits(now, config, "tensor-parallel-size", sizes)
+    found = [Split(n, config.pipeline_parallel) for n in sizes]
+    if target := _target(now, config, found):
+        if target.tensor == 1:
+            return f"pipeline parallel alone uses {target.pipeline} GPUs"
+        return _split(now, config, Split(target.tensor, config.pipeline_parallel))
+    return _first_that_fits(now, config, found)
+
+
+def fit_pipeline_parallel(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
+    """Deal layers out to groups of GPUs, each of which may split them further."""
+    found = [split for split in _splits(now, config) if split.pipeline > 1]
+    if not found:
+        return "tensor parallel already uses every GPU"
+    # As long as the rung is only there to use enough GPUs, tensor parallel may be enough.
+    if PIPELINE not in now.fitted and not now.facts.ladder.spreads:
+        if config.world_size >= now.facts.workload.min_gpus:
+            return f"tensor parallel already uses {config.world_size} GPUs"
+    elif target := _target(now, config, found):
+        if target.pipeline == 1:
+            return "tensor parallel already uses every GPU"
+        return _split(now, config, target)
+    return _first_that_fits(now, config, found)
+
+
+def divides_heads(now: Situation, config: LaunchConfig, size: int) -> bool:
+    checkpoint = now.facts.checkpoints[config.model]
+    kv_heads = max(1, checkpoint.kv_heads)
+    return checkpoint.heads % size == 0 and (kv_heads % size == 0 or size % kv_heads == 0)
+
+
+def _target(now: Situation, config: LaunchConfig, found: list[Split]) -> Split | None:
+    """Return the split to use whatever fits, None where that is to be found out.
+
+    A ladder that spreads uses the most GPUs. Where too few can share a layer for what was asked
+    for, both ways together use as few as are enough.
+    """
+    every = list(_splits(now, config))
+    if now.facts.ladder.spreads:
+        return max(every, key=lambda split: (split.gpus, split.tensor))
+    least = now.facts.workload.min_gpus
+    if least == 1 or any(_gpus(config, split) >= least for split in found):
+        return None
+    enough = [split for split in every if _gpus(config, split) >= least]
+    return min(enough, key=lambda split: (split.gpus, -split.tensor), default=None)
+
+
+def _splits(now: Situation, config: LaunchConfig) -> Iterator[Split]:
+    """Yield every way to use these GPUs that rungs and the user's arguments leave."""
+    facts = now.facts
+    most = len(facts.devices) // _others(config)
+    tensor = [1, *_tensor_sizes(now, config.replace({TENSOR: None, PIPELINE: None}), most)]
+    pipeline = list(range(1, min(most, facts.checkpoints[config.model].layers) + 1))
+    for flag, sizes in ((TENSOR, tensor), (PIPELINE, pipeline)):
+        if flag in facts.fixed:
+            sizes[:] = [config.integer(flag, 1)]
+        elif flag not in now.offered:
+            sizes[:] = [1]
+    yield from (Split(t, p) for t in tensor for p in pipeline if 1 < t * p <= most)
+
+
+def _others(config: LaunchConfig) -> int:
+    """Return how many GPUs the user's other ways to use several multiply these by."""
+    return prod(config.integer(flag, 1) for flag in PARALLEL if flag not in (TENSOR, PIPELINE))
+
+
+def _gpus(config: LaunchConfig, split: Split) -> int:
+    return split.gpus * _others(config)
+
+
+def _tensor_sizes(now: Situation, config: LaunchConfig, most: int) -> list[int]:
+    """Return how many GPUs can share a layer, with expert parallel where that is needed."""
+    refused = _refused(now, config)
+    return [
+        size
+        for size in range(2, most + 1)
+        if divides_heads(now, config, size)
+        and _divides_vocabulary(now, config, size)
+        and size not in refused
+        and (_divides_mlps(now, config, size) or _needs_experts(now, config, size))
+    ]
+
+
+def _divides_vocabulary(now: Situation, config: LaunchConfig, size: int) -> bool:
+    words = now.facts.checkpoints[config.model].vocab_size
+    return -(-words // VOCABULARY_STEP) * VOCABULARY_STEP % size == 0
+
+
+def _needs_experts(now: Situation, config: LaunchConfig, size: int) -> bool:
+    """Tell whether experts must be dealt out whole: each would not be divided as it must be."""
+    facts = now.facts
+    mixture = facts.checkpoints[config.model].experts and facts.engine.knows(EXPERTS)
+    if not mixture or EXPERTS in facts.fixed or _divides_mlps(now, config, size):
+        return False
+    return _divides_mlps(now, config.replace({EXPERTS: True}), size)
 
 
 def _divides_mlps(now: Situation, config: LaunchConfig, size: int) -> bool:
@@ -57,33 +164,44 @@ def _refused(now: Situation, config: LaunchConfig) -> set[int]:
         for trial in now.history
         if isinstance(trial.outcome, Rejected)
         and trial.outcome.cause == INDIVISIBLE
-        and trial.model == config.model
-        and trial.config.quantization == config.quantization
+        and _same_weights(trial.config, config)
     }
 
 
-def fit_pipeline_parallel(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
-    """Deal layers out to the GPUs that tensor parallel leaves."""
-    layers = now.facts.checkpoints[config.model].layers
-    alone = config.replace({"tensor-parallel-size": None})
-    tried = [config] if "tensor-parallel-size" in now.facts.fixed else [config, alone]
-    for split in tried:
-        groups = len(now.facts.devices) // split.world_size
-        sizes = list(range(2, min(groups, layers) + 1))
-        if sizes:
-            return _first_that_fits(now, split, "pipeline-parallel-size", sizes)
-    return "tensor parallel already uses every GPU"
+def _same_weights(tried: LaunchConfig, config: LaunchConfig) -> bool:
+    return tried.model == config.model and tried.quantization == config.quantization
+
+
+def _split(now: Situation, config: LaunchConfig, split: Split) -> LaunchConfig:
+    """Return a configuration that splits the model so."""
+    fixed, args = now.facts.fixed, dict[str, Value | None]()
+    for flag, size in zip((TENSOR, PIPELINE), split, strict=True):
+        if flag not in fixed:
+            args[flag] = size if size > 1 else None
+    if EXPERTS not in fixed:
+        plain = config.replace({EXPERTS: None})
+        args[EXPERTS] = True if _needs_experts(now, plain, split.tensor) else None
+    return config.replace(args)
 
 
 def _first_that_fits(
-    now: Situation, config: LaunchConfig, flag: str, sizes: Sequence[int]
+    now: Situation, config: LaunchConfig, found: list[Split]
 ) -> LaunchConfig | str:
+    """Return the configuration with the fewest GPUs that may fit.
+
+    Where more of the weights can be left to the host, or so many GPUs were asked for, the rest of
+    the ladder makes the most of them fit.
+    """
     # A size that ran out of memory before is not tried again: the next one splits finer.
-    failed = max((t.config.integer(flag, 1) for t in now.failures("load")), default=1)
-    for size in sizes:
-        candidate = config.replace({flag: size})
-        if size > failed and shortest_fits(now, candidate):
+    tried = [t.config for t in now.failures("load") if _same_weights(t.config, config)]
+    failed = max((c.world_size for c in tried), default=1)
+    least = now.facts.workload.min_gpus
+    order = sorted(found, key=lambda split: (split.gpus, -split.tensor))
+    for split in order:
+        candidate = _split(now, config, split)
+        if candidate.world_size >= max(least, failed + 1) and shortest_fits(now, candidate):
             return candidate
-    if "cpu-offload-gb" in now.fitted and sizes[-1] > failed:
-        return config.replace({flag: sizes[-1]})  # host memory takes the rest
-    return f"even {sizes[-1]} GPUs together are too small"
+    most = _split(now, config, order[-1])
+    if most.world_size > failed and ("cpu-offload-gb" in now.fitted or least > 1):
+        return most
+    return f"even {most.world_size} GPUs together are too small"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ...diagnose import HANGS
 from ...memory import Calibration
-from ...outcome import Hung, OutOfMemory
+from ...outcome import PREEMPTION_STORM, Hung, OutOfMemory
 from ..facts import Facts
 from ..trial import Trial
 
@@ -15,12 +15,17 @@ OUTSIDE_KV = ("graphs", "warmup", "serving")
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a solver may look at; `fitted` are the flags that rungs of this candidate solve."""
+    """What a solver may look at.
+
+    `fitted` are the flags that rungs of this candidate solve, `offered` those that any rung of the
+    ladder may.
+    """
 
     facts: Facts
     history: Sequence[Trial]
     calibration: Calibration
     fitted: frozenset[str] = frozenset()
+    offered: frozenset[str] = frozenset()
 
     def failures(self, *phases: str) -> list[Trial]:
         """Return the trials that ran out of memory (or hung) in one of these phases.
@@ -34,6 +39,10 @@ class Situation:
             and trial.outcome.phase in phases
             and trial.outcome.cause not in HANGS
         ]
+
+    def storms(self) -> list[Trial]:
+        """Return the trials in which requests pushed each other out again and again."""
+        return [t for t in self.history if getattr(t.outcome, "cause", "") == PREEMPTION_STORM]
 
     def too_large_steps(self) -> list[Trial]:
         """Return the trials whose step was too large, and no lower utilization answers that."""
