@@ -87,8 +87,7 @@ def bench(tmp_path: Path) -> Bench:
 @pytest.mark.slow
 def test_cases_run_side_by_side_and_leave_their_evidence(bench: Bench) -> None:
     # On a card below 70 GiB 2,048 tokens are computed at once, which takes less.
-    small = {"activation_gib": 0.4}
-    rows = bench.run("7b-80GiB", "7b-16.4GiB-8bit-kv", "144b-tp4", **small)
+    rows = bench.run("7b-80GiB", "7b-16.4GiB-8bit-kv", "144b-tp4", activation_gib=0.4)
 
     assert rows["7b-80GiB"]["ok"] is True, rows["7b-80GiB"]
     assert rows["7b-80GiB"]["check"] == "stable"
