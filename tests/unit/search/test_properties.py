@@ -243,7 +243,7 @@ def won(history: Sequence[Trial]) -> bool:
 
 
 @pytest.mark.slow
-def test_the_grid_takes_one_launch_in_the_median_two_mostly_and_three_at_worst(
+def test_the_grid_takes_one_launch_in_the_median_two_mostly_and_three_at_most(
     walked: Grid,
 ) -> None:
     launches = sorted(len(history) for _, _, history in walked if history)
