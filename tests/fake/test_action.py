@@ -20,7 +20,11 @@ from vllm_autotune.tuning.cache import AnswerCache
 from vllm_autotune.tuning.gather import Request, gather_facts
 
 ACTION = ROOT / "action.yml"
-INPUTS = {"args": "--enforce-eager --trust-remote-code", "context": "1024", "memory-limit": "700MiB"}
+INPUTS = {
+    "args": "--enforce-eager --trust-remote-code",
+    "context": "1024",
+    "memory-limit": "700MiB",
+}
 
 
 class Jobs:
