@@ -22,9 +22,21 @@ ONLY = {
     "psutil": ("server",),
     "httpx": ("probe",),
     "huggingface_hub": ("checkpoint",),
+    "yaml": ("deploy/yaml_text.py",),
+    "pygal": ("console/charts.py",),
 }
 NEVER = ("torch", "vllm")
-NOT_AT_START = ("torch", "vllm", "pandas", "huggingface_hub", "pydantic", "rich", "asyncio")
+NOT_AT_START = (
+    "torch",
+    "vllm",
+    "pandas",
+    "pygal",
+    "yaml",
+    "huggingface_hub",
+    "pydantic",
+    "rich",
+    "asyncio",
+)
 HELP = "import sys; sys.argv[1:] = ['--help']; from vllm_autotune.cli import main; main()"
 
 

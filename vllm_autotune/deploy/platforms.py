@@ -12,7 +12,7 @@ from .kubernetes import node_selector
 from .local import command_line
 from .paths import mounted_paths
 from .service import KEY_VARIABLE, Service
-from .yaml_text import write_yaml
+from .yaml_text import Block, write_yaml
 
 # The types that Ray knows (ray/util/accelerators/accelerators.py, 2.60), by our cards' names.
 RAY_TYPES = {
@@ -57,7 +57,7 @@ def kaito(service: Service) -> str:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": name},
-        "data": {"inference_config.yaml": inner},
+        "data": {"inference_config.yaml": Block(inner)},
     }
     workspace = {
         "apiVersion": "kaito.sh/v1beta1",
@@ -155,7 +155,7 @@ def skypilot(service: Service) -> str:
             },
             "replicas": 1,
         },
-        "run": f"{line}\n",
+        "run": Block(f"{line}\n"),
     }
     if paths := mounted_paths(service):
         task["file_mounts"] = {path: path for path in paths}

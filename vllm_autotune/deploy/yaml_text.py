@@ -11,6 +11,12 @@ PLAIN = re.compile(r"(?:--?)?[A-Za-z/](?:[\w./@:+-]*[\w/])?|\d+(?:s|Gi)", re.ASC
 WORDS = re.compile(r"(?:y|n|yes|no|on|off|true|false|null|nan|inf|infinity)", re.IGNORECASE)
 
 
+class Block(str):
+    """A text of whole lines, to be written as it is where all of it can be printed."""
+
+    __slots__ = ()
+
+
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, _: Any) -> bool:
         return True
@@ -23,7 +29,7 @@ class _Dumper(yaml.SafeDumper):
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     if PLAIN.fullmatch(text) and not WORDS.fullmatch(text):
         style = None
-    elif text.endswith("\n") and all(
+    elif isinstance(text, Block) and all(
         line.isprintable() and line == line.rstrip() for line in text.split("\n")
     ):
         style = "|"
@@ -33,6 +39,7 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
+_Dumper.add_representer(Block, _text)
 
 
 def write_yaml(*documents: Any, comments: Iterable[str] = ()) -> str:
