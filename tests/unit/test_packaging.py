@@ -50,9 +50,12 @@ def imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def run_on_import(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield every node but those inside functions, which run later."""
+    """Yield every node but those inside functions, which run later, and those for mypy alone."""
     for node in ast.iter_child_nodes(tree):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        for_mypy = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if not for_mypy and not isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+        ):
             yield node
             yield from run_on_import(node)
 

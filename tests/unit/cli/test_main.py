@@ -202,7 +202,7 @@ def test_a_shell_completes_commands_and_options() -> None:
     assert completions("tune", "--max") == {"--max-launches"}
     assert completions("cache", "") >= {"list", "key", "clear"}
     assert completions("render", "--as", "kub") == set()
-    assert completions("render", "--as", "k") == {"k8s"}
+    assert completions("render", "--as", "k8") == {"k8s"}
 
 
 def test_a_shell_gets_its_completions() -> None:
