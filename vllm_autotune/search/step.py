@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from ..diagnose import HANGS, LASTING
 from ..outcome import (
     NO_EFFECT,
     PREEMPTION_STORM,
@@ -64,7 +63,7 @@ def next_step(facts: Facts, history: Sequence[Trial]) -> Step:
     last = history[-1].outcome if history else None
     if isinstance(last, Stable):
         return Step(candidate=None, reason="stable")
-    if isinstance(last, Environment) and last.cause in LASTING:
+    if isinstance(last, Environment) and _lasts(last):
         return Step(candidate=None, reason=f"another launch would end the same way: {last.reason}")
     if [isinstance(trial.outcome, Environment) for trial in history[-2:]] == [True, True]:
         reason = "two launches failed for reasons outside the configuration"
@@ -123,9 +122,17 @@ def _withdrawn(facts: Facts, history: Sequence[Trial]) -> dict[str, str] | None:
 
 def _lacked_memory(outcome: Outcome) -> TypeGuard[OutOfMemory | Hung | Degraded]:
     """Tell whether memory ran out, or requests had to wait for blocks of the KV cache too much."""
+    from ..diagnose import HANGS  # noqa: PLC0415  an answer is recalled quicker without
+
     if isinstance(outcome, Hung):  # a worker that answers no more waits for something else
         return outcome.phase == "serving" and outcome.cause not in HANGS
     return isinstance(outcome, OutOfMemory) or _is_storm(outcome)
+
+
+def _lasts(failed: Environment) -> bool:
+    from ..diagnose import LASTING  # noqa: PLC0415  an answer is recalled quicker without
+
+    return failed.cause in LASTING
 
 
 def _is_storm(outcome: Outcome) -> bool:

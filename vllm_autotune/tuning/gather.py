@@ -15,7 +15,6 @@ from ..memory.speculation import has_draft, speculation
 from ..search.facts import Facts
 from ..search.fit import PIPELINE, TENSOR
 from ..search.ladder import Ladder
-from ..search.step import next_step
 from ..server.environment import TRIAL_ENV
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value, parse_arguments
@@ -130,6 +129,8 @@ def _selected(facts: Facts, request: Request) -> Facts:
         )
 
     def fits(chosen: Selection) -> bool:
+        from ..search.step import next_step  # noqa: PLC0415  an answer is recalled quicker without
+
         candidate = next_step(narrowed(chosen), ()).candidate
         return candidate is not None and not candidate.config.cpu_offload_gib
 

@@ -398,7 +398,8 @@ def test_ray_is_given_every_argument_by_its_name_in_python(report: Report) -> No
     assert report.winner
     kwargs = llm["engine_kwargs"]
     named: dict[str, Value] = {name.replace("_", "-"): value for name, value in kwargs.items()}
-    assert LaunchConfig("", named).flags() == flag_words(report)
+    words = {n: json.dumps(v) if isinstance(v, dict) else v for n, v in named.items()}
+    assert LaunchConfig("", words).flags() == flag_words(report)
     assert llm["placement_group_config"]["bundles"] == [{"GPU": 1}] * report.winner.valid_for.count
     assert llm["accelerator_type"] == "H200"
     assert llm.get("runtime_env", {}).get("env_vars", {}) == report.winner.env

@@ -17,7 +17,7 @@ from tests.support.paths import EXAMPLES
 from tests.support.reports import Way, changed, leaves, make_report
 from vllm_autotune.console.reports import print_report, print_reports
 from vllm_autotune.deploy import FORMATS, Service
-from vllm_autotune.errors import BadReport
+from vllm_autotune.errors import BadReport, BadUsage
 from vllm_autotune.report.codec import dump
 from vllm_autotune.report.read import parse_report, read_report
 from vllm_autotune.report.trust import distrusted
@@ -151,7 +151,7 @@ def test_whatever_one_field_says_is_shown_rendered_or_refused() -> None:
         assert "\x1b" not in out.getvalue()
         if report.winner:
             for form in FORMATS:
-                with suppress(BadReport):
+                with suppress(BadReport, BadUsage):
                     assert FORMATS[form](Service(report))
 
     shown_or_refused()

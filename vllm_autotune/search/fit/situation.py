@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...diagnose import HANGS
 from ...memory import Calibration
 from ...outcome import PREEMPTION_STORM, Hung, OutOfMemory
 from ..facts import Facts
@@ -32,6 +31,8 @@ class Situation:
 
         A worker that answers no more waits for something else.
         """
+        from ...diagnose import HANGS  # noqa: PLC0415  an answer is recalled quicker without
+
         return [
             trial
             for trial in self.history
