@@ -70,7 +70,7 @@ def test_a_silent_death_is_a_crash(bench: Bench, phase: str, how: str) -> None:
     assert isinstance(outcome, Crashed), outcome
     assert outcome.phase == phase
     assert outcome.evidence
-    assert outcome.cause in ("killed", "engine_died", "unknown")
+    assert outcome.cause in ("killed", "engine_died", "segmentation_fault", "unknown")
 
 
 @pytest.mark.parametrize("how", ["sigkill", "exit0"])

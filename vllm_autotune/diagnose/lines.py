@@ -147,7 +147,7 @@ def is_other_rank(line: str) -> bool:
 
 
 def is_of_request(line: str) -> bool:
-    return bool(_OF_REQUEST.search(line))
+    return bool(_OF_REQUEST.search(line)) and " INFO " not in line  # api_utils has the banner
 
 
 def shows_life(text: str) -> bool:

@@ -67,11 +67,11 @@ def fresh_answer(
             trials=tuple(walk.trials),
             skipped=tuple(Skip(rung=name, reason=why) for name, why in walk.skips.items()),
             launches=len(walk.trials),
-            elapsed_seconds=round(time.monotonic() - began, 2),
+            elapsed_seconds=0.0,
             cache=CacheUse(key=key, hit=False),
             created_at=walk.run.began,
         )
-        path = _recorded(report, walk, cache)
+        report, path = _recorded(report, walk, cache, began)
         if status in ANSWERED:
             known = cache.with_boots(walk.facts, lambda _: None)
             found = served_by_winner(known, walk.winner) if walk.winner else None
@@ -81,24 +81,24 @@ def fresh_answer(
                 alternatives=tuple(map(planned_alternative, others)),
                 would_help=helps(known, found, walk.history[-1].candidate if found else None),
             )
-            path = _recorded(report, walk, cache)
+            report, path = _recorded(report, walk, cache, began)
             for other in others:
                 if status == "stable" and other.name in options.also:
                     report = _with_proof(report, prove(other, walk), walk)
-                    path = _recorded(report, walk, cache)
-    elapsed = round(time.monotonic() - began, 2)
-    return replace(report, elapsed_seconds=elapsed), path
+                    report, path = _recorded(report, walk, cache, began)
+    return report, path
 
 
-def _recorded(report: Report, walk: Walk, cache: AnswerCache) -> Path:
-    """Write the report, and the answer to the cache."""
+def _recorded(report: Report, walk: Walk, cache: AnswerCache, began: float) -> tuple[Report, Path]:
+    """Write the report, with the time so far, and the answer to the cache."""
+    report = replace(report, elapsed_seconds=round(time.monotonic() - began, 2))
     path = walk.run.write_report(report)
     if report.status == "stable":
         try:
             cache.remember(report.cache.key, report)
         except CannotWrite as refusal:  # the report is written already
             walk.audience.note(refusal.message)
-    return path
+    return report, path
 
 
 def _with_proof(report: Report, proof: PlannedAlternative, walk: Walk) -> Report:
