@@ -91,7 +91,7 @@ NARROW = Interval(1, 2)
 
 
 def prediction(interval: Interval) -> Prediction:
-    return Prediction(reserved_bytes=7, weights=interval, kv_needed=interval, kv_available=interval)
+    return Prediction(reserved_bytes=3, weights=interval, kv_needed=interval, kv_available=interval)
 
 
 # What the report that is good starts; `trial` is the launch of it.

@@ -106,6 +106,8 @@ def _of_winner(report: Report, winner: Winner, field: str) -> Iterator[str]:
     proven_on = (count, devices[0].name, devices[0].memory_bytes)
     if (valid_for.count, valid_for.device, valid_for.memory_bytes) != proven_on:
         yield f"field `{field}.valid_for`: `devices` says something else"
+    if valid_for.needed_bytes < winner.memory.reserved:
+        yield f"field `{field}.valid_for.needed_bytes`: it reserves more than that"
     if not any(_proves(trial, winner) for trial in report.trials):
         yield f"field `{field}`: no launch in `trials` was started so, and stable"
 
@@ -121,6 +123,8 @@ def _proves(trial: Trial, winner: Winner) -> bool:
     """Tell whether a launch was the winner's, whose context may be what vLLM chose in it."""
     outcome = trial.outcome
     if not isinstance(outcome, Stable) or outcome.certificate != winner.certificate:
+        return False
+    if trial.predicted.reserved_bytes != winner.memory.reserved:
         return False
     return trial.env == winner.env and _parts(trial.argv) == _parts(winner.argv)
 

@@ -215,7 +215,7 @@ MORE_FROM_SOURCE: tuple[tuple[str, str], ...] = (
      "shared_memory_too_small"),
     ("ERROR: Unexpected bus error encountered in worker. This might be caused by insufficient "
      "shared memory (shm).", "shared_memory_too_small"),
-    ("OSError: [Errno 28] No space left on device: '/root/.cache/huggingface'", "disk_full"),
+    ("OSError: [Errno 28] No space left on device: '/cache/huggingface'", "disk_full"),
     ("RuntimeError: Data processing error: File reconstruction error: IO Error: No space left on "
      "device (os error 28)", "disk_full"),
     ("huggingface_hub.errors.LocalError: Not enough free disk space to download the file. "
