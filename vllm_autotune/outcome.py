@@ -88,9 +88,13 @@ class Rejected(Failure):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degraded(Failure):
-    """It served, but not right: wrong tokens, a flag without effect, a collapse."""
+    """It served, but not right: wrong tokens, a flag without effect, a collapse.
+
+    `fit_at_once` is how many of the requests that pushed each other out of the KV cache fit there.
+    """
 
     kind: Literal["degraded"] = "degraded"
+    fit_at_once: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

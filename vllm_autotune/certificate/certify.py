@@ -56,14 +56,13 @@ async def _certificate(server: GeneratingServer | PoolingServer) -> Certificate:
     watch, shared = server.endpoint.watch, server.target.shared
     for name, send in server.items():
         server.say(name)
-        before, came_back = watch.preemptions or 0, watch.swap_ins or 0
+        before = watch.turnover
         checks.append(await send(name))
         await watch.sample()
         if not shared:
-            preempted = (watch.preemptions or 0) - before
-            back = (watch.swap_ins or 0) - came_back
+            turnover = watch.turnover.since(before)
             raise_if(
-                preemption_storm(name, checks[-1].requests, preempted, server.target.swap, back)
+                preemption_storm(checks[-1], turnover, server.target.swap, server.target.kv_tokens)
             )
     await server.verify_health()
     if watch.prompt_tokens is None and not shared:

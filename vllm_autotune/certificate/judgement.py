@@ -1,13 +1,16 @@
 """What the measurements say about a server that answers every request correctly. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
 
 from ..outcome import NO_EFFECT, PREEMPTION_STORM, Degraded, Item, Speed
 from ..probe.failure import degraded
+from ..probe.watch import Turnover
 
 # Preemptions per request of an item beyond which a server does little else. A KV cache for 5,440
-# tokens had 107 in a whole probe, with 512 short requests at once (H200).
+# tokens had 107 in a whole probe, with 512 short requests at once; one for 172,048 tokens 146 with
+# 256 answers of 1,500 tokens (H200, vLLM 0.26, which admits only what fits as a whole).
 STORM = 4
 # Where something came back from the host's memory for so many of them, little is lost.
 MOST = 0.5
@@ -31,23 +34,28 @@ def counted_too_few(counted: int | None, read: int) -> Degraded | None:
 
 
 def preemption_storm(
-    item: str, requests: int, preempted: int, swap: str | None = None, swap_ins: int | None = None
+    item: Item, turnover: Turnover, swap: str | None = None, kv_tokens: int | None = None
 ) -> Degraded | None:
     """Return the failure of a server whose requests push each other out again and again.
 
     What comes back from the host's memory is not computed again, nor is what was still on the GPU:
     it is no storm where something came back for most of them. `swap` is the flag that has it go
-    there, `swap_ins` how often something came back.
+    there, `kv_tokens` the size of the KV cache.
     """
-    if preempted <= STORM * requests or (swap_ins or 0) > MOST * preempted:
+    preempted, swap_ins = turnover.preemptions, turnover.swap_ins
+    sequences = max(item.requests, turnover.sequences)
+    if preempted <= STORM * sequences or swap_ins > MOST * preempted:
         return None
-    counts = f"`{item}`: {preempted} preemptions of {requests} requests"
+    counts = f"`{item.name}`: {preempted} preemptions of {sequences} requests"
     if swap and not swap_ins:
         nothing = f"--{swap} had no effect: {counts}, and nothing came back from host memory"
         return degraded(NO_EFFECT, nothing)
     if swap_ins:
         counts += f", {swap_ins} times something came back from host memory"
-    return degraded(PREEMPTION_STORM, counts)
+    read = max(item.prompt_tokens or 0, turnover.prompt_tokens)
+    each = (read + (item.output_tokens or 0)) / sequences
+    fit = int(kv_tokens / each) if kv_tokens and each else None
+    return replace(degraded(PREEMPTION_STORM, counts), fit_at_once=fit)
 
 
 def kv_leak(usage: float | None, idle: float, after: str) -> Degraded | None:

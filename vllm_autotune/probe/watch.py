@@ -11,6 +11,8 @@ KV_USAGE = "vllm:kv_cache_usage_perc"
 OLD_KV_USAGE = "vllm:gpu_cache_usage_perc"  # before 0.9.2
 PREEMPTIONS = "vllm:num_preemptions_total"
 PROMPT_TOKENS = "vllm:prompt_tokens_total"
+# One for each sequence: an answer of n choices to p prompts counts n times p.
+FINISHED = "vllm:request_success_total"
 # Blocks of the KV cache on their way to the host and back: bytes, and how often something came
 # back (kv_connector/v1/offloading/metrics.py, 0.32; before, the direction was a label).
 SWAPPED_OUT = ("vllm:kv_offload_store_bytes_total", "vllm:kv_offload_total_bytes_total:GPU_to_CPU")
@@ -23,6 +25,24 @@ SHORTEST = 0.1
 # What changes without any progress: up to 0.11, a request that waits for room is looked up in the
 # prefix cache at every step, and the information on adapters has the time of day.
 NO_PROGRESS = ("prefix_cache", "_info", "_created")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turnover:
+    """Sequences that came and went, their prompts, and how often one had to give way."""
+
+    sequences: int = 0
+    prompt_tokens: int = 0
+    preemptions: int = 0
+    swap_ins: int = 0
+
+    def since(self, before: "Turnover") -> "Turnover":
+        return Turnover(
+            sequences=self.sequences - before.sequences,
+            prompt_tokens=self.prompt_tokens - before.prompt_tokens,
+            preemptions=self.preemptions - before.preemptions,
+            swap_ins=self.swap_ins - before.swap_ins,
+        )
 
 
 @dataclass
@@ -44,6 +64,7 @@ class Watch:
     swapped_out: int | None = None
     swapped_in: int | None = None
     swap_ins: int | None = None
+    sequences: int | None = None
     free_now: int | None = None
     least_free_bytes: int | None = None
     first_token: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,6 +93,16 @@ class Watch:
             self._read(_totals(await self.metrics()))
 
     @property
+    def turnover(self) -> Turnover:
+        """Return what came and went since the first sample."""
+        return Turnover(
+            sequences=self.sequences or 0,
+            prompt_tokens=self.prompt_tokens or 0,
+            preemptions=self.preemptions or 0,
+            swap_ins=self.swap_ins or 0,
+        )
+
+    @property
     def has_counters(self) -> bool:
         return bool(self._before)
 
@@ -96,6 +127,7 @@ class Watch:
         self.swapped_out = self._since_first(now, *SWAPPED_OUT)
         self.swapped_in = self._since_first(now, *SWAPPED_IN)
         self.swap_ins = self._since_first(now, *SWAP_INS)
+        self.sequences = self._since_first(now, FINISHED)
 
     def _since_first(self, now: dict[str, float], *names: str) -> int | None:
         """Return how much the first of these that there is has grown."""

@@ -1,5 +1,7 @@
 """What the figures of a server say about it."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,11 +13,13 @@ from vllm_autotune.certificate.judgement import (
     falling,
     kv_leak,
     memory_creep,
+    preemption_storm,
     read_slower,
 )
 from vllm_autotune.certificate.speed import measured
 from vllm_autotune.outcome import Item, Speed
 from vllm_autotune.probe.reply import Reply
+from vllm_autotune.probe.watch import Turnover
 
 GIB = 2**30
 
@@ -106,3 +110,23 @@ def test_an_answer_in_one_piece_has_no_pace() -> None:
     assert found
     assert (found.inter_token_seconds, found.decode_tokens_per_second) == (None, None)
     assert measured([]) is None
+
+
+def test_one_request_for_many_answers_is_as_many_that_may_give_way() -> None:
+    # 256 answers of 1,500 tokens in a KV cache for 172,048 (H200, vLLM 0.26).
+    item = Item(name="mine", requests=1, seconds=60.0, prompt_tokens=64, output_tokens=384_000)
+    gone = Turnover(sequences=256, prompt_tokens=256 * 64, preemptions=146)
+    assert preemption_storm(item, gone) is None
+    swapped = replace(gone, preemptions=14_599, swap_ins=253)
+    found = preemption_storm(item, swapped, "kv-offloading-size", kv_tokens=172_048)
+    assert found
+    assert found.reason.startswith("`mine`: 14599 preemptions of 256 requests, 253 times")
+    assert found.fit_at_once == 110
+
+
+def test_a_server_without_that_counter_is_judged_by_what_was_sent() -> None:
+    item = Item(name="mine", requests=4, seconds=1.0)
+    assert preemption_storm(item, Turnover(preemptions=16)) is None
+    found = preemption_storm(item, Turnover(preemptions=17), kv_tokens=1000)
+    assert found
+    assert found.fit_at_once is None  # nobody knows how long they were

@@ -75,6 +75,16 @@ def test_what_storms_with_host_memory_too_runs_fewer_requests(
     assert "kv-offloading-size" not in found
 
 
+def test_as_many_requests_run_at_once_as_fit_with_their_answers(
+    shape: Checkpoint, tmp_path: Path
+) -> None:
+    facts = gathered(shape, tmp_path)
+    short = replace(STORM, fit_at_once=110)
+    assert given(after(facts, short))["max-num-seqs"] == 110
+    # Where 110 storm as well, their lengths were not what mattered.
+    assert given(after(facts, short, short))["max-num-seqs"] == 9
+
+
 @pytest.mark.parametrize(
     ("version", "flags", "tried"),
     [

@@ -2,10 +2,13 @@
 
 import math
 
+from ...outcome import Degraded
 from ...units import GIB
 from ...vllm.config import LaunchConfig
 from ...vllm.flags import SWAPPING
 from ...vllm.versions import ONE_ENGINE, SWAPS_IN_SHARED_MEMORY
+from ..facts import Facts
+from ..trial import Trial
 from .situation import Situation
 
 NO_STORM = "no launch was slowed down by preemptions"
@@ -45,15 +48,28 @@ def fit_swap(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
 
 
 def fit_full_sequences(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
-    """Run no more requests at once than fit at full length: then none has to give way."""
+    """Run no more requests at once than fit with their answers: then none has to give way.
+
+    Those that were seen to push each other out have lengths; without them, at full length.
+    """
     storms, facts = now.storms(), now.facts
     if not storms:
         return NO_STORM
-    held = [t.readings.concurrency for t in storms if t.readings.concurrency]
-    _, default = facts.batch_defaults(config)
-    current = config.integer("max-num-seqs", default)
-    least = facts.workload.concurrency
-    fits = max(least, int(min(held, default=current / 4)))
-    if fits >= current:
-        return f"already at {current} sequences, which fit at full length"
+    stormed = min(_at_once(facts, storm.config) for storm in storms)
+    held = [fit for storm in storms if (fit := _fit_at_once(facts, storm))]
+    fits = max(facts.workload.concurrency, int(min(held, default=stormed / 4)))
+    if fits >= stormed:
+        return f"{stormed} sequences at once are as few as you asked for"
     return config.replace({"max-num-seqs": fits})
+
+
+def _at_once(facts: Facts, config: LaunchConfig) -> int:
+    _, default = facts.batch_defaults(config)
+    return config.integer("max-num-seqs", default)
+
+
+def _fit_at_once(facts: Facts, storm: Trial) -> float | None:
+    seen = storm.outcome.fit_at_once if isinstance(storm.outcome, Degraded) else None
+    if seen and seen < _at_once(facts, storm.config):
+        return seen
+    return storm.readings.concurrency  # they stormed with no more than fit at those lengths
