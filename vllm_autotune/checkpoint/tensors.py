@@ -118,27 +118,24 @@ class Header:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], text: bytes = b"") -> Self:
-        """Add up tensors in one pass: there may be hundreds of thousands.
+        """Add up tensors: there may be hundreds of thousands, so that each is looked at once.
 
         Raises ValueError for one that is not described.
         """
-        sizes: dict[tuple[str, str, tuple[int, ...]], int] = defaultdict(int)
-        end = 0
+        places: dict[tuple[str, str, tuple[int, ...]], list[Span]] = defaultdict(list)
         for name, tensor in tensors.items():
             before, experts, rest = name.partition(EXPERTS)
             if experts:
                 name = before + EXPERTS + rest.lstrip("0123456789")  # noqa: PLW2901
-            stop = tensor.data_offsets.stop
-            size = stop - tensor.data_offsets.start
-            if size < 0:
-                raise ValueError(f"{name} has no place")
-            end = max(end, stop)
-            sizes[name, tensor.dtype, tensor.shape] += size
-        found = {Alike(*alike): size for alike, size in sizes.items()}
-        for alike in found:
-            if not alike.dtype or -1 in alike.shape:
-                raise ValueError(f"{alike.name} is of no type or shape")
-        return cls(found, end, text)
+            places[name, tensor.dtype, tensor.shape].append(tensor.data_offsets)
+        sizes, end = {}, 0
+        for (name, dtype, shape), spans in places.items():
+            each = [span.stop - span.start for span in spans]
+            if min(each) < 0 or not dtype or -1 in shape:
+                raise ValueError(f"{name} has no type, shape or place")
+            sizes[Alike(name, dtype, shape)] = sum(each)
+            end = max(end, *(span.stop for span in spans))
+        return cls(sizes, end, text)
 
 
 def read_header(path: Path) -> Header:
