@@ -123,14 +123,15 @@ class LogReader:
     def _read_lines(self, text: str) -> None:
         starting = not self.ready or " version " in text
         needles = WORTH_READING_AT_START if starting else WORTH_READING
-        starts = line_starts(needles, text)
-        if not starts and not self._follow_up and not lines.may_be_torn(text):
+        starts, several = line_starts(needles, text), text.split("\n")
+        torn = lines.some_may_be_torn(several, text)
+        if not starts and not self._follow_up and not torn:
             self._tail = text.rstrip().rpartition("\n")[2] or self._tail
             self._see_life(text)
             return
         start = 0
-        for line in text.split("\n"):
-            if start in starts or self._follow_up or lines.may_be_torn(line):
+        for line in several:
+            if start in starts or self._follow_up or (torn and lines.may_be_torn(line)):
                 self._read_line(line)
             if self._unknown or self._finding:
                 self._see_life(line)
