@@ -1,8 +1,6 @@
 """One line of a vLLM log: its noise, the process that wrote it, its level and its message."""
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
 
 MAX_EXCERPT = 600  # characters
 
@@ -22,16 +20,6 @@ _TWO_OWNERS = re.compile(r"\([^()]{1,60} pid=\d+\) \([^()]{1,60} pid=\d+\) ")
 _INTRUDER = re.compile(
     rf"{_OWNER} |(?:DEBUG|INFO|WARNING|ERROR) \d\d-\d\d \d\d:\d\d:\d\d|INFO:     "
 )
-
-
-class _Mark(NamedTuple):
-    """What a process begins its lines with, and where it stands at most in a line of its own."""
-
-    text: str
-    usual: int
-
-
-_MARKS = (_Mark(" pid=", 20), _Mark("INFO:     ", 26))
 _PREFIX = re.compile(
     r"\s*(?:\(?\b[^()]{1,60}\bpid=\d+[^()]{0,40}\)|\[rank\d+\]:?|(?:\^C)+|"
     r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b(?:: +| +\d\d-\d\d \d\d:\d\d:\d\d| *\|)?|"
@@ -112,25 +100,12 @@ def without_progress_bars(line: str) -> str:
 
 def may_be_torn(line: str) -> bool:
     """Tell cheaply whether another process may have written into this line."""
-    last = line.rfind(_MARKS[0].text)
-    if last > _MARKS[0].usual:
+    last = line.rfind(" pid=")
+    if last > 20:
         lead = _TWO_OWNERS.match(line)
         if not lead or lead.end() < last:
             return True
-    return line.rfind(_MARKS[1].text) > _MARKS[1].usual
-
-
-def some_may_be_torn(several: Sequence[str], text: str) -> bool:
-    """Tell more cheaply whether one of several lines may be, which together are the text.
-
-    None is where every mark of a process stands at the beginning of a line.
-    """
-    for mark, usual in _MARKS:
-        end = usual + len(mark)
-        heads = "\n".join([line[:end] for line in several])
-        if heads.count(mark) < text.count(mark):
-            return True
-    return False
+    return line.rfind("INFO:     ") > 26
 
 
 def split_torn(line: str) -> list[str]:
