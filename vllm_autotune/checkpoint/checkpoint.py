@@ -194,7 +194,9 @@ def _tied(config: Fields, part: Fields, files: Files) -> bool:
     if (flag := next((tied for tied in said if isinstance(tied, bool)), None)) is not None:
         return flag
     if files.headers:
-        return not any(HEAD.search(name) for header, _ in files.headers for name in header)
+        return not any(
+            HEAD.search(alike.name) for header in files.headers for alike in header.sizes
+        )
     return str(part.get("model_type")).startswith(TIED)
 
 
@@ -203,7 +205,7 @@ def _weights(files: Files, sizes: Sizes, *, tied: bool, size: int) -> Weights | 
     if files.format == "none":
         return None
     if files.format == "safetensors":
-        return tally((header for header, _ in files.headers), layers=sizes.layers, tied=tied)
+        return tally(files.headers, layers=sizes.layers, tied=tied)
     if files.format == "gguf":
         stored = sum(size for _, size in map(read_gguf, files.paths))
         return Weights(bytes=stored, packed_bytes=stored)
@@ -216,8 +218,8 @@ def _digest(text: bytes, files: Files) -> str:
     """Return a fingerprint of the weights without reading them."""
     digest = hashlib.sha256(text)
     for i, path in enumerate(files.paths):
-        header = files.headers[i][1] if files.headers else b""
-        digest.update(f"\n{path.name} {path.stat().st_size}\n".encode() + header)
+        digest.update(f"\n{path.name} {path.stat().st_size}\n".encode())
+        digest.update(files.headers[i].text if files.headers else b"")
     return digest.hexdigest()[:16]
 
 

@@ -9,11 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import msgspec
-
 from ..errors import BadModel
 from .config_json import BESIDE, read_config
-from .tensors import Files, Source, Tensor, is_served
+from .tensors import Files, Header, Source, Span, Tensor, is_served
 
 SECONDS = 10.0  # for each answer
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -61,11 +59,11 @@ def _ask(hub: Any, model: str, revision: str | None) -> Source:
     headers = []
     for name in filter(is_served, names):
         found = api.parse_safetensors_file_metadata(model, name, revision=info.sha)
-        header = {
-            tensor: Tensor(t.dtype, tuple(t.shape), tuple(t.data_offsets))
+        tensors = {
+            tensor: Tensor(t.dtype, tuple(t.shape), Span(*t.data_offsets))
             for tensor, t in found.tensors.items()
         }
-        headers.append((header, msgspec.json.encode(header, order="sorted")))
+        headers.append(Header.of(tensors))
     files = Files("safetensors", (), tuple(headers)) if headers else Files("none")
     commit = str(info.sha)
     return Path(model), commit, config, text + commit.encode(), files

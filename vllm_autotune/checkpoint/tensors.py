@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import msgspec
 
@@ -81,21 +81,65 @@ class Weights:
         return self.embedding + self.linear + self.other + self.tower
 
 
+class Span(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+    """Where a tensor is, in bytes from the end of the header."""
+
+    start: int
+    stop: int
+
+
 class Tensor(msgspec.Struct, frozen=True, gc=False):
     """An entry of a safetensors header; one that keeps a default describes no tensor."""
 
     dtype: str = ""
     shape: tuple[int, ...] = (-1,)
-    data_offsets: tuple[int, int] = (0, -1)
+    data_offsets: Span = Span(0, -1)
 
 
-Header = Mapping[str, Tensor]
-# A header of 200,000 experts is decoded in 0.3 s, where the standard library takes one.
+# A header of 200,000 experts is decoded in 0.2 s, where the standard library takes one.
 decode = msgspec.json.Decoder(dict[str, Tensor]).decode
 
 
-def read_header(path: Path) -> tuple[Header, bytes]:
-    """Return a safetensors file's header, parsed and as written. Raises BadModel if it is cut."""
+class Alike(NamedTuple):
+    """What tensors have in common that are counted together: experts differ in their number."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A safetensors header: the bytes of tensors that are alike, where they end, and its text."""
+
+    sizes: Mapping[Alike, int]
+    end: int
+    text: bytes = b""
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], text: bytes = b"") -> Self:
+        """Add up tensors: there may be hundreds of thousands, so that each is looked at once.
+
+        Raises ValueError for one that is not described.
+        """
+        places: dict[tuple[str, str, tuple[int, ...]], list[Span]] = defaultdict(list)
+        for name, tensor in tensors.items():
+            before, experts, rest = name.partition(EXPERTS)
+            if experts:
+                name = before + EXPERTS + rest.lstrip("0123456789")  # noqa: PLW2901
+            places[name, tensor.dtype, tensor.shape].append(tensor.data_offsets)
+        sizes, end = {}, 0
+        for (name, dtype, shape), spans in places.items():
+            each = [span.stop - span.start for span in spans]
+            if min(each) < 0 or not dtype or -1 in shape:
+                raise ValueError(f"{name} has no type, shape or place")
+            sizes[Alike(name, dtype, shape)] = sum(each)
+            end = max(end, *(span.stop for span in spans))
+        return cls(sizes, end, text)
+
+
+def read_header(path: Path) -> Header:
+    """Return a safetensors file's header. Raises BadModel if it is cut."""
     try:
         size = path.stat().st_size
         with open_regular(path) as file:
@@ -104,22 +148,17 @@ def read_header(path: Path) -> tuple[Header, bytes]:
             if length > min(HEADER_LIMIT, size - 8):
                 raise damaged(path, "safetensors", "its header is incomplete")
             text = file.read(length)
-        header = decode(text)
-        header.pop("__metadata__", None)
+        tensors = decode(text)
+        tensors.pop("__metadata__", None)
+        header = Header.of(tensors, text)
     except OSError as error:
         raise unreadable(path, error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise damaged(path, "safetensors", "its header cannot be parsed") from error
-    end = 0
-    for tensor in header.values():
-        start, stop = tensor.data_offsets
-        if stop < start or not tensor.dtype or -1 in tensor.shape:
-            raise damaged(path, "safetensors", "its header cannot be parsed")
-        end = max(end, stop)
-    missing = end - (size - 8 - length)
+    missing = header.end - (size - 8 - length)
     if missing > 0:
         raise damaged(path, "safetensors", f"the last {missing:,} bytes of its tensors are missing")
-    return header, text
+    return header
 
 
 def tally(headers: Iterable[Header], *, layers: int, tied: bool) -> Weights:
@@ -128,17 +167,9 @@ def tally(headers: Iterable[Header], *, layers: int, tied: bool) -> Weights:
     Tensors that vLLM leaves out are left out: the output head of a model with `tied` embeddings,
     and, but for `draft_bytes`, prediction layers beyond the last of `layers`.
     """
-    # Experts are many: one name stands for those of all numbers.
-    sizes: dict[tuple[str, str, int], int] = defaultdict(int)
-    for name, tensor in chain.from_iterable(header.items() for header in headers):
-        before, experts, rest = name.partition(EXPERTS)
-        if experts:
-            name = before + experts + rest.lstrip("0123456789")  # noqa: PLW2901
-        start, end = tensor.data_offsets
-        sizes[name, tensor.dtype, len(tensor.shape)] += end - start
     sums: Counter[str] = Counter()
-    for (name, dtype, dimensions), size in sizes.items():
-        role = role_of(name, dimensions, layers)
+    for alike, size in chain.from_iterable(header.sizes.items() for header in headers):
+        role = role_of(alike.name, len(alike.shape), layers)
         if role.draft:
             sums["draft_bytes"] += size
             sums["draft_tables"] += size if role.part == "embedding" else 0
@@ -146,7 +177,7 @@ def tally(headers: Iterable[Header], *, layers: int, tied: bool) -> Weights:
         if tied and role.head:
             continue
         sums["bytes"] += size
-        if each := FLOATS.get(dtype):
+        if each := FLOATS.get(alike.dtype):
             sums[role.part] += size // each
         else:
             sums["packed_bytes"] += size
@@ -177,7 +208,7 @@ class Files:
 
     format: Format
     paths: tuple[Path, ...] = ()
-    headers: tuple[tuple[Header, bytes], ...] = ()
+    headers: tuple[Header, ...] = ()
 
 
 # Where a model lies, its revision, its config.json (parsed, and as written), its weight files.

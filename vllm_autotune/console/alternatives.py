@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from ..deploy import command_line
+from ..command_line import command_line
 from ..memory import Interval
 from ..report.report import PlannedAlternative, PlannedHelp
 from .tables import headed_table

@@ -3,7 +3,8 @@
 import json
 import secrets
 
-from ..deploy import Service, command_line
+from ..command_line import command_line
+from ..deploy import Service
 from ..errors import BadReport
 from ..report.report import Report
 

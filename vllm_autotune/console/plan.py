@@ -7,7 +7,7 @@ from itertools import accumulate
 from rich.table import Table
 from rich.text import Text
 
-from ..deploy import command_line
+from ..command_line import command_line
 from ..memory import Interval
 from ..report.plan import FirstLaunch, Plan, PlannedCandidate
 from ..search.trial import Fits

@@ -6,7 +6,7 @@ from .charts import llm_d, production_stack
 from .container import compose, docker, quadlet
 from .kserve import kserve, kserve_runtime
 from .kubernetes import k8s
-from .local import command_line, env, shell, systemd, vllm_config
+from .local import env, shell, systemd, vllm_config
 from .platforms import kaito, ray_serve, skypilot
 from .service import KeySource, ModelVolume, Service, added_arguments
 
@@ -17,7 +17,6 @@ __all__ = [
     "ModelVolume",
     "Service",
     "added_arguments",
-    "command_line",
     "shell",
 ]
 

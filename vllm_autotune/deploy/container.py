@@ -4,11 +4,12 @@ import csv
 import io
 from typing import Any
 
+from ..command_line import quoted
 from ..errors import BadUsage
 from ..machine.device import visible_environment
 from .local import systemd_word
 from .paths import mounted_paths
-from .service import KEY_VARIABLE, STOP_SECONDS, Service, quoted
+from .service import KEY_VARIABLE, STOP_SECONDS, Service
 from .yaml_text import write_yaml
 
 # Where this user keeps models from the Hub, and where the image does (it runs as root).

@@ -1,11 +1,11 @@
 """The winner for the machine it was found on: a shell, vLLM's configuration file, systemd."""
 
 import re
-from collections.abc import Mapping, Sequence
 
+from ..command_line import command_line, escaped
 from ..errors import BadReport, BadUsage
 from ..vllm.config import LaunchConfig, Value
-from .service import KEY_VARIABLE, STOP_SECONDS, Service, as_json, escaped, quoted
+from .service import KEY_VARIABLE, STOP_SECONDS, Service, as_json
 from .yaml_text import write_yaml
 
 UNIT = """\
@@ -26,12 +26,6 @@ TimeoutStopSec={stop}
 
 [Install]
 WantedBy=multi-user.target"""
-
-
-def command_line(argv: Sequence[str], env: Mapping[str, str]) -> str:
-    """Write the line to paste into a shell."""
-    variables = (f"{name}={quoted(value)}" for name, value in env.items())
-    return " ".join((*variables, *map(quoted, argv)))
 
 
 def shell(service: Service) -> str:

@@ -4,12 +4,12 @@ import json
 from contextlib import suppress
 from typing import Any
 
+from ..command_line import command_line
 from ..errors import BadReport, BadUsage
 from ..machine.cards import known_card
 from ..vllm.config import LaunchConfig, Value
 from .kserve import served_name
 from .kubernetes import node_selector
-from .local import command_line
 from .paths import mounted_paths
 from .service import KEY_VARIABLE, Service
 from .yaml_text import Block, write_yaml

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -237,22 +236,6 @@ def added_arguments(words: Sequence[str], winner: "Winner") -> dict[str, Value]:
             hint = "tune again with it after `--`"
             raise BadUsage(f"--{name} could change what was proven", hint)
     return added
-
-
-def quoted(word: str) -> str:
-    """Quote a word for a shell; what cannot be printed is written as bash reads it in `$'...'`."""
-    if word.isprintable():
-        return shlex.quote(word)
-    word = word.replace("\\", "\\\\").replace("'", "\\'")
-    return f"$'{''.join(c if c.isprintable() else escaped(c) for c in word)}'"
-
-
-def escaped(character: str) -> str:
-    """Return a character as bash and systemd read it within quotes (systemd.syntax(7))."""
-    number = ord(character)
-    if number < 0x80:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def as_json(text: str) -> str:

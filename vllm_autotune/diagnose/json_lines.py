@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from . import lines
 from .layer import Piece
@@ -13,6 +14,28 @@ _TEXTS = ("log", "message", "msg", "MESSAGE", "event", "text", "line", "textPayl
 _LEVEL_KEYS = ("levelname", "level", "severity", "lvl", "loglevel")
 _TRACES = ("exc_info", "exc_text", "exception", "stack_trace", "traceback", "stacktrace")
 _SOURCES = ("container_name", "service", "pod_name", "pod", "container", "_SYSTEMD_UNIT")
+_POD = "kubernetes"  # whose fields count as the record's own
+
+
+class _Known(NamedTuple):
+    """Which of the keys of a record are known, the most telling first."""
+
+    texts: tuple[str, ...]
+    levels: tuple[str, ...]
+    traces: tuple[str, ...]
+    sources: tuple[str, ...]
+    pod: bool
+
+
+@lru_cache(64)
+def _known(*keys: str) -> _Known:
+    """Return what is known of these keys: the records of one log have the same ones."""
+
+    def among(names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if name in keys)
+
+    pod = _POD in keys
+    return _Known(among(_TEXTS), among(_LEVEL_KEYS), among(_TRACES), among(_SOURCES), pod)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +90,19 @@ def _object(body: str) -> dict[str, Any]:
 
 
 def _text_in(found: dict[str, Any]) -> str | None:
-    for key in _TEXTS:
-        if isinstance(text := found.get(key), str):
+    for key in _known(*found).texts:
+        if isinstance(text := found[key], str):
             return text
     return None
 
 
 def _source_of(found: dict[str, Any]) -> str:
-    pod = found.get("kubernetes")
-    if isinstance(pod, dict):
+    known = _known(*found)
+    if known.pod and isinstance(pod := found[_POD], dict):
         found = {**found, **pod}
-    for key in _SOURCES:
-        if isinstance(name := found.get(key), str):
+        known = _known(*found)
+    for key in known.sources:
+        if isinstance(name := found[key], str):
             return name
     return ""
 
@@ -87,10 +111,11 @@ def _said(found: dict[str, Any], inside: str) -> str:
     """Return the text of a record, each line with the level in front."""
     if inside is found.get("log"):  # Docker cuts long lines into several records
         return inside if inside.endswith("\n") or len(inside) >= 1 << 13 else f"{inside}\n"
-    names = (found.get(key) for key in _LEVEL_KEYS)
+    known = _known(*found)
+    names = (found[key] for key in known.levels)
     name = next((name for name in names if isinstance(name, str)), "")
     level = LEVELS.get(name.upper(), "")
-    traces = [found[key] for key in _TRACES if isinstance(found.get(key), str)]
+    traces = [found[key] for key in known.traces if isinstance(found[key], str)]
     if not level and not traces:
         return f"{inside.rstrip()}\n"
     said = "\n".join((inside, *traces)).rstrip("\n").split("\n")

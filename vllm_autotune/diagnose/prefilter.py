@@ -119,10 +119,21 @@ _MILESTONES = tuple((milestone, _zeroed(milestone.needle)) for milestone in MILE
 _SIGNATURES = tuple((signature, _zeroed(signature.needle)) for signature in SIGNATURES)
 
 
-def line_starts(needles: Iterable[str], text: str) -> set[int]:
-    """Return where the lines begin that have one of the needles in them."""
+def unlike(text: str) -> list[str]:
+    """Return a line of each shape, with zeros for its digits; in a long log they are few."""
+    zeroed = text.encode(errors="surrogatepass").translate(_DIGITS)
+    shapes = b"\n".join(set(zeroed.split(b"\n")))
+    return shapes.decode(errors="surrogatepass").split("\n")
+
+
+def line_starts(needles: Iterable[str], text: str, shapes: Iterable[str]) -> set[int]:
+    """Return where the lines begin that have one of the needles in them.
+
+    `shapes` are those of the text's lines: a needle that none of them has is not looked for.
+    """
     starts: set[int] = set()
-    for needle in needles:
+    among = "\n".join(shapes)
+    for needle in (each for each in needles if _zeroed(each) in among):
         at = text.find(needle)
         while at >= 0:
             starts.add(text.rfind("\n", 0, at) + 1)

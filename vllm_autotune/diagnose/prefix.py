@@ -1,7 +1,7 @@
 """What stands in front of each line of a log: known formats, and what can be learned of others."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -59,18 +59,20 @@ class Prefix:
             found = ((match(line), line) for line in text.split("\n"))
             yield "", "\n".join(line[m.end() :] if m else line for m, line in found)
             return
-        pieces: dict[str, list[str]] = {}
+        named, ends = groups.get("source"), groups.get("ended")
+        level, owner = groups.get("level"), groups.get("owner")
+        pieces: dict[str, list[str]] = defaultdict(list)
         source = ""
         for line in text.split("\n"):
             if m := match(line):
-                if "source" in groups:
-                    source = m["source"] or ("ended" in groups and m["ended"]) or ""
+                if named:
+                    source = m[named] or (ends and m[ends]) or ""
                 line = line[m.end() :]  # noqa: PLW2901
-                if "level" in groups and m["level"]:
-                    line = f"{LEVELS[m['level'].upper()]} {line}"  # noqa: PLW2901
-                if "owner" in groups and m["owner"]:
-                    line = m["owner"] + line  # noqa: PLW2901
-            pieces.setdefault(source, []).append(line)
+                if level and m[level]:
+                    line = f"{LEVELS[m[level].upper()]} {line}"  # noqa: PLW2901
+                if owner and m[owner]:
+                    line = m[owner] + line  # noqa: PLW2901
+            pieces[source].append(line)
         for name, inside in pieces.items():
             yield name, "\n".join(inside)
 

@@ -12,7 +12,7 @@ from .faults import SIGNALS, signal_of
 from .finding import MAX_EVIDENCE, Finding
 from .lines import MAX_EXCERPT, excerpt
 from .milestones import Milestone, readings_of
-from .prefilter import WORTH_READING, WORTH_READING_AT_START, Shape, line_starts, shape_of
+from .prefilter import WORTH_READING, WORTH_READING_AT_START, Shape, line_starts, shape_of, unlike
 from .signature import PROCESS_DIED, Signature
 from .signatures import BY_NAME
 from .trace import Trace, later
@@ -123,14 +123,15 @@ class LogReader:
     def _read_lines(self, text: str) -> None:
         starting = not self.ready or " version " in text
         needles = WORTH_READING_AT_START if starting else WORTH_READING
-        starts = line_starts(needles, text)
-        if not starts and not self._follow_up and not lines.may_be_torn(text):
+        shapes = unlike(text)
+        starts, torn = line_starts(needles, text, shapes), any(map(lines.may_be_torn, shapes))
+        if not starts and not self._follow_up and not torn:
             self._tail = text.rstrip().rpartition("\n")[2] or self._tail
             self._see_life(text)
             return
         start = 0
         for line in text.split("\n"):
-            if start in starts or self._follow_up or lines.may_be_torn(line):
+            if start in starts or self._follow_up or (torn and lines.may_be_torn(line)):
                 self._read_line(line)
             if self._unknown or self._finding:
                 self._see_life(line)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..checkpoint.layers import LayerGroup
 from ..units import GIB
@@ -63,8 +64,9 @@ class Footprint:
         return Interval(max(needed.low, states.low), max(needed.high, states.high))
 
 
+@lru_cache(maxsize=1024)
 def estimate(setup: Setup) -> Footprint:
-    """Estimate what a launch needs on each of its devices."""
+    """Estimate what a launch needs on each of its devices: once for each, a search asks often."""
     activations, graphs = activation_bytes(setup), graph_bytes(setup)
     return Footprint(
         weights=weight_bytes(setup),

@@ -8,6 +8,7 @@ layers as vLLM does.
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil, inf
 
 from ..checkpoint.layers import Kind, LayerGroup
@@ -95,9 +96,7 @@ class KVCache:
 
         Both are whole blocks, or `limit`.
         """
-        sure = _search(lambda n: self.bytes(n, sequences).high <= available.low, limit, block)
-        perhaps = _search(lambda n: self.bytes(n, sequences).low <= available.high, limit, block)
-        return sure, max(sure, perhaps)
+        return _longest(self, available, sequences, block, limit)
 
     @property
     def state_block(self) -> Interval:
@@ -152,6 +151,15 @@ class KVCache:
                 blocks = max(blocks, ceil(group.share(length, most=True) / span))
             total += ceil(group.layers.high / size) * blocks
         return size * page * (total * sequences + self.null.high)
+
+
+@lru_cache(maxsize=256)
+def _longest(
+    cache: KVCache, available: Interval, sequences: int, block: int, limit: int
+) -> tuple[int, int]:
+    sure = _search(lambda n: cache.bytes(n, sequences).high <= available.low, limit, block)
+    perhaps = _search(lambda n: cache.bytes(n, sequences).low <= available.high, limit, block)
+    return sure, max(sure, perhaps)
 
 
 def _search(fits: Callable[[int], bool], limit: int, block: int) -> int:

@@ -4,6 +4,7 @@ An alternative is another request, and the first candidate for it: who asks so g
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -267,10 +268,17 @@ def _all_gpus(facts: Facts, found: Served | None) -> Found:
 
 
 def _fewest_gpus(facts: Facts, found: Served | None) -> Found:
-    for count in range(1, found.devices if found else 1):
-        for made in _first("fewest-gpus", facts, Change(skip=_offloading(facts), gpus=count)):
-            yield made
-            return
+    """As few as will do, found by bisection: where some do, so do more."""
+    made: dict[int, list[Alternative]] = {}
+
+    def will_do(count: int) -> bool:
+        change = Change(skip=_offloading(facts), gpus=count)
+        made[count] = list(_first("fewest-gpus", facts, change))
+        return bool(made[count])
+
+    counts = range(1, found.devices if found else 1)
+    fewest = bisect_left(counts, True, key=will_do)
+    yield from made[counts[fewest]] if fewest < len(counts) else ()
 
 
 def _replicas(facts: Facts, found: Served | None) -> Found:

@@ -20,7 +20,7 @@ from ..units import format_bytes
 from ..vllm.config import AUTO
 from .build import build
 from .facts import Facts
-from .fit import INDIVISIBLE
+from .fit import INDIVISIBLE, waits
 from .ladder import Rung
 from .prediction import calibrate, predict
 from .trial import Applied, Candidate, Prediction, Skip, Trial
@@ -122,10 +122,8 @@ def _withdrawn(facts: Facts, history: Sequence[Trial]) -> dict[str, str] | None:
 
 def _lacked_memory(outcome: Outcome) -> TypeGuard[OutOfMemory | Hung | Degraded]:
     """Tell whether memory ran out, or requests had to wait for blocks of the KV cache too much."""
-    from ..diagnose import HANGS  # noqa: PLC0415  an answer is recalled quicker without
-
-    if isinstance(outcome, Hung):  # a worker that answers no more waits for something else
-        return outcome.phase == "serving" and outcome.cause not in HANGS
+    if isinstance(outcome, Hung):
+        return outcome.phase == "serving" and not waits(outcome)
     return isinstance(outcome, OutOfMemory) or _is_storm(outcome)
 
 

@@ -85,7 +85,7 @@ class LaunchConfig:
             object.__setattr__(self, name, dict(sorted(getattr(self, name).items())))
 
     def __hash__(self) -> int:
-        return hash(self.fingerprint())
+        return hash((self.model, *self.args.items(), *self.env.items()))
 
     def replace(
         self, args: Mapping[str, Value | None] = {}, env: Mapping[str, str] = {}, model: str = ""
@@ -101,7 +101,7 @@ class LaunchConfig:
     def number(self, name: str) -> float | None:
         """Return the flag's value as a number, None where it is absent or no number."""
         value = self.args.get(name)
-        if isinstance(value, bool) or value is None or isinstance(value, tuple):
+        if value is None or isinstance(value, (bool, tuple)):
             return None
         return parse_number(str(value))
 
@@ -138,7 +138,7 @@ class LaunchConfig:
     @property
     def world_size(self) -> int:
         """How many devices it asks for, whether they exist or not."""
-        return math.prod(self.integer(flag, 1) for flag in PARALLEL)
+        return math.prod(self.integer(flag, 1) for flag in PARALLEL if flag in self.args)
 
     @property
     def utilization(self) -> float | None:

@@ -40,7 +40,7 @@ class Engine:
     added: frozenset[str] = frozenset()
     stands_in: bool = False
 
-    @property
+    @cached_property
     def release(self) -> Release:
         return tuple(int(part) for part in re.findall(r"\d+", self.version.split("+")[0])[:3])
 
@@ -84,7 +84,7 @@ class Engine:
         """
         return _least_capability(self.package / "model_executor/layers/quantization", method)
 
-    @property
+    @cached_property
     def has_flashinfer(self) -> bool:
         """Tell whether FlashInfer is installed beside vLLM; every CUDA build depends on it."""
         folder = self.package.parent / "flashinfer"

@@ -11,7 +11,7 @@ from .batch import FEWER_SEQUENCES, fit_batched_tokens, fit_sequences, states_th
 from .context import fit_context
 from .parallel import INDIVISIBLE, PIPELINE, TENSOR, fit_pipeline_parallel, fit_tensor_parallel
 from .preempted import fit_full_sequences, fit_swap
-from .situation import Situation
+from .situation import Situation, waits
 from .utilization import fit_utilization, most_utilization
 from .weights import fit_checkpoint, fit_offload
 
@@ -24,6 +24,7 @@ __all__ = [
     "Situation",
     "most_utilization",
     "states_that_fit",
+    "waits",
 ]
 
 # Solved in this order: what the weights are and where they lie first, the context last.

@@ -27,18 +27,13 @@ class Situation:
     offered: frozenset[str] = frozenset()
 
     def failures(self, *phases: str) -> list[Trial]:
-        """Return the trials that ran out of memory (or hung) in one of these phases.
-
-        A worker that answers no more waits for something else.
-        """
-        from ...diagnose import HANGS  # noqa: PLC0415  an answer is recalled quicker without
-
+        """Return the trials that ran out of memory (or hung) in one of these phases."""
         return [
             trial
             for trial in self.history
             if isinstance(trial.outcome, OutOfMemory | Hung)
             and trial.outcome.phase in phases
-            and trial.outcome.cause not in HANGS
+            and not waits(trial.outcome)
         ]
 
     def storms(self) -> list[Trial]:
@@ -49,3 +44,10 @@ class Situation:
         """Return the trials whose step was too large, and no lower utilization answers that."""
         lowered = "gpu-memory-utilization" in self.fitted
         return self.failures("profile", *(() if lowered else OUTSIDE_KV))
+
+
+def waits(failed: OutOfMemory | Hung) -> bool:
+    """Tell whether a worker answered no more: it waits for something else than memory."""
+    from ...diagnose import HANGS  # noqa: PLC0415  plans and recalled answers do without
+
+    return failed.cause in HANGS
