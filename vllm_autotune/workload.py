@@ -3,18 +3,23 @@
 from dataclasses import dataclass
 from typing import Literal
 
+# Servers are restarted every few days, but not every few hours.
+SOAK_HORIZON_HOURS = 24.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
     """How hard a server is tried before it is called stable.
 
-    `soak_minutes` is how long a soak repeats the mixed load. `file` holds requests of the user's
+    `soak_minutes` is how long a soak repeats all of it; memory that grows meanwhile must suffice
+    for `soak_horizon_hours`. `file` holds requests of the user's
     own, `digest` says which. `logprobs`, `image`, `schema` (an answer by a JSON Schema) and `tool`
     (a call of one) ask for what is needed only by some.
     """
 
     effort: Literal["quick", "standard", "soak"] = "standard"
     soak_minutes: float = 0.0
+    soak_horizon_hours: float = SOAK_HORIZON_HOURS
     file: str | None = None
     digest: str | None = None
     logprobs: bool = False

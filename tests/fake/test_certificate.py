@@ -1,5 +1,6 @@
 """What the certificate makes of servers: the sound are stable, and none that misbehaves is."""
 
+import itertools
 import time
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,8 @@ from vllm_autotune.certificate.items import generating_items
 from vllm_autotune.certificate.traffic import SHORT_OUTPUT, SHORT_PROMPT, TURNS
 from vllm_autotune.outcome import Certificate, Crashed, Degraded, FailedOutcome, Hung, Stable
 from vllm_autotune.probe.target import Patience
+from vllm_autotune.probe.watch import HostMemory
+from vllm_autotune.units import GIB
 from vllm_autotune.vllm.config import Value
 from vllm_autotune.workload import Effort, Workload
 
@@ -332,18 +335,43 @@ def test_a_soak_repeats_the_load_for_as_long_as_it_was_told(bench: Bench) -> Non
     check = next(check for check in result.checks if check.name == "soak")
     assert check.seconds >= 3
     assert check.requests > 0
-    assert "soak, 0 min left" in said
+    assert [name for name in said if name.startswith("soak")] == ["soak", "soak, 0 min left"]
 
 
 @pytest.mark.slow
 def test_a_soak_finds_what_falls_slowly(bench: Bench) -> None:
     """Too slow for the rounds of a standard probe: the memory falls by itself."""
     free = iter(range(2**40, 0, -(2**20)))
-    soak = Workload(probe=Effort(effort="soak", soak_minutes=0.05))
+    soak = Workload(probe=Effort(effort="soak", soak_minutes=0.5))
     with bench.serving() as target:
         result = certify(target, soak, patience=PATIENCE, free_bytes=lambda: next(free))
     assert isinstance(result, Degraded), result
     assert result.cause == "memory_creep"
+
+
+@pytest.mark.slow
+def test_a_soak_finds_host_memory_that_would_not_last(bench: Bench) -> None:
+    taken = itertools.count(GIB, 64 * 2**20)
+    soak = Effort(effort="soak", soak_minutes=0.1)
+
+    def after_a_soak(left: int) -> Certificate | FailedOutcome:
+        with bench.serving() as target:
+            return certify(
+                target,
+                Workload(probe=soak),
+                patience=PATIENCE,
+                host=lambda: HostMemory(next(taken), left),
+            )
+
+    result = after_a_soak(GIB)
+    assert isinstance(result, Degraded), result
+    assert result.cause == "memory_growth"
+    assert "the 1.0 GiB left are gone in 0.0 hours" in result.reason
+    result = after_a_soak(2**60)
+    assert isinstance(result, Certificate), result
+    note = next(check.note for check in result.checks if check.name == "soak")
+    assert note
+    assert note.startswith("host memory grows by")
 
 
 EMBEDDING: dict[str, Value] = {**ARGS, "runner": "pooling"}

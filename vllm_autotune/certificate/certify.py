@@ -10,6 +10,7 @@ from ..outcome import Certificate, FailedOutcome, Item
 from ..probe.endpoint import Endpoint
 from ..probe.failure import ProbeFailed, raise_if
 from ..probe.target import Patience, Target
+from ..probe.watch import HostMemory
 from ..workload import Workload
 from .generation import GeneratingServer
 from .judgement import preemption_storm
@@ -23,13 +24,15 @@ def certify(
     patience: Patience | None = None,
     until: float | None = None,
     free_bytes: Callable[[], int] | None = None,
+    host: Callable[[], HostMemory] | None = None,
     diagnosis: Callable[[], FailedOutcome | None] = lambda: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Certificate | FailedOutcome:
     """Send every item of the certificate; return it, or the first failure.
 
     `free_bytes` is sampled once a second meanwhile; `diagnosis` is asked as often why the server
-    is failing; `say` is told each item as it begins. Raises TimeoutError at `until` (monotonic).
+    is failing; a soak asks `host`; `say` is told each item as it begins. Raises TimeoutError at
+    `until` (monotonic).
     """
 
     async def in_time() -> Certificate:
@@ -38,7 +41,7 @@ def certify(
             Endpoint.of(target, patience or Patience(), free_bytes, diagnosis) as endpoint,
         ):
             kind = PoolingServer if target.pooling else GeneratingServer
-            return await _certificate(kind(target, workload, endpoint, say))
+            return await _certificate(kind(target, workload, endpoint, say, host=host))
 
     try:
         return interruption.run(in_time())

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from ..outcome import Degraded, Item
@@ -17,16 +17,13 @@ from .image import about_image
 from .items import OWN_REQUESTS, generating_items
 from .own_requests import read_requests
 from .server_under_test import Send, ServerUnderTest
+from .soak import ATTEMPTS, soak
 from .traffic import SHORT_OUTPUT, Burst
 
 # Of so many short requests one by one, the fastest counts: other programs slow the others.
 ONE_BY_ONE = 3
-# What seems far slower is tried so many times: other programs may be slow for a moment.
-ATTEMPTS = 3
 # So many tokens in turn are a repetition that any draft guesses.
 PATTERN = 4
-# A soak looks at memory and the KV cache so many times.
-ROUNDS = 16
 # Tokens that any call of a small tool fits into.
 TOOL_CALL_TOKENS = 256
 # The shortest context in which any template leaves room for a chat.
@@ -70,7 +67,7 @@ class GeneratingServer(ServerUnderTest):
             "answer by a schema": lambda name: self.chat(name, BY_SCHEMA, TOOL_CALL_TOKENS),
             "tool call": lambda name: self.chat(name, TOOL_CALL, TOOL_CALL_TOKENS),
             OWN_REQUESTS: self.own_requests,
-            "soak": self.soak,
+            "soak": partial(soak, self),
             "one by one again": self.one_by_one_again,
             "the same again and again": self.again,
             "ordinary request": self.ordinary,
@@ -216,33 +213,6 @@ class GeneratingServer(ServerUnderTest):
         replies = []
         for prompt in read_requests(self.workload.probe.file or ""):
             replies += await self.endpoint.send([prompt])
-        return self.count(name, replies, began)
-
-    async def soak(self, name: str) -> Item:
-        """Repeat the mixed lengths for minutes, and watch memory, KV cache and speed."""
-        began = time.monotonic()
-        seconds = 60 * self.workload.probe.soak_minutes
-        replies: list[Reply] = []
-        free = await self.free_bytes()
-        fastest, slow_laps = math.inf, 0
-        while (left := began + seconds - time.monotonic()) > 0:
-            self.say(f"{name}, {left / 60:.0f} min left")
-            round_end = min(time.monotonic() + seconds / ROUNDS, began + seconds)
-            while time.monotonic() < round_end:
-                burst = self.traffic.mixed_lengths()
-                prompts = self.prompts(name, burst)
-                lap = await self.endpoint.send(prompts, staggered=burst.staggered)
-                took = time.monotonic() - min(reply.began for reply in lap)
-                fastest = min(fastest, took)
-                best = Item(name=name, requests=len(lap), seconds=fastest)
-                slower = self.slower(replace(best, seconds=took), best)
-                slow_laps = slow_laps + 1 if slower else 0
-                if slow_laps >= ATTEMPTS:
-                    raise_if(slower)
-                replies += [replace(reply, times=reply.times[:1]) for reply in lap]
-            free += await self.free_bytes()
-            raise_if(judgement.memory_creep(free))
-            await self.expect_no_leak("between two rounds")
         return self.count(name, replies, began)
 
     async def again(self, name: str) -> Item:

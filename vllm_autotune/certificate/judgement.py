@@ -1,12 +1,14 @@
 """What the measurements say about a server that answers every request correctly. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import takewhile
+from dataclasses import dataclass, field, replace
+from itertools import pairwise, takewhile
+from statistics import median
 
 from ..outcome import NO_EFFECT, PREEMPTION_STORM, Degraded, Item, Speed
 from ..probe.failure import degraded
 from ..probe.watch import Turnover
+from ..units import format_bytes
 
 # Preemptions per request of an item beyond which a server does little else. A KV cache for 5,440
 # tokens had 107 in a whole probe, with 512 short requests at once; one for 172,048 tokens 146 with
@@ -18,6 +20,10 @@ MOST = 0.5
 PAGE = 2 * 2**20
 # So many rounds of the same work, each leaving less memory than any before, are a leak.
 FALLS = 8
+# A quarter of what was seen of memory has at least so many samples.
+QUARTER = 2
+# What grew by less in three quarters of the time may be chance.
+GROWN = 32 * 2**20
 # Host memory is ten to fifty times slower than a GPU's own; a busy machine is not.
 COLLAPSE = 4.0
 # A shorter time is not measured well enough to be called slow.
@@ -77,6 +83,57 @@ def memory_creep(lows: Sequence[int]) -> Degraded | None:
     lost = (lows[-FALLS - 1] - lows[-1]) / 2**20
     reason = f"memory grew in each of {FALLS} rounds of the same requests, {lost:.0f} MiB in total"
     return degraded("memory_creep", reason)
+
+
+@dataclass
+class Growth:
+    """How memory grew: seconds and bytes taken, one after the other, and the bytes left last."""
+
+    what: str
+    seconds: list[float] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
+    left: int = 0
+
+    def add(self, seconds: float, taken: int, left: int) -> None:
+        self.seconds.append(seconds)
+        self.taken.append(taken)
+        self.left = left
+
+    @property
+    def per_second(self) -> float:
+        """Return the bytes by which it keeps growing, 0.0 for what levels off.
+
+        The middles of the last three quarters are compared, and the slower of the two steps
+        counts: what fills up once, as caches do, is no growth.
+        """
+        part = len(self.taken) // 4
+        if part < QUARTER:
+            return 0.0
+        times, sizes = self.seconds[-3 * part :], self.taken[-3 * part :]
+        middles = [
+            (median(times[n : n + part]), median(sizes[n : n + part]))
+            for n in range(0, 3 * part, part)
+        ]
+        if middles[2][1] - middles[0][1] < GROWN:
+            return 0.0
+        steps = ((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(middles))
+        return max(0.0, min(steps))
+
+    @property
+    def said(self) -> str | None:
+        """Return a word on it, None before it can be told."""
+        if len(self.taken) // 4 < QUARTER:
+            return None
+        grown = f"{format_bytes(3600 * self.per_second)} an hour" if self.per_second else "nothing"
+        return f"{self.what} grows by {grown}"
+
+    def beyond(self, horizon: float) -> Degraded | None:
+        """Return the failure of a server that takes all that is left within so many seconds."""
+        if self.per_second * horizon <= self.left:
+            return None
+        hours = self.left / self.per_second / 3600
+        reason = f"{self.said}: the {format_bytes(self.left)} left are gone in {hours:.1f} hours"
+        return degraded("memory_growth", reason)
 
 
 def collapse(before: Item, after: Item) -> Degraded | None:

@@ -19,6 +19,7 @@ from ..probe.listing import is_healthy, served_length
 from ..probe.prompt import Prompt
 from ..probe.reply import Reply
 from ..probe.target import Target
+from ..probe.watch import HostMemory
 from ..workload import Workload
 from . import judgement
 from .speed import measured
@@ -40,7 +41,7 @@ class ServerUnderTest:
     """A server that the items of a certificate are sent to.
 
     `speeds` are those in the certificate, by item. `abandoned_tokens` are those of a client that
-    left: as many that stay in use are a leak.
+    left: as many that stay in use are a leak. `host` tells of the host's memory.
     """
 
     target: Target
@@ -51,6 +52,7 @@ class ServerUnderTest:
     prompt_tokens_read: int = 0
     tokens_per_second: float = 0.0
     abandoned_tokens: int = 0
+    host: Callable[[], HostMemory] | None = None
     rng: random.Random = field(default_factory=random.Random)
 
     @property

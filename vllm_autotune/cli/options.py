@@ -99,6 +99,11 @@ class ProbeOptions:
         "How thoroughly to test a server: quick, standard, soak or soak=MINUTES.  [standard]",
         type=Parsed("effort", parse_effort),
     )
+    soak_horizon: float | None = option(
+        "How many hours memory that grows in a soak must suffice for.  [24]",
+        metavar="HOURS",
+        type=click.FloatRange(min=0, min_open=True),
+    )
     probe_logprobs: bool = option("Ask for a full prompt's logprobs.")
     probe_image: bool = option("Ask about an image.")
     probe_schema: bool = option("Ask for an answer that fits a JSON Schema.")

@@ -8,7 +8,7 @@ from ..search.ladder_file import find_ladder, read_ladder
 from ..tuning.cache import default_cache
 from ..tuning.gather import Request
 from ..tuning.options import Options
-from ..workload import STANDARD, Effort
+from ..workload import SOAK_HORIZON_HOURS, STANDARD, Effort
 from .options import ProbeOptions, RequestOptions, TuningOptions
 from .parsed import EffortName, spelled
 
@@ -43,6 +43,7 @@ def probe_of(given: ProbeOptions, usual: EffortName = "standard") -> Effort | No
     probe = Effort(
         effort=effort,
         soak_minutes=minutes,
+        soak_horizon_hours=given.soak_horizon or SOAK_HORIZON_HOURS,
         file=str(file.resolve()) if file else None,
         digest=digest,
         logprobs=given.probe_logprobs,

@@ -23,6 +23,7 @@ from ..outcome import (
 )
 from ..probe.listing import adapters_of, is_healthy, served_length
 from ..probe.target import Target
+from ..probe.watch import HostMemory
 from ..search.auto_length import deployed
 from ..search.facts import Facts
 from ..search.trial import Candidate, Trial
@@ -189,6 +190,7 @@ class _Launch:
             patience=self.limits.patience,
             until=self.limits.until,
             free_bytes=self.free_bytes(server),
+            host=lambda: HostMemory(server.resident_bytes(), device.host_free_bytes()),
             diagnosis=lambda: self.watched(server),
             say=self.probing,
         )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 KV_USAGE = "vllm:kv_cache_usage_perc"
 OLD_KV_USAGE = "vllm:gpu_cache_usage_perc"  # before 0.9.2
@@ -43,6 +43,13 @@ class Turnover:
             preemptions=self.preemptions - before.preemptions,
             swap_ins=self.swap_ins - before.swap_ins,
         )
+
+
+class HostMemory(NamedTuple):
+    """The host's memory in bytes: what the server's processes have taken, and what is free."""
+
+    taken: int
+    free: int
 
 
 @dataclass

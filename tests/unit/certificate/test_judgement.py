@@ -1,5 +1,7 @@
 """What the figures of a server say about it."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from vllm_autotune.certificate.judgement import (
     FALLS,
     PAGE,
+    Growth,
     collapse,
     falling,
     kv_leak,
@@ -130,3 +133,40 @@ def test_a_server_without_that_counter_is_judged_by_what_was_sent() -> None:
     found = preemption_storm(item, Turnover(preemptions=17), kv_tokens=1000)
     assert found
     assert found.fit_at_once is None  # nobody knows how long they were
+
+
+def grown(sizes: Sequence[int], left: int = 64 * GIB, step: float = 60.0) -> Growth:
+    growth = Growth("host memory")
+    for number, size in enumerate(sizes):
+        growth.add(step * number, size, left)
+    return growth
+
+
+def test_memory_that_grows_as_fast_at_the_end_runs_out_within_a_day() -> None:
+    growth = grown([GIB + n * 64 * 2**20 for n in range(12)])
+    assert growth.per_second == pytest.approx(64 * 2**20 / 60)
+    found = growth.beyond(24 * 3600)
+    assert found
+    assert found.reason == (
+        "host memory grows by 3.8 GiB an hour: the 64.0 GiB left are gone in 17.1 hours"
+    )
+    assert growth.beyond(12 * 3600) is None
+
+
+@given(st.integers(1, 2**40), st.integers(0, 12), st.integers(12, 60))
+def test_what_fills_up_once_is_no_growth(size: int, full_at: int, rounds: int) -> None:
+    growth = grown([min(n, rounds * full_at // 24) * size for n in range(rounds)])
+    assert growth.beyond(24 * 3600) is None
+
+
+@given(st.lists(st.integers(0, 2**40), max_size=40), st.integers(1, 2**40))
+def test_growth_ends_either_after_the_horizon_or_in_a_failure(sizes: list[int], left: int) -> None:
+    growth = grown(sizes, left)
+    lasts = left / growth.per_second if growth.per_second else math.inf
+    assert (growth.beyond(3600) is None) == (lasts >= 3600)
+
+
+def test_a_few_samples_say_nothing() -> None:
+    growth = grown([n * GIB for n in range(7)], left=1)
+    assert growth.said is None
+    assert growth.beyond(24 * 3600) is None
