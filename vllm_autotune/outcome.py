@@ -158,6 +158,21 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What a server showed so many seconds into a probe; None where it says nothing.
+
+    `kv_usage` is the share of the KV cache in use, `requests` how many ran or waited,
+    `preemptions` those up to then, `free_bytes` what the fullest device had left.
+    """
+
+    seconds: float
+    kv_usage: float | None = None
+    requests: int | None = None
+    preemptions: int | None = None
+    free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """What the server survived, item by item, how fast it was, and the least memory left.
 
@@ -172,6 +187,7 @@ class Certificate:
     swapped_out_bytes: int | None = None
     swapped_in_bytes: int | None = None
     least_free_bytes: int | None = None
+    timeline: tuple[Moment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

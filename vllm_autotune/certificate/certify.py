@@ -80,4 +80,5 @@ async def _certificate(server: GeneratingServer | PoolingServer) -> Certificate:
         swapped_out_bytes=watch.swapped_out,
         swapped_in_bytes=watch.swapped_in,
         least_free_bytes=watch.least_free_bytes,
+        timeline=tuple(watch.timeline),
     )

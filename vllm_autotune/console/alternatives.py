@@ -24,7 +24,14 @@ def print_alternatives(
         return
     what = "what would fit instead" if instead else "what else could be served here"
     console.print(Text(f"\n{what} (expected; `at once`: sequences of the full length):"))
-    rows = [
+    console.print(headed_table(HEADER, alternative_rows(alternatives), NUMBERS))
+    for line in _lines(alternatives) if commands else ():
+        console.print(Text(clean(line)), soft_wrap=True)
+
+
+def alternative_rows(alternatives: Sequence[PlannedAlternative]) -> list[tuple[str, ...]]:
+    """Return the cells of the table, by HEADER."""
+    return [
         (
             each.name,
             _amount(each.max_model_len),
@@ -36,9 +43,6 @@ def print_alternatives(
         )
         for each in alternatives
     ]
-    console.print(headed_table(HEADER, rows, NUMBERS))
-    for line in _lines(alternatives) if commands else ():
-        console.print(Text(clean(line)), soft_wrap=True)
 
 
 def print_helps(console: Console, helps: Sequence[PlannedHelp]) -> None:

@@ -1,12 +1,13 @@
 """What a report measured, drawn as SVG in the colours of the page around it."""
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import pygal
 
-from ..outcome import Item, Stable
+from ..outcome import Certificate, Item, Moment, Stable
 from ..search.trial import Compared, Trial
 from ..units import GIB
 from .wording import clean
@@ -37,6 +38,7 @@ STYLE = pygal.style.Style(
 WIDTH, ROW = 560, 34
 # What a start is made of, by the reading that has its seconds.
 STARTING = {"load_seconds": "weights", "compile_seconds": "compiling", "graph_seconds": "graphs"}
+USAGE, FREE = "% of the KV cache in use (left)", "GiB free (right)"
 MEMORY = ("weights", "other", "KV cache")
 
 
@@ -94,6 +96,35 @@ def items_chart(items: Iterable[Item]) -> str:
     return _stacked("items", names, rows, ("seconds",), "seconds")
 
 
+def timeline_chart(moments: Sequence[Moment]) -> str:
+    """Draw how full the KV cache was, and how much memory was free, second by second."""
+    usage = [(m.seconds, 100 * m.kv_usage) for m in moments if m.kv_usage is not None]
+    free = [(m.seconds, m.free_bytes / GIB) for m in moments if m.free_bytes is not None]
+    if len(usage) < 2:
+        return ""
+    chart = pygal.XY(
+        style=STYLE,
+        js=[],
+        width=WIDTH,
+        height=260,
+        x_title="seconds",
+        show_legend=False,
+        show_dots=False,
+        margin=6,
+        range=(0, 100),
+        secondary_range=(0, 10 * math.ceil(max((size for _, size in free), default=1.0) / 10)),
+        formatter=lambda value: f"{value:.4g}",
+        stroke_style={"width": 2},
+        disable_xml_declaration=True,
+    )
+    chart.uuid = "timeline"
+    chart.add(USAGE, usage)
+    if free:
+        chart.add(FREE, free, secondary=True)
+    signs = zip((USAGE, FREE) if free else (USAGE,), COLOURS, strict=False)
+    return _svg(chart) + _legend(signs)
+
+
 def _stacked(
     what: str,
     labels: Sequence[str],
@@ -124,17 +155,22 @@ def _stacked(
         colour = COLOURS[names.index(name)]
         values = [{"value": row.get(name, 0.0), "color": colour} for row in reversed(rows)]
         chart.add(name, values)
+    signs = ((name, COLOURS[names.index(name)]) for name in used)
+    return _svg(chart) + (_legend(signs) if len(used) > 1 else "")
+
+
+def _svg(chart: pygal.graph.base.BaseGraph) -> str:
     drawn: str = chart.render(is_unicode=True)
     extras = r"<!--.*?-->|<script.*?</script>|<title>Pygal</title>"
-    svg = re.sub(extras, "", drawn, flags=re.DOTALL)
-    signs = (
-        f'<span><i style="background: {COLOURS[names.index(name)]}"></i>{name}</span>'
-        for name in used
-    )
-    return f'{svg}<p class="legend">{"".join(signs)}</p>' if len(used) > 1 else svg
+    return re.sub(extras, "", drawn, flags=re.DOTALL)
 
 
-def stable_items(trials: Iterable[Trial]) -> Sequence[Item]:
-    """Return the items of the last certificate, none without one."""
+def _legend(signs: Iterable[tuple[str, str]]) -> str:
+    """Return what each colour stands for."""
+    spans = (f'<span><i style="background: {colour}"></i>{name}</span>' for name, colour in signs)
+    return f'<p class="legend">{"".join(spans)}</p>'
+
+
+def last_certificate(trials: Iterable[Trial]) -> Certificate | None:
     proofs = [t.outcome.certificate for t in trials if isinstance(t.outcome, Stable)]
-    return proofs[-1].checks if proofs else ()
+    return proofs[-1] if proofs else None

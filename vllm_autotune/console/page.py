@@ -5,10 +5,11 @@ from html import escape
 
 from ..deploy import Service, shell
 from ..errors import BadReport
-from ..outcome import Stable
+from ..outcome import Certificate, Moment, Stable
 from ..report.report import Report
 from ..units import format_bytes
-from .charts import items_chart, memory_chart, stable_items, time_chart
+from .alternatives import HEADER, alternative_rows
+from .charts import items_chart, last_certificate, memory_chart, time_chart, timeline_chart
 from .frame import to_frame
 from .reports import LAUNCHES, launch_rows, report_rows
 from .wording import clean, duration, rung_names, sentence
@@ -66,6 +67,9 @@ def report_to_html(report: Report, distrust: BadReport | None = None) -> str:
         parts.append(f'<p class="other">{_text(said)}</p>')
     parts += ["<h2>What was found</h2>", _table((), report_rows(report))]
     parts += ["<h2>Measured</h2>", '<div class="charts">', *_charts(report), "</div>"]
+    if report.alternatives:
+        rows = alternative_rows(report.alternatives)
+        parts += ["<h2>What else could be served here</h2>", _table(HEADER, rows)]
     parts += ["<h2>Launches</h2>", _table(LAUNCHES, launch_rows(report))]
     parts += _failures(report)
     if report.skipped:
@@ -121,17 +125,28 @@ def _said(report: Report | None) -> str:
 
 
 def _charts(report: Report) -> Iterator[str]:
+    proof = last_certificate(report.trials)
     drawn = (
         (
             "Memory: what each launch needs by the estimate, and what it had",
             memory_chart(report.trials),
         ),
         ("Time of each launch", time_chart(report.trials)),
-        (f"The probe, item by item{_peaks(report)}", items_chart(stable_items(report.trials))),
+        (f"The probe, item by item{_peaks(report)}", items_chart(proof.checks if proof else ())),
+        (f"The server meanwhile{_preempted(proof)}", timeline_chart(_moments(proof))),
     )
     for caption, svg in drawn:
         if svg:
             yield f"<figure>{svg}<figcaption>{_text(caption)}</figcaption></figure>"
+
+
+def _moments(proof: Certificate | None) -> tuple[Moment, ...]:
+    return proof.timeline if proof else ()
+
+
+def _preempted(proof: Certificate | None) -> str:
+    counted = proof.preemptions if proof else None
+    return f": {counted} preemptions" if counted else ""
 
 
 def _peaks(report: Report) -> str:

@@ -2,10 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
+
+from ..outcome import Moment
+
+T = TypeVar("T", int, float)
 
 KV_USAGE = "vllm:kv_cache_usage_perc"
 OLD_KV_USAGE = "vllm:gpu_cache_usage_perc"  # before 0.9.2
@@ -22,6 +26,8 @@ RUNNING = "vllm:num_requests_running"
 WAITING = "vllm:num_requests_waiting"
 # Seconds from one sample to the next, at least, however many first tokens come.
 SHORTEST = 0.1
+# At most so many moments are kept of a probe, however long it is.
+MOMENTS = 60
 # What changes without any progress: up to 0.11, a request that waits for room is looked up in the
 # prefix cache at every step, and the information on adapters has the time of day.
 NO_PROGRESS = ("prefix_cache", "_info", "_created")
@@ -75,6 +81,8 @@ class Watch:
     free_now: int | None = None
     least_free_bytes: int | None = None
     first_token: asyncio.Event = field(default_factory=asyncio.Event)
+    timeline: list[Moment] = field(default_factory=list)
+    _began: float = field(default_factory=time.monotonic)
     _before: dict[str, float] = field(default_factory=dict)
     _first: dict[str, float] = field(default_factory=dict)
 
@@ -98,6 +106,17 @@ class Watch:
             self.least_free_bytes = free if least is None else min(free, least)
         with suppress(ValueError):
             self._read(_totals(await self.metrics()))
+        self.timeline.append(
+            Moment(
+                seconds=round(time.monotonic() - self._began, 2),
+                kv_usage=self.kv_usage,
+                requests=self.busy,
+                preemptions=self.preemptions,
+                free_bytes=self.free_now,
+            )
+        )
+        if len(self.timeline) > MOMENTS:
+            self.timeline = thinned(self.timeline)
 
     @property
     def turnover(self) -> Turnover:
@@ -140,6 +159,27 @@ class Watch:
         """Return how much the first of these that there is has grown."""
         name = next((name for name in names if name in now), None)
         return int(now[name] - self._first.get(name, 0)) if name else None
+
+
+def thinned(moments: Sequence[Moment]) -> list[Moment]:
+    """Return every second moment, the last among them, each with the peaks of the one before."""
+    pairs = zip(moments[-1::-2], moments[-2::-2], strict=False)
+    kept = [
+        replace(
+            later,
+            kv_usage=_peak(max, later.kv_usage, earlier.kv_usage),
+            requests=_peak(max, later.requests, earlier.requests),
+            free_bytes=_peak(min, later.free_bytes, earlier.free_bytes),
+        )
+        for later, earlier in pairs
+    ]
+    return kept[::-1]
+
+
+def _peak(choose: Callable[[T, T], T], one: T | None, other: T | None) -> T | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return choose(one, other)
 
 
 def cache_size(text: str) -> int | None:

@@ -14,9 +14,10 @@ from tests.support.command import Autotune
 from tests.support.paths import EXAMPLES
 from vllm_autotune.console.page import report_to_html, reports_to_html
 from vllm_autotune.errors import BadReport
-from vllm_autotune.outcome import Crashed
+from vllm_autotune.outcome import Crashed, Moment, Stable
 from vllm_autotune.report.read import read_report
 from vllm_autotune.report.report import Report
+from vllm_autotune.units import GIB
 
 PATHS = sorted(EXAMPLES.rglob("report.json"))
 NAMED = [(str(path), read_report(path)) for path in PATHS]
@@ -90,6 +91,31 @@ def test_a_found_report_has_the_line_the_memory_and_the_probe() -> None:
     assert "KV cache up to 100% full, 9 preempted" in page
     for item in FOUND.winner.certificate.checks:
         assert (item.name in page) == bool(item.requests)
+
+
+def test_the_kv_cache_and_the_memory_are_drawn_over_time_where_they_were_watched() -> None:
+    assert "of the KV cache in use" not in PAGES["found"]  # recorded before there was a timeline
+    assert FOUND.winner
+    moments = tuple(
+        Moment(seconds=n, kv_usage=n / 10, requests=n, preemptions=n, free_bytes=GIB * (20 - n))
+        for n in range(10)
+    )
+    stable = Stable(certificate=replace(FOUND.winner.certificate, timeline=moments))
+    page = report_to_html(replace(FOUND, trials=(replace(FOUND.trials[0], outcome=stable),)))
+    assert "The server meanwhile: 9 preemptions" in page
+    for words in ("% of the KV cache in use (left)", "GiB free (right)"):
+        assert words in page
+    alone = Stable(certificate=replace(FOUND.winner.certificate, timeline=moments[:1]))
+    page = report_to_html(replace(FOUND, trials=(replace(FOUND.trials[0], outcome=alone),)))
+    assert "The server meanwhile" not in page
+
+
+def test_what_else_could_be_served_is_in_the_page() -> None:
+    report = read_report(EXAMPLES / "h200" / "7b-two-replicas" / "report.json")
+    page = report_to_html(report)
+    assert "What else could be served here" in page
+    row = next(line for line in page.split("<tr>") if "<td>replicas</td>" in line)
+    assert "<td>proven</td>" in row
 
 
 def test_a_failed_launch_is_shown_with_its_evidence() -> None:

@@ -3,8 +3,11 @@
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vllm_autotune.probe.watch import SHORTEST, Watch
+from vllm_autotune.outcome import Moment
+from vllm_autotune.probe.watch import MOMENTS, SHORTEST, Watch, thinned
 
 
 async def nothing() -> str:
@@ -48,6 +51,31 @@ def test_what_was_counted_before_metrics_failed_is_not_lost() -> None:
     watch = shown(counts.format(1) + usage, counts.format(4) + usage, "")
     assert (watch.preemptions, watch.kv_usage_peak) == (3, 0.5)
     assert (watch.prompt_tokens, watch.kv_usage) == (None, None)
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=2, max_size=200))
+def test_a_thinner_timeline_keeps_the_peaks_and_the_end(usages: list[float | None]) -> None:
+    moments = [
+        Moment(seconds=n, kv_usage=usage, free_bytes=None if usage is None else int(1e9 * usage))
+        for n, usage in enumerate(usages)
+    ]
+    kept = thinned(moments)
+    assert len(kept) == len(moments) // 2
+    assert [m.seconds for m in kept] == sorted(m.seconds for m in kept)
+    assert kept[-1].seconds == moments[-1].seconds
+    merged = moments[len(moments) % 2 :]
+    known = [m.kv_usage for m in merged if m.kv_usage is not None]
+    assert max((m.kv_usage for m in kept if m.kv_usage is not None), default=None) == max(
+        known, default=None
+    )
+    least = [m.free_bytes for m in kept if m.free_bytes is not None]
+    assert min(least, default=None) == min((int(1e9 * usage) for usage in known), default=None)
+
+
+def test_a_long_probe_has_a_short_timeline() -> None:
+    timeline = shown(*["vllm:kv_cache_usage_perc 0.5\n"] * (5 * MOMENTS)).timeline
+    assert MOMENTS // 2 <= len(timeline) <= MOMENTS
+    assert all(moment.kv_usage == 0.5 for moment in timeline)
 
 
 async def ends(turns: int) -> bool:
