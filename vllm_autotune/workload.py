@@ -9,8 +9,9 @@ class Effort:
     """How hard a server is tried before it is called stable.
 
     `soak_minutes` is how long a soak repeats the mixed load. `file` holds requests of the user's
-    own, `digest` says which. `logprobs`, `image`, `schema` (an answer by a JSON Schema) and `tool`
-    (a call of one) ask for what is needed only by some.
+    own, `digest` says which. `logprobs`, `schema` (an answer by a JSON Schema) and `tool` (a call
+    of one) ask for what is needed only by some. `image` is whether answers about images are
+    required; None: they are asked for where the model takes images.
     """
 
     effort: Literal["quick", "standard", "soak"] = "standard"
@@ -18,7 +19,7 @@ class Effort:
     file: str | None = None
     digest: str | None = None
     logprobs: bool = False
-    image: bool = False
+    image: bool | None = None
     schema: bool = False
     tool: bool = False
 

@@ -29,6 +29,7 @@ from ..search.trial import Candidate, Trial
 from ..server.server import READY_GRACE, Server, free_port
 from ..vllm.config import LaunchConfig
 from ..vllm.flags import SWAPPING
+from ..vllm.multimodal import limiting_flag
 from ..vllm.pooling import pools
 from .device_memory import missing_bytes, not_returned
 from .limits import Limits
@@ -236,6 +237,8 @@ class _Launch:
             swap=next((flag for flag in SWAPPING if config.number(flag)), None),
             vocab_size=setup.checkpoint.vocab_size,
             kv_tokens=self.reader.readings.kv_tokens,
+            images=setup.images,
+            images_flag=limiting_flag(config),
             speaks=config.text("load-format") != "dummy",
             pooling=pools(config, setup.checkpoint.architecture, pooled=setup.checkpoint.pooled),
             spilled=self.devices[0].kind != "cpu",

@@ -120,6 +120,23 @@ def test_what_a_probe_asks_for_is_part_of_the_answers_key(
     assert key.out != usual.out
 
 
+@pytest.mark.parametrize(
+    ("option", "variable"), [("--no-probe-image", "0"), ("--probe-image", "1")]
+)
+def test_images_are_required_or_left_out_as_every_option_is_given(
+    autotune: Autotune, model: Path, monkeypatch: pytest.MonkeyPatch, option: str, variable: str
+) -> None:
+    """A third answer, the usual one, is neither: the model decides."""
+    key = ("cache", "key", "--model", str(model))
+    usual, asked = autotune(*key).out, autotune(*key, option).out
+    assert asked != usual
+    monkeypatch.setenv("AUTOTUNE_PROBE_IMAGE", variable)
+    assert autotune(*key).out == asked
+    monkeypatch.delenv("AUTOTUNE_PROBE_IMAGE")
+    Path("autotune.toml").write_text(f"probe_image = {'true' if variable == '1' else 'false'}\n")
+    assert autotune(*key).out == asked
+
+
 def test_the_environment_gives_options_and_the_command_line_wins(
     autotune: Autotune, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
