@@ -50,7 +50,7 @@ def generating_items(
         yield "image"
     if sees and thorough and not shared:
         yield "odd images"
-    if images is not None and probe.image is not False and thorough and not shared:
+    if images is not None and probe.image is not False and not shared:
         yield "an image too many"
     if probe.schema:
         yield "answer by a schema"

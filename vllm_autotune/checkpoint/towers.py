@@ -80,7 +80,7 @@ def vision_tower(config: Fields) -> Tower | None:
     ratio = vision.get("mlp_ratio")
     inner = int(width * ratio) if isinstance(ratio, int | float) and ratio > 0 else 4 * width
     kernel = [n for n in listed(vision, "merge_kernel_size") if isinstance(n, int) and n > 0]
-    usual = 2 if "qwen" in kinds else 1
+    usual = 2 if "qwen" in kinds else number(outer, "scale_factor") or 1  # Idefics 3, SmolVLM
     side = number(vision, "spatial_merge_size") or number(outer, "spatial_merge_size") or usual
     ratio = outer.get("downsample_ratio")  # InternVL
     if isinstance(ratio, float) and 0 < ratio < 1:

@@ -11,6 +11,7 @@ from ..certificate.certify import certify
 from ..diagnose import LogReader
 from ..errors import BudgetSpent
 from ..machine import cgroup, device
+from ..memory.images import PROCESSOR, image_tokens
 from ..outcome import (
     Certificate,
     Crashed,
@@ -239,6 +240,9 @@ class _Launch:
             kv_tokens=self.reader.readings.kv_tokens,
             images=setup.images,
             images_flag=limiting_flag(config),
+            image_tokens=(
+                None if PROCESSOR in self.facts.fixed else image_tokens(setup.checkpoint, config)
+            ),
             speaks=config.text("load-format") != "dummy",
             pooling=pools(config, setup.checkpoint.architecture, pooled=setup.checkpoint.pooled),
             spilled=self.devices[0].kind != "cpu",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from ..outcome import (
+    IMAGES_OUT_OF_MEMORY,
     NO_EFFECT,
     PREEMPTION_STORM,
     Ailment,
@@ -35,6 +36,7 @@ UNFIXED: Mapping[Ailment, str] = {
     "graphs": "graphs that do not fit",
     "warmup": "a warm-up that does not fit",
     "serving": "memory that runs out while serving",
+    "images": "images that need more memory than there is when vLLM tries them out",
     "preemptions": "requests that push each other out of the KV cache",
 }
 
@@ -217,7 +219,7 @@ class _Search:
             failed = trial.outcome
             if not _lacked_memory(failed):
                 continue
-            ailment: Ailment = "preemptions" if _is_storm(failed) else failed.phase
+            ailment = _ailment(failed)
             if not self._cured(candidate, trial, ailment):
                 return f"would not fix {UNFIXED[ailment]}"
         return None
@@ -266,6 +268,14 @@ class _Search:
             for applied in candidate.rungs
             if applied.name in cures
         )
+
+
+def _ailment(failed: OutOfMemory | Hung | Degraded) -> Ailment:
+    """Return what a rung must cure for this not to happen again."""
+    if _is_storm(failed):
+        return "preemptions"
+    over_images = failed.cause == IMAGES_OUT_OF_MEMORY and failed.phase == "profile"
+    return "images" if over_images else failed.phase
 
 
 def _named(candidate: Candidate, names: set[str]) -> list[Applied]:
