@@ -199,7 +199,10 @@ class _Search:
         if _named(candidate, shortens):
             config = config.replace({"max-model-len": self.facts.workload.min_context})
         predicted = predict(self.facts, self.calibration, config)
-        lacked = sum(_lacked_memory(trial.outcome) for trial in self.history)
+        # What ran out over images tells nothing of the room for the KV cache.
+        lacked = sum(
+            _lacked_memory(t.outcome) and _ailment(t.outcome) != "images" for t in self.history
+        )
         return predicted.likely(SHARES[min(lacked, len(SHARES) - 1)])
 
     def objection(self, candidate: Candidate) -> str | None:
