@@ -4,10 +4,8 @@ import json
 import math
 
 from ...memory.images import PROCESSOR, image_sizes, image_tokens
-from ...outcome import IMAGES_OUT_OF_MEMORY
 from ...vllm.config import LaunchConfig
 from ...vllm.multimodal import LIMITS
-from ..trial import Trial
 from .situation import Situation
 
 ENOUGH = "no launch ran out of memory over images"
@@ -20,7 +18,7 @@ def fit_fewer_images(now: Situation, config: LaunchConfig) -> LaunchConfig | str
     vLLM tries out what has the most tokens, mostly videos, as often as a step has room for, and no
     more often than all sequences together may have it (multimodal/encoder_budget.py, 0.32).
     """
-    failed = _failed(now)
+    failed = now.over_images()
     if not failed:
         return ENOUGH
     last = failed[-1]
@@ -33,7 +31,7 @@ def fit_fewer_images(now: Situation, config: LaunchConfig) -> LaunchConfig | str
 
 def fit_smaller_images(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     """Make images smaller than those that memory ran out over."""
-    failed, checkpoint = _failed(now), now.facts.checkpoints[config.model]
+    failed, checkpoint = now.over_images(), now.facts.checkpoints[config.model]
     if not failed:
         return ENOUGH
     sizes = image_sizes(checkpoint)
@@ -47,11 +45,3 @@ def fit_smaller_images(now: Situation, config: LaunchConfig) -> LaunchConfig | s
     if smaller is None:
         return "images are already as small as they can be made"
     return config.replace({PROCESSOR: smaller.kwargs})
-
-
-def _failed(now: Situation) -> list[Trial]:
-    return [
-        trial
-        for trial in now.history
-        if getattr(trial.outcome, "cause", "") == IMAGES_OUT_OF_MEMORY
-    ]
