@@ -3,10 +3,12 @@
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.adapters import make_adapter, tensors_of
 from tests.support.trial_bench import ARGS, CONTEXT, PATIENCE, SEQUENCES, Bench
 from vllm_autotune.certificate import generation
 from vllm_autotune.certificate.certify import certify
@@ -401,6 +403,18 @@ def seeing(bench: Bench) -> Bench:
     facts = bench.facts
     sees = replace(facts.checkpoint, takes_images=True, multimodal=True)
     return replace(bench, facts=replace(facts, checkpoints={facts.model: sees}))
+
+
+def test_an_adapter_of_the_largest_rank_that_is_allowed_is_asked_too(
+    bench: Bench, tmp_path: Path
+) -> None:
+    small = make_adapter(tmp_path / "small", 4, tensors_of(1, 4, {"mlp.up_proj": (8, 8)}))
+    args = {**ARGS, "enable-lora": True, "max-lora-rank": 16, "lora-modules": f"small={small}"}
+    trial = bench.trial({}, args)
+    assert isinstance(trial.outcome, Stable), trial.outcome
+    (check,) = (c for c in trial.outcome.certificate.checks if c.name == "adapters")
+    assert check.requests == 4
+    assert "autotune-largest-rank" not in " ".join(trial.argv)
 
 
 # Each server fails one item, and would have passed without it.

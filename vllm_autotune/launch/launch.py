@@ -32,6 +32,7 @@ from ..vllm.config import LaunchConfig
 from ..vllm.flags import SWAPPING
 from ..vllm.multimodal import limiting_flag
 from ..vllm.pooling import pools
+from .adapter import largest_rank
 from .device_memory import missing_bytes, not_returned
 from .limits import Limits
 from .progress import Progress
@@ -80,6 +81,11 @@ class _Launch:
         self.item: str | None = None
 
     def run(self) -> Trial:
+        with largest_rank(self.config) as started:
+            return self.started(started)
+
+    def started(self, config: LaunchConfig) -> Trial:
+        """Start this configuration: the candidate's, with an adapter more where it needs one."""
         before = [(d, device.free_bytes(d)) for d in self.devices]
         self.began = time.monotonic()
         startup = probing = None
@@ -87,7 +93,7 @@ class _Launch:
         port = self.url.rpartition(":")[2]
         serving = ["--host", "127.0.0.1", "--port", port, "--served-model-name", self.name]
         secret = LaunchConfig("", self.facts.withheld).flags()
-        argv = [*self.facts.engine.argv(self.config), *secret, *serving]
+        argv = [*self.facts.engine.argv(config), *secret, *serving]
         with Server(argv, env, self.log, f"{os.getpid()}-{self.name}") as server:
             outcome: Outcome | None = self.until_ready(server)
             if outcome is None:
