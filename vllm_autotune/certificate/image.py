@@ -31,10 +31,14 @@ def about(images: Sequence[bytes], text: str) -> Question:
     return Question(content=[*parts, {"type": "text", "text": text}])
 
 
-def broken_images(rng: random.Random) -> list[bytes]:
-    """Return what a client sends instead of an image: half of one, text, nothing."""
+def broken_images(rng: random.Random) -> dict[str, bytes]:
+    """Return what a client sends instead of an image, by what it is."""
     whole = png(SIDE, SIDE, rng)
-    return [whole[: len(whole) // 2], b"<html>not found</html>", b""]
+    return {
+        "half an image": whole[: len(whole) // 2],
+        "text": b"<html>not found</html>",
+        "nothing": b"",
+    }
 
 
 def png(width: int, height: int, rng: random.Random) -> bytes:

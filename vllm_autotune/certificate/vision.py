@@ -115,16 +115,17 @@ class Vision:
             replies = [await self._ask(name, [(SIDE, SIDE)])]
         except RequestRefused as refused:
             return self._without(name, refused)
-        odd = [png(*shape, server.rng) for shape in ODD_SHAPES]
-        refused_too = 0
-        for image in (*odd, *broken_images(server.rng)):
-            prompt = Prompt.chat(name, about([image], WORD), SHORT_OUTPUT, stream=True)
+        odd = {f"{w} x {h} pixels": png(w, h, server.rng) for w, h in ODD_SHAPES}
+        refusals = 0
+        for what, image in (odd | broken_images(server.rng)).items():
+            question = about([image], WORD)
+            prompt = Prompt.chat(f"{name}: {what}", question, SHORT_OUTPUT, stream=True)
             try:
                 replies += await server.endpoint.send([prompt])
             except RequestRefused:
-                refused_too += 1
+                refusals += 1
         replies.append(await self._ask(name, [(SIDE, SIDE)]))
-        return server.count(name, replies, began, f"{refused_too} more were refused")
+        return server.count(name, replies, began, f"{refusals} more were refused")
 
     async def one_too_many(self, name: str) -> Item:
         """Send more than the server takes, which it must refuse: by number, else by length."""
