@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.adapters import make_adapter, tensors_of
 from tests.support.real import Place
-from tests.support.tiny_image_model import make_tiny_image_model
+from tests.support.tiny_image_model import INNER, LAYERS, WIDTH, make_tiny_image_model
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.memory.images import image_sizes
 
@@ -52,12 +53,23 @@ def test_images_are_answered_beside_text_and_one_that_is_too_large_is_refused(
     assert log.read_text().count('/v1/chat/completions HTTP/1.1" 400') == 5
 
 
-def test_what_makes_images_smaller_or_fewer_does_so(place: Place) -> None:
+def test_what_makes_images_smaller_and_fewer_does_so_and_adapters_are_asked(
+    place: Place,
+) -> None:
+    """An adapter of the largest rank that is allowed joins the one that is given."""
     smallest = image_sizes(read_checkpoint(str(place.model)))[-1]
-    limit = ("--limit-mm-per-prompt", '{"image": 2}', "--mm-processor-kwargs", smallest.kwargs)
-    checks = winner_of(place, fixed=limit)["certificate"]["checks"]
-    (beside,) = (check for check in checks if check["name"] == "images beside text")
-    words = beside["note"].split()
+    sizes = {"self_attn.q_proj": (WIDTH, WIDTH), "mlp.down_proj": (INNER, WIDTH)}
+    tensors = tensors_of(LAYERS, 8, sizes, "model.text_model")
+    adapter = make_adapter(place.folder / "adapter", 8, tensors)
+    fixed = (
+        *("--limit-mm-per-prompt", '{"image": 2}', "--mm-processor-kwargs", smallest.kwargs),
+        *("--enable-lora", "--max-lora-rank", "16", "--lora-modules", f"small={adapter}"),
+    )
+    checks = {c["name"]: c for c in winner_of(place, fixed=fixed)["certificate"]["checks"]}
+    words = checks["images beside text"]["note"].split()
     assert words[:2] == ["2", "of"]
     assert smallest.tokens <= int(words[6]) < TOKENS / 3
-    assert "an image too many" in {check["name"] for check in checks}
+    assert "an image too many" in checks
+    assert checks["adapters"]["requests"] == 4  # each alone, then both
+    (log,) = place.results.rglob("trial-01.log")
+    assert "autotune-largest-rank" in log.read_text()

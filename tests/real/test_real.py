@@ -213,6 +213,16 @@ def test_sigkill_of_autotune_while_vllm_loads_leaves_no_process(place: Place) ->
         process.communicate(timeout=LATEST)
 
 
+def test_an_embedding_model_is_proven_by_its_vectors(place: Place) -> None:
+    done = place.run(*LARGE, "--json", fixed=("--runner", "pooling"))
+    assert done.returncode == 0, done.stderr
+    winner = json.loads(done.stdout)["winner"]
+    checks = {check["name"]: check for check in winner["certificate"]["checks"]}
+    assert checks["full context"]["prompt_tokens"] == winner["max_model_len"]
+    assert checks["many short prompts"]["requests"] > 1
+    assert checks["over-long prompt"]["requests"] == 1
+
+
 def test_an_unknown_flag_is_rejected_in_vllms_own_words(place: Place) -> None:
     done = place.run(*LARGE, fixed=("--no-such-flag", "1"))
     assert done.returncode in (1, 4), done.stderr

@@ -12,12 +12,17 @@ from tests.support.tiny_model import random_numbers
 Tensors = Mapping[str, tuple[int, int]]
 
 
-def tensors_of(layers: int, rank: int, sizes: Mapping[str, tuple[int, int]]) -> Tensors:
-    """Return both matrices of modules like `self_attn.q_proj`, by their inputs and outputs."""
+def tensors_of(
+    layers: int, rank: int, sizes: Mapping[str, tuple[int, int]], stem: str = "model"
+) -> Tensors:
+    """Return both matrices of modules like `self_attn.q_proj`, by their inputs and outputs.
+
+    `stem` is where the layers are in the model.
+    """
     found = {}
     for layer in range(layers):
         for module, (inputs, outputs) in sizes.items():
-            name = f"base_model.model.model.layers.{layer}.{module}"
+            name = f"base_model.model.{stem}.layers.{layer}.{module}"
             found[f"{name}.lora_A.weight"] = (rank, inputs)
             found[f"{name}.lora_B.weight"] = (outputs, rank)
     return found
