@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.adapters import make_adapter, tensors_of
 from tests.support.trial_bench import ARGS, CONTEXT, PATIENCE, SEQUENCES, Bench
-from vllm_autotune.certificate import generation
+from vllm_autotune.certificate import generation, vision
 from vllm_autotune.certificate.certify import certify
 from vllm_autotune.certificate.image import SHAPES
 from vllm_autotune.certificate.items import generating_items
@@ -478,6 +478,17 @@ def test_the_largest_image_is_the_largest_that_fits_into_the_context(bench: Benc
     (beside,) = (c for c in outcome.certificate.checks if c.name == "images beside text")
     assert beside.note is not None
     assert beside.note.startswith("1 of 1024 x 1024 pixels, 1,024 tokens each")
+
+
+def test_an_image_that_there_was_no_time_for_is_not_passed_over_in_silence(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vision, "LARGER", 10**6)
+    outcome = seeing(bench).trial({}).outcome
+    assert isinstance(outcome, Stable), outcome
+    (beside,) = (c for c in outcome.certificate.checks if c.name == "images beside text")
+    assert beside.note is not None
+    assert beside.note.startswith("10 of 448 x 448 pixels, 196 tokens each; larger ones would take")
 
 
 def test_a_server_of_text_alone_must_refuse_an_image(bench: Bench) -> None:

@@ -193,7 +193,7 @@ class Traffic:
         words = max(0, int((room - images * sight.tokens) / sight.word))
         fits = min(max(self.workload.concurrency, self._cache // longest), MAX_SESSIONS)
         wanted = max(1, min(fits, self.target.max_num_seqs))
-        seen = int(FILLING_SECONDS[self.workload.probe.effort] / (images * sight.seconds))
+        seen = max(2, int(seconds / (images * sight.seconds)))
         at_once = max(1, min(seen, self._affordable(wanted, longest, FILLING_SECONDS)))
         fewer = None if images == allowed else f"{images} of {allowed} images"
         notes = [note for note in (fewer, self._fewer(at_once, wanted)) if note]

@@ -48,7 +48,7 @@ class Vision:
         """Ask about as many of the largest images as may be, beside text that fills the rest."""
         began, server = time.monotonic(), self.server
         try:
-            sight, replies = await self._largest(name)
+            sight, replies, cut_short = await self._largest(name)
         except RequestRefused as refused:
             return self._without(name, refused)
         self._expect_smaller(sight)
@@ -59,13 +59,14 @@ class Vision:
             prompts = [await self._prompt(name, shapes, album.words) for _ in range(album.at_once)]
             replies += await server.endpoint.send(prompts)
         size = f"{sight.width} x {sight.height} pixels, {sight.tokens:,} tokens each"
-        notes = [f"{album.images} of {size}", *([album.note] if album.note else [])]
-        return server.count(name, replies, began, "; ".join(notes))
+        notes = (f"{album.images} of {size}", cut_short, album.note)
+        return server.count(name, replies, began, "; ".join(filter(None, notes)))
 
-    async def _largest(self, name: str) -> tuple[Sight, list[Reply]]:
+    async def _largest(self, name: str) -> tuple[Sight, list[Reply], str | None]:
         """Return the accepted image that has the most tokens, and all replies on the way to it.
 
-        Raises RequestRefused where not even the smallest is accepted.
+        The last part says if there was no time for larger ones. Raises RequestRefused where not
+        even the smallest is accepted.
         """
         few, many = [await self._ask(name, [], words) for words in (1, 1 + WORDS)]
         word = max(1, many.prompt_tokens - few.prompt_tokens) / WORDS
@@ -96,9 +97,10 @@ class Vision:
             # A smaller one of as many tokens takes no longer; the first had to warm the server up.
             faster = replace(best, seconds=min(best.seconds, seen.seconds))
             best = seen if seen.tokens > best.tokens else faster
-            if LARGER * seen.seconds > SECONDS[self.server.workload.probe.effort]:
-                break
-        return best, replies
+            slow = LARGER * seen.seconds > SECONDS[self.server.workload.probe.effort]
+            if slow and shape != larger[-1]:
+                return best, replies, "larger ones would take too long"
+        return best, replies, None
 
     def _expect_smaller(self, sight: Sight) -> None:
         """Raise if images were to be made smaller and are not."""
