@@ -14,7 +14,7 @@ from vllm_autotune.memory.images import image_sizes
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(2400)]
 
-FIXED = ("--dtype", "float32")
+FIXED = ("--dtype", "float32", "--max-num-seqs", "8")
 LARGE = ("--memory-limit", "2500MiB", "--max-launches", "1", "--json")
 CONTEXT = 2048
 # Four tiles and the whole, 16 tokens each, with what stands between them.
