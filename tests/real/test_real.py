@@ -220,7 +220,7 @@ def test_an_embedding_model_is_proven_by_its_vectors(place: Place) -> None:
     winner = json.loads(done.stdout)["winner"]
     checks = {check["name"]: check for check in winner["certificate"]["checks"]}
     assert checks["full context"]["prompt_tokens"] == winner["max_model_len"]
-    assert checks["many short prompts"]["requests"] == 8
+    assert checks["many short prompts"]["requests"] >= 4  # as many as there is time for, of 8
     assert checks["over-long prompt"]["requests"] == 1
 
 
