@@ -5,8 +5,9 @@ from typing import Literal, Self, get_args
 
 Phase = Literal["spawn", "config", "load", "profile", "kv_cache", "graphs", "warmup", "serving"]
 
-# What a rung can cure: memory that runs out in a phase, or requests that push each other out.
-Ailment = Literal[Phase, "preemptions"]
+# What a rung can cure: memory that runs out in a phase, or over images while vLLM tries them out,
+# or requests that push each other out.
+Ailment = Literal[Phase, "images", "preemptions"]
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
@@ -14,13 +15,16 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 TOO_LITTLE_HEADROOM = "too_little_headroom"
 PREEMPTION_STORM = "preemption_storm"
 NO_EFFECT = "no_effect"
+# Memory ran out while images, videos or sounds were looked at.
+IMAGES_OUT_OF_MEMORY = "images_out_of_memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
     """The numbers one vLLM server printed; None where it printed nothing.
 
-    Bytes are per device (rank 0). `kv_bytes` is negative when the rest left no room.
+    Bytes are per device (rank 0). `kv_bytes` is negative when the rest left no room. For the
+    profiling run vLLM makes up `media_items` of this `modality`, and room for `media_tokens`.
     """
 
     version: str | None = None
@@ -37,6 +41,9 @@ class Readings:
     max_model_len: int | None = None
     estimated_max_model_len: int | None = None
     max_num_seqs: int | None = None
+    modality: str | None = None
+    media_items: int | None = None
+    media_tokens: int | None = None
     utilization: float | None = None
     total_bytes: int | None = None
     free_bytes: int | None = None

@@ -11,10 +11,11 @@ SOAK_HORIZON_HOURS = 24.0
 class Effort:
     """How hard a server is tried before it is called stable.
 
-    `soak_minutes` is how long a soak repeats all of it; memory that grows meanwhile must suffice
-    for `soak_horizon_hours`. `file` holds requests of the user's
-    own, `digest` says which. `logprobs`, `image`, `schema` (an answer by a JSON Schema) and `tool`
-    (a call of one) ask for what is needed only by some.
+    `soak_minutes` is how long a soak repeats all of it; memory that grows meanwhile must last for
+    `soak_horizon_hours`. `file` holds requests of the user's own, `digest` says which. `logprobs`,
+    `schema` (an answer by a JSON Schema) and `tool` (a call of one) ask for what is needed only by
+    some. `image` is whether answers about images are required; None: they are asked for where the
+    model takes images.
     """
 
     effort: Literal["quick", "standard", "soak"] = "standard"
@@ -23,7 +24,7 @@ class Effort:
     file: str | None = None
     digest: str | None = None
     logprobs: bool = False
-    image: bool = False
+    image: bool | None = None
     schema: bool = False
     tool: bool = False
 

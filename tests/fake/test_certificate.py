@@ -1,15 +1,19 @@
 """What the certificate makes of servers: the sound are stable, and none that misbehaves is."""
 
 import itertools
+import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.adapters import make_adapter, tensors_of
 from tests.support.trial_bench import ARGS, CONTEXT, PATIENCE, SEQUENCES, Bench
-from vllm_autotune.certificate import generation
+from vllm_autotune.certificate import generation, vision
 from vllm_autotune.certificate.certify import certify
+from vllm_autotune.certificate.image import SHAPES
 from vllm_autotune.certificate.items import generating_items
 from vllm_autotune.certificate.traffic import SHORT_OUTPUT, SHORT_PROMPT, TURNS
 from vllm_autotune.outcome import Certificate, Crashed, Degraded, FailedOutcome, Hung, Stable
@@ -419,8 +423,33 @@ def test_every_adapter_is_asked_alone_and_all_of_them_at_once(bench: Bench) -> N
     assert check.prompt_tokens + check.output_tokens == 2 * CONTEXT + short
 
 
+LIMITED: dict[str, Value] = {**ARGS, "limit-mm-per-prompt": '{"image": 3}'}
+
+
+def seeing(bench: Bench) -> Bench:
+    """The same bench with a model that takes images."""
+    facts = bench.facts
+    sees = replace(facts.checkpoint, takes_images=True, multimodal=True)
+    return replace(bench, facts=replace(facts, checkpoints={facts.model: sees}))
+
+
+def test_an_adapter_of_the_largest_rank_that_is_allowed_is_asked_too(
+    bench: Bench, tmp_path: Path
+) -> None:
+    small = make_adapter(tmp_path / "small", 4, tensors_of(1, 4, {"mlp.up_proj": (8, 8)}))
+    args = {**ARGS, "enable-lora": True, "max-lora-rank": 16, "lora-modules": f"small={small}"}
+    trial = bench.trial({}, args)
+    assert isinstance(trial.outcome, Stable), trial.outcome
+    (check,) = (c for c in trial.outcome.certificate.checks if c.name == "adapters")
+    assert check.requests == 4
+    assert "autotune-largest-rank" not in " ".join(trial.argv)
+
+
 # Each server fails one item, and would have passed without it.
 DEATHS: dict[str, tuple[str, dict[str, Value]]] = {
+    "images beside text": ("fails_images_beside_text", {**ARGS}),
+    "odd images": ("fails_broken_images", {**ARGS}),
+    "an image too many": ("fails_image_too_many", LIMITED),
     "adapters": ("bad_adapter", ADAPTED),
     "a session that grows": ("fails_sessions", {**ARGS}),
     "right and wrong drafts": ("fails_drafts", DRAFTED),
@@ -432,15 +461,100 @@ def test_what_a_server_dies_of_in_production_is_found_by_its_item_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, item: str
 ) -> None:
     mode, args = DEATHS[item]
+    bench = seeing(bench)
     outcome = bench.trial({"mode": mode}, args).outcome
     assert isinstance(outcome, Crashed), outcome
-    assert f"`{item}` got HTTP 500" in outcome.reason
+    assert outcome.reason.startswith(f"`{item}")
+    assert outcome.reason.endswith("` got HTTP 500")
 
     def all_but_it(*given: Any, **more: Any) -> list[str]:
         return [name for name in generating_items(*given, **more) if name != item]
 
     monkeypatch.setattr(generation, "generating_items", all_but_it)
     assert isinstance(bench.trial({"mode": mode}, args).outcome, Stable)
+
+
+def test_as_many_of_the_largest_images_as_fit_are_asked_about_beside_text(bench: Bench) -> None:
+    """Unless told otherwise: the model takes images."""
+    outcome = seeing(bench).trial({"image_tokens": 150}).outcome
+    assert isinstance(outcome, Stable), outcome
+    checks = {check.name: check for check in outcome.certificate.checks}
+    beside, odd = checks["images beside text"], checks["odd images"]
+    assert beside.note == "13 of 448 x 448 pixels, 150 tokens each"
+    assert odd.note == "3 more were refused"
+    assert checks["an image too many"].requests == 1
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_no_more_images_are_sent_than_are_allowed_and_text_fills_the_rest(
+    bench: Bench, limit: int
+) -> None:
+    args = {**ARGS, "limit-mm-per-prompt": json.dumps({"image": limit})}
+    outcome = seeing(bench).trial({}, args).outcome
+    assert isinstance(outcome, Stable), outcome
+    (beside,) = (c for c in outcome.certificate.checks if c.name == "images beside text")
+    assert beside.note is not None
+    assert beside.note.startswith(f"{limit} of 1024 x 1024 pixels, 256 tokens each")
+    full, words = 1 + 4, 2 + len(SHAPES)
+    assert beside.requests == full + words
+    assert beside.prompt_tokens > full * 0.95 * CONTEXT
+
+
+def test_the_largest_image_is_the_largest_that_fits_into_the_context(bench: Bench) -> None:
+    outcome = seeing(bench).trial({"image_tokens": 10**6}).outcome
+    assert isinstance(outcome, Stable), outcome
+    (beside,) = (c for c in outcome.certificate.checks if c.name == "images beside text")
+    assert beside.note is not None
+    assert beside.note.startswith("1 of 1024 x 1024 pixels, 1,024 tokens each")
+
+
+def test_an_image_that_there_was_no_time_for_is_not_passed_over_in_silence(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vision, "LARGER", 10**6)
+    outcome = seeing(bench).trial({}).outcome
+    assert isinstance(outcome, Stable), outcome
+    (beside,) = (c for c in outcome.certificate.checks if c.name == "images beside text")
+    assert beside.note is not None
+    assert beside.note.startswith("10 of 448 x 448 pixels, 196 tokens each; larger ones would take")
+
+
+def test_a_server_of_text_alone_must_refuse_an_image(bench: Bench) -> None:
+    args: dict[str, Value] = {**ARGS, "language-model-only": True}
+    outcome = seeing(bench).trial({}, args).outcome
+    assert isinstance(outcome, Stable), outcome
+    names = [check.name for check in outcome.certificate.checks]
+    assert "an image too many" in names
+    assert not {"images beside text", "odd images"} & set(names)
+
+
+@pytest.mark.parametrize("args", [LIMITED, {**ARGS, "language-model-only": True}])
+def test_a_limit_of_images_that_limits_nothing_is_a_finding(
+    bench: Bench, args: dict[str, Value]
+) -> None:
+    outcome = seeing(bench).trial({"mode": "takes_any_number"}, args).outcome
+    assert isinstance(outcome, Degraded), outcome
+    assert outcome.cause == "no_effect"
+    (flag,) = args.keys() - ARGS.keys()
+    assert f"--{flag} had no effect" in outcome.reason
+
+
+def test_a_model_whose_server_takes_no_images_is_asked_for_none(bench: Bench) -> None:
+    """As its files may promise what this vLLM does not serve."""
+    outcome = seeing(bench).trial({"mode": "text_only"}).outcome
+    assert isinstance(outcome, Stable), outcome
+    checks = {check.name: check for check in outcome.certificate.checks}
+    for name in ("images beside text", "odd images"):
+        assert (checks[name].requests, checks[name].note) == (0, "the server takes no images")
+
+
+@pytest.mark.parametrize("effort", ["quick", "standard"])
+def test_no_image_is_sent_where_none_is_wanted(bench: Bench, effort: Any) -> None:
+    with bench.serving() as target:
+        without = Workload(probe=Effort(effort=effort, image=False))
+        result = certify(replace(target, images=999), without, patience=PATIENCE)
+    assert isinstance(result, Certificate), result
+    assert not any("image" in check.name for check in result.checks)
 
 
 def test_a_session_grows_to_the_full_context(bench: Bench) -> None:

@@ -41,6 +41,17 @@ def test_a_running_server_is_probed_gently(bench: Bench) -> None:
     assert proof.kv_usage_peak < 0.2
 
 
+@pytest.mark.parametrize("image", [None, True, False])
+def test_a_running_server_is_asked_about_one_image_where_that_is_wanted(
+    bench: Bench, image: bool | None
+) -> None:
+    """What it takes cannot be told from outside."""
+    with bench.serving() as target:
+        proof = certificate(probed(target.url, probe=Effort(effort="standard", image=image)))
+    seen = [(c.name, c.requests) for c in proof.checks if "image" in c.name]
+    assert seen == ([("image", 1)] if image else [])
+
+
 def test_a_full_cache_is_not_filled_further(bench: Bench) -> None:
     """What others left in the cache counts as theirs: their requests are not pushed out."""
     with bench.serving(mode="occupied") as target:

@@ -7,16 +7,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.support.command import AUTOTUNE
 from tests.support.pace import LATEST, SOON
 from tests.support.processes import words_of
+from tests.support.real import Place
 from tests.support.tiny_model import make_tiny_model
 from vllm_autotune.probe.listing import is_healthy, served_length
 from vllm_autotune.server.server import Server, free_port
@@ -32,55 +31,6 @@ SMALL = (
     *("--concurrency", str(AT_ONCE)),
 )
 LARGE = ("--memory-limit", "2500MiB", "--max-launches", "1")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where real servers are tuned; what a run leaves is in `folder`."""
-
-    folder: Path
-    model: Path
-    python: str
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "results"
-
-    def command(self, *options: str, fixed: tuple[str, ...] = ()) -> list[str]:
-        return [
-            *("nice", "-n", "5", *AUTOTUNE, "--model", str(self.model)),
-            *("--vllm-python", self.python),
-            *("--results-dir", str(self.results), "--cache-dir", str(self.folder / "cache")),
-            *(*options, "--", "--enforce-eager", *fixed),
-        ]
-
-    def run(self, *options: str, fixed: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*options, fixed=fixed), capture_output=True, text=True, check=False
-        )
-
-    @contextmanager
-    def running(self, *options: str) -> Iterator[subprocess.Popen[str]]:
-        with subprocess.Popen(
-            self.command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
-
-    def wait_for(self, words: str, process: subprocess.Popen[str]) -> None:
-        """Wait until a server's log holds `words`."""
-        deadline = time.monotonic() + 600
-        while not any(words in p.read_text() for p in self.results.rglob("trial-*.log")):
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-
-    def report(self) -> dict[str, Any]:
-        (path,) = self.results.rglob("report.json")
-        document: dict[str, Any] = json.loads(path.read_text())
-        return document
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +211,17 @@ def test_sigkill_of_autotune_while_vllm_loads_leaves_no_process(place: Place) ->
         assert not alive
         print(f"\ngone {time.monotonic() - killed:.1f} s after SIGKILL of autotune")
         process.communicate(timeout=LATEST)
+
+
+def test_an_embedding_model_is_proven_by_its_vectors(place: Place) -> None:
+    few = ("--context", "512", "--json")
+    done = place.run(*LARGE, *few, fixed=("--runner", "pooling", "--max-num-seqs", "8"))
+    assert done.returncode == 0, done.stderr
+    winner = json.loads(done.stdout)["winner"]
+    checks = {check["name"]: check for check in winner["certificate"]["checks"]}
+    assert checks["full context"]["prompt_tokens"] == winner["max_model_len"]
+    assert checks["many short prompts"]["requests"] >= 4  # as many as there is time for, of 8
+    assert checks["over-long prompt"]["requests"] == 1
 
 
 def test_an_unknown_flag_is_rejected_in_vllms_own_words(place: Place) -> None:

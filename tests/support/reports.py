@@ -179,7 +179,7 @@ def answer_for(facts: Facts) -> Report:
     """Return what a tuning of these facts would have found, had its first launch been stable."""
     candidate = next_step(facts, ()).candidate
     assert candidate
-    items = generating_items(facts.workload.probe)
+    items = generating_items(facts.workload.probe, images=facts.setup(candidate.config).images)
     checks = tuple(Item(name=name, requests=1, seconds=0.1) for name in items)
     certificate = Certificate(checks=checks, seconds=1.5, least_free_bytes=2**30)
     length = facts.workload.min_context

@@ -13,12 +13,12 @@ from ..probe.prompt import Prompt, Question
 from ..probe.reply import Reply
 from . import judgement
 from .answers import BY_SCHEMA, TOOL_CALL, not_finite, prompt_logprobs_of
-from .image import about_image
 from .items import OWN_REQUESTS, generating_items
 from .own_requests import read_requests
 from .server_under_test import Send, ServerUnderTest
 from .soak import ATTEMPTS, soak
 from .traffic import SHORT_OUTPUT, Burst
+from .vision import Vision
 
 # Of so many short requests one by one, the fastest counts: other programs slow the others.
 ONE_BY_ONE = 3
@@ -40,13 +40,17 @@ class GeneratingServer(ServerUnderTest):
     def items(self) -> Iterator[tuple[str, Send]]:
         target, probe = self.target, self.workload.probe
         names = generating_items(
-            probe, shared=target.shared, adapters=bool(target.adapters), drafts=target.drafts
+            probe,
+            shared=target.shared,
+            adapters=bool(target.adapters),
+            drafts=target.drafts,
+            images=target.images,
         )
         return ((name, self.how(name)) for name in names)
 
     def how(self, item: str) -> Send:
         """Return what sends an item."""
-        traffic, send = self.traffic, self.send
+        traffic, send, vision = self.traffic, self.send, Vision(self)
         ways: dict[str, Send] = {
             "one by one": self.one_by_one,
             "full context": lambda name: send(name, traffic.full_context(), reported=True),
@@ -63,7 +67,10 @@ class GeneratingServer(ServerUnderTest):
             "over-long prompt": self.over_long,
             "chat": lambda name: self.chat(name, QUESTION),
             "streamed chat": lambda name: self.chat(name, QUESTION, stream=True),
-            "image": lambda name: self.chat(name, about_image(self.rng)),
+            "image": vision.one,
+            "images beside text": vision.beside_text,
+            "odd images": vision.odd,
+            "an image too many": vision.one_too_many,
             "answer by a schema": lambda name: self.chat(name, BY_SCHEMA, TOOL_CALL_TOKENS),
             "tool call": lambda name: self.chat(name, TOOL_CALL, TOOL_CALL_TOKENS),
             OWN_REQUESTS: self.own_requests,

@@ -13,13 +13,20 @@ POOLING = (
 
 
 def generating_items(
-    probe: Effort, *, shared: bool = False, adapters: bool = False, drafts: bool = False
+    probe: Effort,
+    *,
+    shared: bool = False,
+    adapters: bool = False,
+    drafts: bool = False,
+    images: int | None = None,
 ) -> Iterator[str]:
     """Yield the items for a server that generates.
 
-    One that is `shared` with other users is spared what would disturb them.
+    One that is `shared` with other users is spared what would disturb them. A prompt may have so
+    many `images`; None: the model is not known to take any.
     """
     thorough = probe.effort != "quick"
+    sees = probe.image or (probe.image is None and images)
     yield from ("one by one", "full context")
     if not shared:
         yield "long prompts at once"
@@ -27,6 +34,8 @@ def generating_items(
         yield "adapters"
     if drafts and not shared:
         yield "right and wrong drafts"
+    if sees and thorough and not shared:
+        yield "images beside text"
     if probe.logprobs:
         yield "log probabilities of a full prompt"
     if thorough and not shared:
@@ -37,8 +46,12 @@ def generating_items(
     if thorough:
         yield "chat"
     yield "streamed chat"
-    if probe.image:
+    if sees and (shared or not thorough):
         yield "image"
+    if sees and thorough and not shared:
+        yield "odd images"
+    if images is not None and probe.image is not False and not shared:
+        yield "an image too many"
     if probe.schema:
         yield "answer by a schema"
     if probe.tool:
@@ -54,9 +67,16 @@ def generating_items(
 
 
 def missing_items(
-    certificate: Certificate, probe: Effort, *, pooling: bool, adapters: bool, drafts: bool
+    certificate: Certificate,
+    probe: Effort,
+    *,
+    pooling: bool,
+    adapters: bool,
+    drafts: bool,
+    images: int | None,
 ) -> list[str]:
     """Return the items of this effort that a certificate of a server of our own lacks."""
-    items = POOLING if pooling else generating_items(probe, adapters=adapters, drafts=drafts)
+    serving = generating_items(probe, adapters=adapters, drafts=drafts, images=images)
+    items = POOLING if pooling else serving
     proven = {item.name for item in certificate.checks}
     return [name for name in items if name not in proven]

@@ -130,7 +130,8 @@ class ServerUnderTest:
         began = time.monotonic()
         burst = Burst(requests=((self.target.max_model_len + 1, 1),))
         (prompt,) = self.prompts(name, burst, stream=False)
-        await self.endpoint.expect_refusal(prompt)
+        too_long = "a prompt one token too long"
+        await self.endpoint.expect_refusal(prompt, too_long, "over_long_accepted")
         return Item(name=name, requests=1, seconds=time.monotonic() - began)
 
     async def free_bytes(self) -> list[int]:

@@ -20,6 +20,8 @@ SHORT_OUTPUT = 8
 ROUND = 8
 # The client that leaves takes this fraction of the KV cache.
 ABANDONED = 8
+# What images and text may fill: a template may count images, or break the lines of a text.
+FILLED = 0.98
 # So many short requests are sent to a server that others use, or in a hurry; otherwise at least.
 FEW_SHORT = 4
 # Seconds that one item may take by the speed measured, by effort.
@@ -55,6 +57,37 @@ class Session:
 
     turns: tuple[tuple[int, int], ...]
     at_once: int = 1
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What the largest image of a server costs: tokens, and the seconds until it is answered.
+
+    `beside` are the tokens of a chat without image and text, `word` those of a word.
+    """
+
+    width: int
+    height: int
+    tokens: int
+    seconds: float
+    beside: int
+    word: float
+
+    def fits(self, length: int) -> bool:
+        return self.tokens + self.beside + SHORT_OUTPUT <= length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Album:
+    """A request of so many images and words, and how many of it are sent at once.
+
+    `note` says what was shortened.
+    """
+
+    images: int
+    words: int
+    at_once: int
     note: str | None = None
 
 
@@ -150,6 +183,21 @@ class Traffic:
         if not count:
             return Session(turns=(), note=self._too_long(tokens))
         return Session(turns=turns, at_once=count, note=self._fewer(count, wanted))
+
+    def album(self, sight: Sight) -> Album:
+        """Return as many of the largest images as are allowed, with words that fill the rest."""
+        longest, seconds = self.target.full_context, SECONDS[self.workload.probe.effort]
+        room = int(FILLED * (longest - SHORT_OUTPUT)) - sight.beside
+        allowed = max(1, min(self.target.images or 1, room // max(1, sight.tokens)))
+        images = max(1, min(allowed, int(seconds / sight.seconds)))
+        words = max(0, int((room - images * sight.tokens) / sight.word))
+        fits = min(max(self.workload.concurrency, self._cache // longest), MAX_SESSIONS)
+        wanted = max(1, min(fits, self.target.max_num_seqs))
+        seen = max(2, int(seconds / (images * sight.seconds)))
+        at_once = max(1, min(seen, self._affordable(wanted, longest, FILLING_SECONDS)))
+        fewer = None if images == allowed else f"{images} of {allowed} images"
+        notes = [note for note in (fewer, self._fewer(at_once, wanted)) if note]
+        return Album(images=images, words=words, at_once=at_once, note="; ".join(notes) or None)
 
     def drafted(self) -> Burst:
         """Return as many requests as run at once, with answers long enough for guesses."""

@@ -140,6 +140,22 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Return a safetensors file's header. Raises BadModel if it is cut."""
+    tensors, text = read_tensors(path)
+    try:
+        header = Header.of(tensors, text)
+    except ValueError as error:
+        raise damaged(path, "safetensors", "its header cannot be parsed") from error
+    missing = header.end - (path.stat().st_size - 8 - len(text))
+    if missing > 0:
+        raise damaged(path, "safetensors", f"the last {missing:,} bytes of its tensors are missing")
+    return header
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], bytes]:
+    """Return the tensors of a safetensors file by name, and its header as written.
+
+    Raises BadModel if the header is cut.
+    """
     try:
         size = path.stat().st_size
         with open_regular(path) as file:
@@ -149,16 +165,12 @@ def read_header(path: Path) -> Header:
                 raise damaged(path, "safetensors", "its header is incomplete")
             text = file.read(length)
         tensors = decode(text)
-        tensors.pop("__metadata__", None)
-        header = Header.of(tensors, text)
     except OSError as error:
         raise unreadable(path, error) from error
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise damaged(path, "safetensors", "its header cannot be parsed") from error
-    missing = header.end - (size - 8 - length)
-    if missing > 0:
-        raise damaged(path, "safetensors", f"the last {missing:,} bytes of its tensors are missing")
-    return header
+    tensors.pop("__metadata__", None)
+    return tensors, text
 
 
 def tally(headers: Iterable[Header], *, layers: int, tied: bool) -> Weights:

@@ -1,10 +1,16 @@
 """What stands before a language model: vision and audio towers, by their `config.json`."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from .config_json import Fields, listed, nested, number
+from ..errors import BadModel
+from .config_json import Fields, listed, nested, number, read_json
 
 VISION = ("vision_config", "visual", "vision_tower_config", "mm_vision_tower")
+# Fields of models that take images, some of which (Phi-3-vision, Chameleon) name no tower.
+IMAGES = ("image_token_id", "image_token_index", "img_processor", "vq_config")
+PROCESSOR = "preprocessor_config.json"
 # Towers whose MLPs have a gate.
 GATED = ("qwen2_5_vl", "qwen2_5_omni", "pixtral", "gemma4", "mistral3", "aimv2")
 DEPTH = ("depth", "num_hidden_layers", "layers", "n_layers", "vt_num_hidden_layers")
@@ -49,6 +55,17 @@ def _vision(config: Fields) -> Fields:
     return next((found for name in VISION if (found := nested(outer, name))), {})
 
 
+def takes_images(config: Fields, folder: Path) -> bool:
+    """Tell whether a model takes images, by its `config.json` and the processor beside it."""
+    outer = _outer(config)
+    if _vision(config) or any(outer.get(name) is not None for name in IMAGES):
+        return True
+    processor: object = None
+    with suppress(BadModel, OSError):
+        processor = read_json(folder / PROCESSOR)[1]
+    return isinstance(processor, dict) and "image_processor_type" in processor
+
+
 def tower_kind(config: Fields) -> str:
     """Return what a model and its vision tower are called."""
     return f"{_outer(config).get('model_type')} {_vision(config).get('model_type')}"
@@ -63,7 +80,7 @@ def vision_tower(config: Fields) -> Tower | None:
     ratio = vision.get("mlp_ratio")
     inner = int(width * ratio) if isinstance(ratio, int | float) and ratio > 0 else 4 * width
     kernel = [n for n in listed(vision, "merge_kernel_size") if isinstance(n, int) and n > 0]
-    usual = 2 if "qwen" in kinds else 1
+    usual = 2 if "qwen" in kinds else number(outer, "scale_factor") or 1  # Idefics 3, SmolVLM
     side = number(vision, "spatial_merge_size") or number(outer, "spatial_merge_size") or usual
     ratio = outer.get("downsample_ratio")  # InternVL
     if isinstance(ratio, float) and 0 < ratio < 1:

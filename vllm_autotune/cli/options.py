@@ -76,7 +76,11 @@ def _declared(each: "Field[Any]") -> Callable[[Command], Command]:
     if "help" not in each.metadata:  # which arguments do not have
         return click.argument(each.name, callback=legible, **each.metadata)
     usual = {"is_flag": each.type is bool or None, "show_default": True, "callback": legible}
-    return click.option(f"--{each.name.replace('_', '-')}", **{**usual, **each.metadata})
+    name = each.name.replace("_", "-")
+    if each.type == (bool | None):  # neither of the two is a third answer
+        usual |= {"is_flag": True, "default": None}
+        name = f"{name}/--no-{name}"
+    return click.option(f"--{name}", **{**usual, **each.metadata})
 
 
 def legible(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
@@ -105,7 +109,9 @@ class ProbeOptions:
         type=click.FloatRange(min=0, min_open=True),
     )
     probe_logprobs: bool = option("Ask for a full prompt's logprobs.")
-    probe_image: bool = option("Ask about an image.")
+    probe_image: bool | None = option(
+        "Require answers about images, or ask for none.  [ask where the model takes images]"
+    )
     probe_schema: bool = option("Ask for an answer that fits a JSON Schema.")
     probe_tool: bool = option("Ask for a tool call; vLLM then needs a --tool-call-parser.")
     probe_file: Path | None = option(

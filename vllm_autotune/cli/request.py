@@ -25,11 +25,12 @@ def asked_of(given: RequestOptions) -> dict[str, tuple[str, ...]]:
     """Return the options that were given as the command line has them; a flag is an empty word."""
     usual = {field.name: field.metadata.get("default") for field in fields(given)}
     found = {name: spelled(value) for name, value in vars(given).items() if name != "fixed"}
-    return {
+    asked = {
         name.replace("_", "-"): words
         for name, words in found.items()
         if words and vars(given)[name] != usual[name]
     }
+    return asked | ({"no-probe-image": ("",)} if given.probe_image is False else {})
 
 
 def probe_of(given: ProbeOptions, usual: EffortName = "standard") -> Effort | None:

@@ -57,6 +57,9 @@ _ROWS: tuple[tuple[str, str, Phase | None], ...] = (
     ("model weights took",
      rf"Loading model weights took (?:in total )?(?P<weights_bytes>{_GIB} Gi?B)", "profile"),
     # it runs one batch of the largest size
+    ("Encoder cache will be ",
+     r"budget of (?P<media_tokens>[\d,]+) tokens,? and profiled with (?P<media_items>\d+) "
+     r"(?P<modality>\w+) items", None),
     ("Warming up model for the compilation", "", "profile"),
     ("torch.compile t", r"torch\.compile (?:takes|took) (?P<compile_seconds>[\d.]+) s", "profile"),
     ("CUDA graph memory", rf"Estimated CUDA graph memory: (?P<graph_bytes>{_GIB}) GiB", "profile"),
@@ -133,7 +136,7 @@ def readings_of(match: re.Match[str]) -> Readings:
 
 
 def _typed(name: str, text: str) -> str | int | float:
-    if name == "version":
+    if name in ("version", "modality"):
         return text
     if name == "model_runner":
         return text.lower()

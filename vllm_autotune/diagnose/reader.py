@@ -14,7 +14,7 @@ from .lines import MAX_EXCERPT, excerpt
 from .milestones import Milestone, readings_of
 from .prefilter import WORTH_READING, WORTH_READING_AT_START, Shape, line_starts, shape_of, unlike
 from .signature import PROCESS_DIED, Signature
-from .signatures import BY_NAME
+from .signatures import BY_NAME, OF_MEDIA
 from .trace import Trace, later
 
 WINDOW = 1 << 18  # characters searched in one go
@@ -304,7 +304,9 @@ class LogReader:
                 return True
             match = signature.pattern.search(line)
             if match and not _is_harmless(line[: match.start()], signature):
-                new = Finding.of(signature, match, line, self.phase, self._trace.phase)
+                of_media = OF_MEDIA.get(signature.name) if self._trace.of_media else None
+                means = of_media or signature
+                new = Finding.of(means, match, line, self.phase, self._trace.phase)
                 self._record(new, again=again)
                 return True
         return False

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ..outcome import FailedOutcome, Phase
 from .faults import FAULTS
 from .rejections import REJECTIONS
-from .signature import CONSEQUENCE, GENERIC, Signature, signature, spellings
+from .signature import CONSEQUENCE, GENERIC, NO_LINE, Signature, signature, spellings
 from .surroundings import SURROUNDINGS
 
 _UTILIZATION_DOWN = "lower --gpu-memory-utilization by 0.03, so that more memory stays free"
@@ -161,6 +161,13 @@ SIGNATURES: tuple[Signature, ...] = (
             "allocate device memory": r"(?P<detail>[Ff]ailed to allocate device memory)",
         }, "the device ran out of memory: {detail}", strength=GENERIC, usual="profile",
         serving=True),
+    # As the one above, where the traceback is about them (trace.py).
+    signature("images_out_of_memory", "out_of_memory", *NO_LINE,
+        "the device ran out of memory over images, videos or sounds",
+        "allow fewer of them: --limit-mm-per-prompt '{\"image\": 1, \"video\": 0}'",
+        "make images smaller: --mm-processor-kwargs (for Qwen-VL '{\"max_pixels\": 1003520}')",
+        "serve text alone: --language-model-only", _BATCH_DOWN, _SMALLER_WEIGHTS,
+        strength=GENERIC, usual="profile", serving=True),
     # The allocator of sleep mode prints it; torch then frees what it cached and tries again.
     signature("cuda_out_of_memory", "out_of_memory", "CUDA Error: out of memory at ", "",
         "the device ran out of memory", strength=CONSEQUENCE, fatal=False),
@@ -196,6 +203,9 @@ BY_NAME: Mapping[str, Signature] = {
     for known in reversed(SIGNATURES)
     if bool(known.cures) is cured
 }
+
+# What a signature means where the traceback above it is about images, videos or sounds.
+OF_MEDIA: Mapping[str, Signature] = {"cuda_out_of_memory": BY_NAME["images_out_of_memory"]}
 
 
 def cures(outcome: FailedOutcome) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ _FUNCTIONS: Mapping[Phase, str] = {
     "marlin_permute_scales gptq_marlin_repack gpu_p2p_access_check _init_workers_ray "
     "_get_model_initialization_kwargs _init_executor",
     "profile": "determine_num_available_blocks determine_available_memory profile_run "
-    "profile_cudagraph_memory profile_multimodal _dummy_mm_run",
+    "profile_cudagraph_memory profile_multimodal _dummy_mm_run profile_encoder_cache",
     "kv_cache": "get_kv_cache_config get_kv_cache_configs check_enough_kv_cache_memory "
     "initialize_kv_cache initialize_cache initialize_from_config unify_hybrid_kv_cache_specs "
     "_allocate_kv_cache",
@@ -39,6 +39,12 @@ _PHASE_OF: Mapping[str, Phase] = {
     name: phase for phase, names in _FUNCTIONS.items() for name in names.split()
 }
 _CALL = re.compile(rf"\b({'|'.join(_PHASE_OF)})\(")
+# What looks at images, videos and sounds, in a profiling run or for a request (0.6.6 to 0.32).
+_OF_MEDIA = {
+    *("profile_multimodal", "_dummy_mm_run", "profile_encoder_cache", "embed_multimodal"),
+    *("get_multimodal_embeddings", "execute_mm_encoder", "_execute_mm_encoder"),
+    *("_process_image_input", "_process_video_input", "_process_audio_input"),
+}
 # What the engine calls while it profiles and warms up as well as for a request.
 _IN_EVERY_PHASE = {"execute_model", "capture", "_dummy_sampler_run"}
 
@@ -47,10 +53,11 @@ _IN_EVERY_PHASE = {"execute_model", "capture", "_dummy_sampler_run"}
 class Trace:
     """The traceback that was read last: its last frame, the code there, and the phase it shows.
 
-    `phase` is None where no frame tells it.
+    `phase` is None where no frame tells it. `of_media`: it is about an image, a video or a sound.
     """
 
     phase: Phase | None = None
+    of_media: bool = False
     _frame: str = ""
     _code: str = ""
     _of_vllm: bool = False
@@ -59,6 +66,7 @@ class Trace:
     def begin(self) -> None:
         """Forget the frames of the traceback before; the phase it showed stays."""
         self._frame, self._code, self._of_vllm, self._open = "", "", False, False
+        self.of_media = False
 
     def read(self, text: str, *, may_be_code: bool = True) -> bool:
         """Read one line of a traceback; return whether it is one."""
@@ -118,6 +126,7 @@ class Trace:
 
     def _note(self, name: str) -> None:
         phase = _PHASE_OF.get(name)
+        self.of_media = self.of_media or name in _OF_MEDIA
         if phase and (name not in _IN_EVERY_PHASE or self.phase is None):
             self.phase = phase
 

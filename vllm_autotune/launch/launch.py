@@ -11,6 +11,7 @@ from ..certificate.certify import certify
 from ..diagnose import LogReader
 from ..errors import BudgetSpent
 from ..machine import cgroup, device
+from ..memory.images import PROCESSOR, image_tokens
 from ..outcome import (
     Certificate,
     Crashed,
@@ -30,7 +31,9 @@ from ..search.trial import Candidate, Trial
 from ..server.server import READY_GRACE, Server, free_port
 from ..vllm.config import LaunchConfig
 from ..vllm.flags import SWAPPING
+from ..vllm.multimodal import limiting_flag
 from ..vllm.pooling import pools
+from .adapter import largest_rank
 from .device_memory import missing_bytes, not_returned
 from .limits import Limits
 from .progress import Progress
@@ -79,6 +82,11 @@ class _Launch:
         self.item: str | None = None
 
     def run(self) -> Trial:
+        with largest_rank(self.config) as started:
+            return self.started(started)
+
+    def started(self, config: LaunchConfig) -> Trial:
+        """Start this configuration: the candidate's, with an adapter more where it needs one."""
         before = [(d, device.free_bytes(d)) for d in self.devices]
         self.began = time.monotonic()
         startup = probing = None
@@ -86,7 +94,7 @@ class _Launch:
         port = self.url.rpartition(":")[2]
         serving = ["--host", "127.0.0.1", "--port", port, "--served-model-name", self.name]
         secret = LaunchConfig("", self.facts.withheld).flags()
-        argv = [*self.facts.engine.argv(self.config), *secret, *serving]
+        argv = [*self.facts.engine.argv(config), *secret, *serving]
         with Server(argv, env, self.log, f"{os.getpid()}-{self.name}") as server:
             outcome: Outcome | None = self.until_ready(server)
             if outcome is None:
@@ -238,6 +246,11 @@ class _Launch:
             swap=next((flag for flag in SWAPPING if config.number(flag)), None),
             vocab_size=setup.checkpoint.vocab_size,
             kv_tokens=self.reader.readings.kv_tokens,
+            images=setup.images,
+            images_flag=limiting_flag(config),
+            image_tokens=(
+                None if PROCESSOR in self.facts.fixed else image_tokens(setup.checkpoint, config)
+            ),
             speaks=config.text("load-format") != "dummy",
             pooling=pools(config, setup.checkpoint.architecture, pooled=setup.checkpoint.pooled),
             spilled=self.devices[0].kind != "cpu",

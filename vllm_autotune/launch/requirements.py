@@ -6,6 +6,7 @@ from ..search.auto_length import servable_length
 from ..search.facts import Facts
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig
+from ..vllm.multimodal import limits
 from ..vllm.versions import COUNTS_SWAPPING
 
 # Online fp8 leaves embeddings as they are (7B: 14.29 to 8.17 GiB, vLLM 0.26); a checkpoint that
@@ -68,6 +69,8 @@ def without_effect(facts: Facts, config: LaunchConfig, readings: Readings) -> De
     asked = config.max_model_len or facts.workload.min_context
     if not config.is_auto_length and served is not None and served < asked:
         return _ignored("max-model-len", f"{served:,} tokens are served, {asked:,} were asked for")
+    if readings.modality == "video" and limits(config).get("video") == 0:
+        return _ignored("limit-mm-per-prompt", "vLLM still tries out videos")
     checkpoint, offload = facts.checkpoints[config.model], config.cpu_offload_gib * 2**30
     full = checkpoint.weight_bytes
     if not full or not weights or len(facts.used(config)) > 1:

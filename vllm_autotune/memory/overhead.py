@@ -2,6 +2,7 @@
 
 from ..units import GIB
 from ..vllm import versions
+from .images import image_tokens
 from .interval import Interval
 from .setup import Setup
 from .speculation import drafted_tokens, has_draft, speculation
@@ -59,7 +60,8 @@ def tower_step_bytes(setup: Setup) -> Interval:
     tower, size = checkpoint.tower, setup.float_bytes
     if tower is None:
         return Interval(0, 8 * GIB)  # its sizes are not known
-    tokens = max(setup.tokens, tower.most_tokens)
+    largest = image_tokens(checkpoint, config) or tower.most_tokens
+    tokens = max(setup.tokens, largest)
     patches = tokens * tower.merged
     cached = tokens * checkpoint.hidden_size * size * tower.levels
     least = patches * size * (tower.width + tower.inner) / config.tensor_parallel

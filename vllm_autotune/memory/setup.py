@@ -10,6 +10,7 @@ from ..machine.device import Device
 from ..units import GIB
 from ..vllm import versions
 from ..vllm.config import LaunchConfig
+from ..vllm.multimodal import most_per_prompt
 from ..vllm.versions import STATE_BLOCKS, Release
 from .speculation import speculation
 
@@ -75,6 +76,13 @@ class Setup:
         """How many sequences one step of the engine computes at most."""
         _, default = batch_defaults(self.device, self.config, self.vllm)
         return min(self.config.integer("max-num-seqs", default), self.tokens)
+
+    @property
+    def images(self) -> int | None:
+        """How many images a prompt may have, None where the model takes none."""
+        if not self.checkpoint.takes_images:
+            return None
+        return most_per_prompt(self.config, "image", self.vllm)
 
     @property
     def on_cpu(self) -> bool:

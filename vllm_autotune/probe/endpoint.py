@@ -80,15 +80,15 @@ class Endpoint:
         work = _together(map(self._send, prompts, turns, [*turns[1:], asyncio.Event()]))
         return await self._watched(prompts, work)
 
-    async def expect_refusal(self, prompt: Prompt) -> None:
-        """Send a prompt that must be refused with HTTP 400."""
+    async def expect_refusal(self, prompt: Prompt, what: str, cause: str) -> None:
+        """Send `what` must be refused with HTTP 400; else the server is degraded by this cause."""
         work = self.client.post(prompt.path, json=prompt.sent(self.target.model))
         answer = await self._watched([prompt], work)
         if answer.status_code >= 500:
             raise refused(prompt.item, answer.status_code, answer.text)
         if answer.status_code != 400:
-            got = f"a prompt one token too long got HTTP {answer.status_code}, not 400"
-            raise ProbeFailed(degraded("over_long_accepted", got, (answer.text[:300],)))
+            got = f"{what} got HTTP {answer.status_code}, not 400"
+            raise ProbeFailed(degraded(cause, got, (answer.text[:300],)))
 
     async def settled_kv_usage(self, idle: float) -> float | None:
         """Wait until less than `idle` of the KV cache is in use; return the share that is."""

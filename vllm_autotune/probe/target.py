@@ -13,7 +13,9 @@ class Target:
     CPU there is nowhere to spill to, and other programs slow it down. `deployed_len` is the context
     to prove where the server is to be deployed with a shorter one than it has now. `adapters` are
     the names of those that it serves too; one that `drafts` guesses tokens ahead. `swap` is the
-    flag that gives requests that wait room in the host's memory.
+    flag that gives requests that wait room in the host's memory. `images` is how many of them a
+    prompt may have, None where it is not known to take any; `images_flag` is the flag that says so.
+    `image_tokens` is what the largest image takes where images are made smaller.
     """
 
     url: str
@@ -27,6 +29,9 @@ class Target:
     adapters: tuple[str, ...] = ()
     drafts: bool = False
     swap: str | None = None
+    images: int | None = None
+    images_flag: str | None = None
+    image_tokens: float | None = None
     speaks: bool = True
     pooling: bool = False
     shared: bool = False

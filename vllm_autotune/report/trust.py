@@ -23,8 +23,8 @@ OPTIONS = frozenset(
     {
         *("--model", "--revision", "--context", "--min-context", "--concurrency", "--exact"),
         *("--memory-limit", "--headroom", "--ladder", "--skip", "--gpus", "--min-gpus", "--probe"),
-        *("--probe-logprobs", "--probe-image", "--probe-schema", "--probe-tool", "--device"),
-        "--capability",
+        *("--probe-logprobs", "--probe-image", "--no-probe-image", "--probe-schema"),
+        *("--probe-tool", "--device", "--capability"),
     }
 )
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", re.ASCII)

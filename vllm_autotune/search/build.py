@@ -8,6 +8,7 @@ from ..memory import Calibration
 from ..memory.setup import refuses_float16
 from ..vllm.capability import dotted, least_for_kv_cache, least_for_method, shortage
 from ..vllm.config import LaunchConfig
+from ..vllm.multimodal import TEXT_ONLY
 from .facts import Facts
 from .fit import FITS, PIPELINE, TENSOR, Situation, most_utilization, states_that_fit
 from .ladder import Rung
@@ -143,6 +144,10 @@ def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
         return "the weights are not quantized"
     if when.dtype not in (None, checkpoint.dtype):
         return f"only for {when.dtype} models, this one is {checkpoint.dtype}"
+    if when.images and not checkpoint.takes_images:
+        return "the model takes no images"
+    if rung.args.get(TEXT_ONLY) and facts.workload.probe.image:
+        return "you ask for answers about images: --probe-image"
     if when.min_gpus is not None and len(facts.devices) < when.min_gpus:
         return f"needs {when.min_gpus} GPUs, found {len(facts.devices)}"
     if (count := LaunchConfig("", rung.args).world_size) > len(facts.devices):

@@ -42,7 +42,8 @@ Env = Mapping[str, Annotated[str, BeforeValidator(str)]]
 class When:
     """What must hold for a rung to apply; None asks nothing.
 
-    Capabilities bind on NVIDIA GPUs only. `dtype` is the checkpoint's.
+    Capabilities bind on NVIDIA GPUs only. `dtype` is the checkpoint's; `images` is whether it takes
+    any.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -53,6 +54,7 @@ class When:
     quantized: StrictBool | None = None
     dtype: str | None = None
     min_gpus: StrictInt | None = None
+    images: StrictBool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

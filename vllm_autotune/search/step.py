@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from ..outcome import (
+    IMAGES_OUT_OF_MEMORY,
     NO_EFFECT,
     PREEMPTION_STORM,
     Ailment,
@@ -35,6 +36,7 @@ UNFIXED: Mapping[Ailment, str] = {
     "graphs": "graphs that do not fit",
     "warmup": "a warm-up that does not fit",
     "serving": "memory that runs out while serving",
+    "images": "images that need more memory than there is when vLLM tries them out",
     "preemptions": "requests that push each other out of the KV cache",
 }
 
@@ -195,7 +197,10 @@ class _Search:
         if _named(candidate, shortens):
             config = config.replace({"max-model-len": self.facts.workload.min_context})
         predicted = predict(self.facts, self.calibration, config)
-        lacked = sum(_lacked_memory(trial.outcome) for trial in self.history)
+        # What ran out over images tells nothing of the room for the KV cache.
+        lacked = sum(
+            _lacked_memory(t.outcome) and _ailment(t.outcome) != "images" for t in self.history
+        )
         return predicted.likely(SHARES[min(lacked, len(SHARES) - 1)])
 
     def objection(self, candidate: Candidate) -> str | None:
@@ -215,7 +220,7 @@ class _Search:
             failed = trial.outcome
             if not _lacked_memory(failed):
                 continue
-            ailment: Ailment = "preemptions" if _is_storm(failed) else failed.phase
+            ailment = _ailment(failed)
             if not self._cured(candidate, trial, ailment):
                 return f"would not fix {UNFIXED[ailment]}"
         return None
@@ -264,6 +269,14 @@ class _Search:
             for applied in candidate.rungs
             if applied.name in cures
         )
+
+
+def _ailment(failed: OutOfMemory | Hung | Degraded) -> Ailment:
+    """Return what a rung must cure for this not to happen again."""
+    if _is_storm(failed):
+        return "preemptions"
+    over_images = failed.cause == IMAGES_OUT_OF_MEMORY and failed.phase == "profile"
+    return "images" if over_images else failed.phase
 
 
 def _named(candidate: Candidate, names: set[str]) -> list[Applied]:

@@ -77,6 +77,7 @@ def _too_little(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[
         pooling=pooling,
         adapters="lora-modules" in config.args,
         drafts=config.drafts,
+        images=facts.setup(config).images,
     )
     if lacks:
         yield f"its certificate lacks `{lacks[0]}`"

@@ -85,7 +85,8 @@ CHANGES_WEIGHTS = (
 # ... of a step of the engine, beside its size, ...
 CHANGES_STEP = (
     *("compilation-config", "optimization-level", "cudagraph-capture-sizes", "dtype"),
-    *("max-cudagraph-capture-size", "limit-mm-per-prompt", "language-model-only"),
+    *("max-cudagraph-capture-size", "limit-mm-per-prompt", "mm-processor-kwargs"),
+    *("language-model-only", "skip-mm-profiling"),
     *("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", *BESIDE_MODEL),
 )
 # ... and of a sequence in the KV cache.

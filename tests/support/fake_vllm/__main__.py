@@ -56,6 +56,10 @@ Modes while serving:
     pooling              an embedding model: /v1/embeddings, and nothing else
     empty_vector         its vectors hold nothing but zeros
     text_only            400 for an image
+    fails_images_beside_text  500 for an image beside more text than half the context
+    fails_broken_images  500 for what is no image
+    fails_image_too_many 500 for more images than --limit-mm-per-prompt allows
+    takes_any_number     of images, whatever --limit-mm-per-prompt says
     no_logprobs          no log probabilities for the prompt
     ignores_schema       its answers keep to no JSON Schema
     calls_no_tool        it talks where it must call a tool

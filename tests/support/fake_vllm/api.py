@@ -54,6 +54,7 @@ class Api:
         """Take the context and the vocabulary from the model, where there is one."""
         with contextlib.suppress(OSError, ValueError):
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = config.get("text_config", config)
             self.context = config.get("max_position_embeddings", self.context)
             self.vocab_size = config.get("vocab_size", self.vocab_size)
 

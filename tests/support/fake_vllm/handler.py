@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .card import out_of_memory
 from .scheduler import EngineDead
+from .vision import NoImage, images_in, tokens_of
 from .words import ENGINE_DEAD, raw, say
 
 if TYPE_CHECKING:
@@ -24,13 +25,21 @@ HEAD = 8
 PATTERN = 4
 
 
-def count_tokens(body: dict[str, Any], chat: bool) -> int:
-    """Count the prompt: token ids exactly, text by its words."""
+def count_tokens(body: dict[str, Any], chat: bool, image_tokens: int = 0) -> int:
+    """Count the prompt: token ids exactly, text by its words, an image by its size."""
     if chat:
         messages = body.get("messages", [])
-        return 8 + sum(8 + len(str(message.get("content", "")).split()) for message in messages)
+        seen = sum(tokens_of(size, image_tokens) for size in images_in(body))
+        return 8 + seen + sum(8 + len(text_of(message).split()) for message in messages)
     prompt = body.get("prompt", "")
     return len(prompt) if isinstance(prompt, list) else max(len(prompt.split()), 1)
+
+
+def text_of(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return " ".join(part["text"] for part in content if part["type"] == "text")
 
 
 class Refusal(Exception):
@@ -220,9 +229,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if script.is_on("keeps_logprobs") and body.get("logprobs"):
             message = "Requested sample logprobs of 1, which is greater than max allowed: 0"
             raise Refusal(400, "BadRequestError", message)
-        if script.is_on("text_only") and "image_url" in str(body.get("messages")):
-            raise Refusal(400, "BadRequestError", "fake is not a multimodal model")
-        prompt = count_tokens(body, chat)
+        images = self.accepted_images(body) if chat else 0
+        prompt = count_tokens(body, chat, script.image_tokens)
+        if images and script.is_on("fails_images_beside_text") and prompt > length // 2:
+            status = 400 if prompt >= length else 500
+            raise Refusal(status, "InternalServerError", ENGINE_DEAD)
         full = prompt + (body.get("max_tokens") or 16) >= length
         over = prompt >= length + script.is_on("pooling") and not script.is_on("accepts_over_long")
         if over and script.is_on("dies_of_over_long"):
@@ -237,6 +248,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
             )
             raise Refusal(400, "BadRequestError", message, "input_tokens")
         return prompt
+
+    def accepted_images(self, body: dict[str, Any]) -> int:
+        """Return how many images there are, or refuse them as vLLM would."""
+        script, args = self.api.script, self.api.card.args
+        if script.is_on("text_only") and "image_url" in str(body.get("messages")):
+            raise Refusal(400, "BadRequestError", "fake is not a multimodal model")
+        try:
+            count = len(images_in(body))
+        except NoImage as broken:
+            status = 500 if script.is_on("fails_broken_images") else 400
+            raise Refusal(status, "BadRequestError", f"Failed to load image: {broken}") from broken
+        limit = json.loads("".join(args.get("limit-mm-per-prompt", ["{}"]))).get("image", 999)
+        limit = 0 if "language-model-only" in args else limit
+        if count > limit and not script.is_on("takes_any_number"):
+            status = 500 if script.is_on("fails_image_too_many") else 400
+            message = f"At most {limit} image(s) may be provided in one prompt."
+            raise Refusal(status, "BadRequestError", message)
+        return count
 
     def grew(self, body: dict[str, Any]) -> bool:
         """Tell whether a prompt adds a quarter of the context to one that was sent before."""

@@ -35,6 +35,10 @@ class Script:
     beyond_gib: float | None = None  # taken beside its share; NVML's stand-in counts both then
     kv_bytes_per_token: int = 32768
     vocab_size: int = 152064
+    image_tokens: int = 256
+    # With a limit: so many tokens of images or videos are more than the profiling run has room for.
+    video_tokens: int = 0
+    media_limit: int | None = None
     version: str = "0.32.0"
     # Speed, and seconds to spend in a phase.
     prefill_tokens_per_second: float = 2e6

@@ -15,6 +15,15 @@ from .card import Card, Raised, out_of_memory
 from .script import Script
 from .words import gib, raw, say, traceback
 
+# As vLLM 0.26's EngineCore shows it, its last frames alone.
+OVER_IMAGES = """\
+  File "/site-packages/vllm/v1/worker/gpu_model_runner.py", line 6181, in profile_run
+    dummy_encoder_outputs = self.model.embed_multimodal(
+  File "/site-packages/vllm/model_executor/models/idefics3.py", line 733, in _process_image_input
+    image_features = self._process_image_pixels(image_input)
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity \
+of 23.50 GiB of which 5.21 GiB is free."""
+
 
 def die(card: Card, phase: str) -> None:
     """Spend the phase's delay, and end as scripted if this is the phase to end in."""
@@ -92,6 +101,7 @@ class Worker:
         cpu = card.script.device == "cpu"
         if cpu and not card.eager:
             say(role, "cpu_model_runner.py:87", "Warming up model for the compilation...")
+        self.try_media(role)
         die(card, "profile")
         if cpu and not card.eager:
             say(role, "monitor.py:91", "[backbone] Initial profiling/warmup run took 0.82 s")
@@ -113,6 +123,28 @@ class Worker:
                 f"Auto set {sizes}, with {gib(card.requested)} GiB requested memory for the "
                 f"worker. {gib(card.consumed)} GiB memory was consumed by non-kv usages.",
             )
+
+    def try_media(self, role: str) -> None:
+        """Look at the largest image or video, as far as the scripted memory allows."""
+        script, args = self.card.script, self.card.args
+        if script.media_limit is None or "language-model-only" in args:
+            return
+        limits = json.loads(self.card.text("limit-mm-per-prompt") or "{}")
+        told = json.loads(self.card.text("mm-processor-kwargs") or "{}")
+        # Of Idefics 3: the edge of its largest image, of which a tile has 112.
+        tiles = (told.get("size", {"longest_edge": 448})["longest_edge"] // 112) ** 2
+        media = {"image": script.image_tokens * tiles // 16, "video": script.video_tokens}
+        modality = max(media, key=lambda name: media[name] * bool(limits.get(name, 999)))
+        batch = self.card.integer("max-num-batched-tokens", 2048)
+        budget = max(batch, media[modality])
+        say(
+            role,
+            "gpu_model_runner.py:6165",
+            f"Encoder cache will be initialized with a budget of {budget} tokens, and profiled "
+            f"with {budget // media[modality]} {modality} items of the maximum feature size.",
+        )
+        if budget > script.media_limit:
+            raise Raised(OVER_IMAGES)
 
     def run(self, orders: int, answers: int) -> NoReturn:
         """Live as a process of its own until the engine is gone."""

@@ -1,10 +1,10 @@
-"""The image of a probe is one."""
+"""What is sent as an image is one, and what is sent as a broken one is none."""
 
 import random
 import struct
 import zlib
 
-from vllm_autotune.certificate.image import png
+from vllm_autotune.certificate.image import HEADER, SHAPES, broken_images, png
 
 
 def test_the_image_is_a_png_with_every_pixel() -> None:
@@ -22,3 +22,15 @@ def test_the_image_is_a_png_with_every_pixel() -> None:
     assert struct.unpack(">IIBBBBB", chunks[b"IHDR"]) == (5, 3, 8, 2, 0, 0, 0)
     assert len(zlib.decompress(chunks[b"IDAT"])) == 3 * (1 + 3 * 5)
     assert data != png(5, 3, random.Random(2))
+
+
+def test_an_image_of_many_pixels_is_small_to_send() -> None:
+    largest = max(SHAPES)
+    assert len(png(*largest, random.Random(1))) < 2**19
+
+
+def test_a_broken_image_begins_like_one_or_is_none() -> None:
+    begun, *others = broken_images(random.Random(1)).values()
+    assert begun.startswith(HEADER)
+    assert b"IEND" not in begun
+    assert not any(other.startswith(HEADER) for other in others)

@@ -1,12 +1,13 @@
 """What is sent: within every bound of the server, and exactly where it matters."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_autotune.certificate.traffic import SHORT_OUTPUT, SHORT_PROMPT, Burst, Traffic
+from vllm_autotune.certificate.traffic import SHORT_OUTPUT, SHORT_PROMPT, Burst, Sight, Traffic
 from vllm_autotune.probe.target import Target
 from vllm_autotune.workload import Effort, Workload
 
@@ -129,3 +130,40 @@ def test_the_cache_is_filled_by_many_or_by_as_many_as_there_is_time_for() -> Non
     slower = Traffic(target=roomy, workload=Workload(), tokens_per_second=50)
     assert slower.long_prompts().note == "skipped: would take about 40 s"
     assert slower.full_context().tokens == 1000
+
+
+sights = st.builds(
+    Sight,
+    width=st.just(448),
+    height=st.just(448),
+    tokens=st.integers(1, 20_000),
+    seconds=st.floats(1e-3, 100),
+    beside=st.integers(1, 100),
+    word=st.floats(1 / 64, 3),
+)
+
+
+@given(traffics(), sights, st.integers(0, 999) | st.none())
+def test_images_and_text_fit_into_the_context_together(
+    sized: Traffic, sight: Sight, allowed: int | None
+) -> None:
+    longest = sized.target.full_context
+    if sized.room is not None or not sight.fits(longest):
+        return
+    album = replace(sized, target=replace(sized.target, images=allowed)).album(sight)
+    assert 1 <= album.images <= (allowed or 1)
+    assert 1 <= album.at_once <= sized.target.max_num_seqs
+    read = sight.beside + album.images * sight.tokens + album.words * sight.word
+    assert read + SHORT_OUTPUT <= longest
+
+
+def test_as_many_images_as_there_is_time_for_and_text_in_the_place_of_the_others() -> None:
+    roomy = target(10_000, sequences=100, kv=40_000, images=999)
+    sight = Sight(width=9, height=9, tokens=1000, seconds=0.1, beside=20, word=2.0)
+    full = Traffic(target=roomy, workload=Workload()).album(sight)
+    assert (full.images, full.words, full.at_once, full.note) == (9, 386, 4, None)
+    slow = Traffic(target=roomy, workload=Workload()).album(replace(sight, seconds=4.0))
+    assert (slow.images, slow.words, slow.at_once) == (2, 3886, 2)
+    assert slow.note == "2 of 9 images; 2 at once instead of 4"
+    few = Traffic(target=replace(roomy, images=3), workload=Workload()).album(sight)
+    assert (few.images, few.words, few.note) == (3, 3386, None)

@@ -1,5 +1,6 @@
 """Options: how their values are read, and what becomes of them."""
 
+import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -119,6 +120,33 @@ def test_what_a_probe_asks_for_is_part_of_the_answers_key(
     key = autotune("cache", "key", "--model", str(model), f"--probe-{name}")
     assert key.code == 0, key.err
     assert key.out != usual.out
+
+
+@pytest.mark.parametrize(
+    ("option", "variable"), [("--no-probe-image", "0"), ("--probe-image", "1")]
+)
+def test_images_are_required_or_left_out_as_every_option_is_given(
+    autotune: Autotune, model: Path, monkeypatch: pytest.MonkeyPatch, option: str, variable: str
+) -> None:
+    """A third answer, the usual one, is neither: the model decides."""
+    key = ("cache", "key", "--model", str(model))
+    usual, asked = autotune(*key).out, autotune(*key, option).out
+    assert asked != usual
+    monkeypatch.setenv("AUTOTUNE_PROBE_IMAGE", variable)
+    assert autotune(*key).out == asked
+    monkeypatch.delenv("AUTOTUNE_PROBE_IMAGE")
+    Path("autotune.toml").write_text(f"probe_image = {'true' if variable == '1' else 'false'}\n")
+    assert autotune(*key).out == asked
+
+
+@pytest.mark.parametrize("option", ["--probe-image", "--no-probe-image"])
+def test_what_was_asked_of_images_is_in_the_commands_of_the_alternatives(
+    autotune: Autotune, model: Path, option: str
+) -> None:
+    plan = autotune("plan", "--json", "--device", "2 x RTX 4090", "--model", model, option)
+    commands = [other["command"] for other in json.loads(plan.out)["alternatives"]]
+    assert commands
+    assert all(option in command for command in commands)
 
 
 def test_the_environment_gives_options_and_the_command_line_wins(

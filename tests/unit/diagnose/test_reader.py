@@ -585,3 +585,42 @@ def test_a_log_that_ends_too_early_is_not_called_a_success(
         assert found.outcome is None
         print_diagnosis("server.log", found)
         assert said in capsys.readouterr().out
+
+
+IMAGE_FRAMES = """\
+INFO 11-29 00:00:01 [model_runner.py:424] Model loading took 15.6 GiB memory and 3.2 seconds
+INFO 11-29 00:00:02 [gpu_model_runner.py:6165] Encoder cache will be initialized with a budget of \
+16384 tokens, and profiled with 1 video items of the maximum feature size.
+ERROR 11-29 00:00:03 [core.py:1510] EngineCore failed to start.
+ERROR 11-29 00:00:03 [core.py:1510] Traceback (most recent call last):
+ERROR 11-29 00:00:03 [core.py:1510]   File "/vllm/v1/worker/gpu_worker.py", line 412, in \
+determine_available_memory
+ERROR 11-29 00:00:03 [core.py:1510]     self.model_runner.profile_run()
+ERROR 11-29 00:00:03 [core.py:1510]   File "/vllm/v1/worker/gpu_model_runner.py", line 6181, in \
+{place}
+ERROR 11-29 00:00:03 [core.py:1510]     {code}
+ERROR 11-29 00:00:03 [core.py:1510] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate \
+9.00 GiB. GPU 0 has a total capacity of 23.50 GiB of which 5.21 GiB is free.
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {{}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "cause"),
+    [
+        ("_process_image_input", "x = self.visual(pixels)", "images_out_of_memory"),
+        ("get_multimodal_embeddings", "return self.visual(x)", "images_out_of_memory"),
+        ("execute_mm_encoder", "return self.model(x)", "images_out_of_memory"),
+        ("_dummy_run", "outputs = self.model(", "cuda_out_of_memory"),
+    ],
+)
+def test_memory_that_runs_out_over_images_is_told_from_any_other(
+    place: str, code: str, cause: str
+) -> None:
+    reader = LogReader()
+    reader.feed(IMAGE_FRAMES.format(place=place, code=code))
+    outcome = reader.verdict(exit_code=1)
+    assert isinstance(outcome, OutOfMemory)
+    assert (outcome.cause, outcome.phase) == (cause, "profile")
+    seen = reader.readings
+    assert (seen.modality, seen.media_items, seen.media_tokens) == ("video", 1, 16384)

@@ -51,7 +51,7 @@ def test_the_default_ladder_has_every_strategy() -> None:
     }
     names = [rung.name for rung in ladder.rungs]
     assert names.index("shorter-context") < names.index("fp8-weights") < names.index("4bit-weights")
-    assert names[-3:] == ["tensor-parallel", "pipeline-parallel", "cpu-offload"]
+    assert names[-4:] == ["tensor-parallel", "pipeline-parallel", "cpu-offload", "text-only"]
 
 
 def test_in_the_long_context_ladder_the_context_goes_last() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from ...vllm.config import LaunchConfig
 from .batch import FEWER_SEQUENCES, fit_batched_tokens, fit_sequences, states_that_fit
 from .context import fit_context
+from .images import fit_fewer_images, fit_smaller_images
 from .parallel import INDIVISIBLE, PIPELINE, TENSOR, fit_pipeline_parallel, fit_tensor_parallel
 from .preempted import fit_full_sequences, fit_swap
 from .situation import Situation, waits
@@ -32,6 +33,8 @@ FITS: Mapping[str, Callable[[Situation, LaunchConfig], LaunchConfig | str]] = {
     "checkpoint": fit_checkpoint,
     TENSOR: fit_tensor_parallel,
     PIPELINE: fit_pipeline_parallel,
+    "limit-mm-per-prompt": fit_fewer_images,
+    "mm-processor-kwargs": fit_smaller_images,
     "max-num-seqs": fit_sequences,
     "max-num-batched-tokens": fit_batched_tokens,
     "gpu-memory-utilization": fit_utilization,

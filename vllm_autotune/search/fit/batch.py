@@ -71,6 +71,8 @@ def fit_batched_tokens(now: Situation, config: LaunchConfig) -> LaunchConfig | s
     tokens, sequences = now.facts.batch_defaults(config)
     tokens = config.integer("max-num-batched-tokens", tokens)
     sequences = config.integer("max-num-seqs", sequences)
+    if (alone := _larger_than_a_batch(now, tokens)) is not None:
+        return alone
     failed = [t.config.integer("max-num-batched-tokens", tokens) for t in now.too_large_steps()]
     below = min([tokens, *failed])
     lower = next((n for n in BATCHED_TOKENS if sequences <= n < below), None)
@@ -79,3 +81,16 @@ def fit_batched_tokens(now: Situation, config: LaunchConfig) -> LaunchConfig | s
     if lower is None:
         return f"already at the smallest batch ({below} tokens)"
     return config.replace({"max-num-batched-tokens": lower})
+
+
+def _larger_than_a_batch(now: Situation, tokens: int) -> str | None:
+    """Say if memory ran out at last over an image or a video that no batch makes smaller."""
+    last = now.over_images()[-1:]
+    if not last or last[0] is not now.history[-1]:
+        return None
+    seen = last[0].readings
+    if (seen.media_tokens or 0) <= tokens:
+        return None
+    return (
+        f"one {seen.modality} takes {seen.media_tokens:,} tokens, more than a batch of {tokens:,}"
+    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...memory import Calibration
-from ...outcome import PREEMPTION_STORM, Hung, OutOfMemory
+from ...outcome import IMAGES_OUT_OF_MEMORY, PREEMPTION_STORM, Hung, OutOfMemory
 from ..facts import Facts
 from ..trial import Trial
 
@@ -39,6 +39,10 @@ class Situation:
     def storms(self) -> list[Trial]:
         """Return the trials in which requests pushed each other out again and again."""
         return [t for t in self.history if getattr(t.outcome, "cause", "") == PREEMPTION_STORM]
+
+    def over_images(self) -> list[Trial]:
+        """Return the trials whose memory ran out over images, videos or sounds."""
+        return [t for t in self.history if getattr(t.outcome, "cause", "") == IMAGES_OUT_OF_MEMORY]
 
     def too_large_steps(self) -> list[Trial]:
         """Return the trials whose step was too large, and no lower utilization answers that."""
