@@ -20,7 +20,7 @@ from ..units import format_bytes
 from ..vllm.config import AUTO
 from .build import build
 from .facts import Facts
-from .fit import INDIVISIBLE
+from .fit import INDIVISIBLE, Situation, is_storm, lacked_memory
 from .ladder import Rung
 from .prediction import calibrate, predict
 from .trial import Applied, Candidate, Prediction, Skip, Trial
@@ -39,9 +39,8 @@ UNFIXED: Mapping[Ailment, str] = {
 }
 
 
-# Where in its interval the room for the KV cache is taken to be: far up for the first launch, which
-# measures it, lower after each launch that ran out of memory.
-SHARES = (0.8, 0.4, 0.1)
+# A rung that adds less than this to the chance of a launch is not worth what it gives up.
+SLIGHT = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +102,7 @@ def _withdrawn(facts: Facts, history: Sequence[Trial]) -> dict[str, str] | None:
     for trial in history:
         names = {applied.name: applied.args for applied in trial.rungs}
         outcome = trial.outcome
-        if _lacked_memory(outcome):
+        if lacked_memory(outcome):
             before |= names.keys()
         elif not isinstance(outcome, Stable | Environment):
             argument = outcome.argument if isinstance(outcome, Rejected) else None
@@ -120,23 +119,10 @@ def _withdrawn(facts: Facts, history: Sequence[Trial]) -> dict[str, str] | None:
     return withdrawn
 
 
-def _lacked_memory(outcome: Outcome) -> TypeGuard[OutOfMemory | Hung | Degraded]:
-    """Tell whether memory ran out, or requests had to wait for blocks of the KV cache too much."""
-    from ..diagnose import HANGS  # noqa: PLC0415  an answer is recalled quicker without
-
-    if isinstance(outcome, Hung):  # a worker that answers no more waits for something else
-        return outcome.phase == "serving" and outcome.cause not in HANGS
-    return isinstance(outcome, OutOfMemory) or _is_storm(outcome)
-
-
 def _lasts(failed: Environment) -> bool:
     from ..diagnose import LASTING  # noqa: PLC0415  an answer is recalled quicker without
 
     return failed.cause in LASTING
-
-
-def _is_storm(outcome: Outcome) -> bool:
-    return isinstance(outcome, Degraded) and outcome.cause == PREEMPTION_STORM
 
 
 class _Search:
@@ -148,6 +134,7 @@ class _Search:
         self.withdrawn = withdrawn
         self.calibration = calibrate(facts, history)
         self.tried = {trial.fingerprint for trial in history}
+        self.least_chance = Situation(facts, history, self.calibration).least_chance
 
     def build(self, rungs: Sequence[Rung]) -> Candidate:
         return build(self.facts, self.history, self.calibration, rungs, self.withdrawn)
@@ -187,18 +174,16 @@ class _Search:
 
         The first launch measures; after one that ran out of memory, the next shall be enough.
         """
-        lacked = any(_lacked_memory(trial.outcome) for trial in self.history)
-        return not lacked or self.likely(candidate)
+        lacked = any(lacked_memory(trial.outcome) for trial in self.history)
+        return not lacked or self.chance(candidate) >= self.least_chance
 
-    def likely(self, candidate: Candidate) -> bool:
-        """Tell whether a candidate likely fits, at the shortest context if it may choose it."""
+    def chance(self, candidate: Candidate) -> float:
+        """Return a candidate's chance to fit, at the shortest context if it may choose it."""
         config = candidate.config
         shortens = {rung.name for rung in self.facts.ladder.rungs if rung.fit == "max-model-len"}
         if _named(candidate, shortens):
             config = config.replace({"max-model-len": self.facts.workload.min_context})
-        predicted = predict(self.facts, self.calibration, config)
-        lacked = sum(_lacked_memory(trial.outcome) for trial in self.history)
-        return predicted.likely(SHARES[min(lacked, len(SHARES) - 1)])
+        return predict(self.facts, self.calibration, config).chance
 
     def objection(self, candidate: Candidate) -> str | None:
         """Return the reason why a candidate is not worth a launch, None if it is."""
@@ -215,9 +200,9 @@ class _Search:
             return _prospect(prediction)
         for trial in self.history:
             failed = trial.outcome
-            if not _lacked_memory(failed):
+            if not lacked_memory(failed):
                 continue
-            ailment: Ailment = "preemptions" if _is_storm(failed) else failed.phase
+            ailment: Ailment = "preemptions" if is_storm(failed) else failed.phase
             if not self._cured(candidate, trial, ailment):
                 return f"would not fix {UNFIXED[ailment]}"
         return None
@@ -235,26 +220,32 @@ class _Search:
         return length
 
     def pruned(self, candidate: Candidate, rungs: Sequence[Rung]) -> Candidate:
-        """Take away, the dearest first, every rung that the others likely do without."""
+        """Take away, the dearest first, every rung that the others likely do without.
+
+        Where all of them together are not likely enough, those that hardly add to it.
+        """
+        enough = min(self.least_chance, self.chance(candidate) - SLIGHT)
         needed = list(rungs)
         dearer: set[str] = set()
         for rung in reversed(rungs):
             without = [r for r in needed if r is not rung]
             smaller = self.build(without)
             asks = any(a.name == rung.name and AUTO in a.args.values() for a in candidate.rungs)
-            if not rung.start and not asks and self._as_good(smaller, candidate, dearer):
+            if not rung.start and not asks and self._as_good(smaller, candidate, dearer, enough):
                 needed, candidate = without, smaller
             dearer.add(rung.name)
         return candidate
 
-    def _as_good(self, smaller: Candidate, candidate: Candidate, dearer: set[str]) -> bool:
-        """Tell whether the smaller one likely fits as well, and dearer rungs set the same."""
+    def _as_good(
+        self, smaller: Candidate, candidate: Candidate, dearer: set[str], enough: float
+    ) -> bool:
+        """Tell whether the smaller one has chance enough, and dearer rungs set the same."""
         same = _named(smaller, dearer) == _named(candidate, dearer)
         if not same or self.objection(smaller) is not None:
             return False
         one, other = smaller.predicted, candidate.predicted
         same = (one.kv_available, one.kv_needed) == (other.kv_available, other.kv_needed)
-        return same or self.likely(smaller)
+        return same or self.chance(smaller) >= enough
 
     def _cured(self, candidate: Candidate, trial: Trial, ailment: Ailment) -> bool:
         """Tell whether a rung that cures this makes the candidate differ from the trial."""

@@ -11,7 +11,7 @@ from .batch import FEWER_SEQUENCES, fit_batched_tokens, fit_sequences, states_th
 from .context import fit_context
 from .parallel import INDIVISIBLE, PIPELINE, TENSOR, fit_pipeline_parallel, fit_tensor_parallel
 from .preempted import fit_full_sequences, fit_swap
-from .situation import Situation
+from .situation import Situation, is_storm, lacked_memory
 from .utilization import fit_utilization, most_utilization
 from .weights import fit_checkpoint, fit_offload
 
@@ -22,6 +22,8 @@ __all__ = [
     "PIPELINE",
     "TENSOR",
     "Situation",
+    "is_storm",
+    "lacked_memory",
     "most_utilization",
     "states_that_fit",
 ]

@@ -2,14 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from ...memory import Calibration
-from ...outcome import PREEMPTION_STORM, Hung, OutOfMemory
+from ...outcome import PREEMPTION_STORM, Degraded, Hung, Outcome, OutOfMemory
 from ..facts import Facts
 from ..trial import Trial
 
 # Phases in which memory outside the KV cache ran out: there the KV cache must leave more room.
 OUTSIDE_KV = ("graphs", "warmup", "serving")
+# The least chance that a launch must have: little for the first one, which measures, and more after
+# each that ran out of memory.
+CHANCES = (0.2, 0.6, 0.9)
+
+
+def lacked_memory(outcome: Outcome) -> TypeGuard[OutOfMemory | Hung | Degraded]:
+    """Tell whether memory ran out, or requests had to wait for blocks of the KV cache too much."""
+    from ...diagnose import HANGS  # noqa: PLC0415  an answer is recalled quicker without
+
+    if isinstance(outcome, Hung):  # a worker that answers no more waits for something else
+        return outcome.phase == "serving" and outcome.cause not in HANGS
+    return isinstance(outcome, OutOfMemory) or is_storm(outcome)
+
+
+def is_storm(outcome: Outcome) -> bool:
+    """Tell whether requests pushed each other out of the KV cache again and again."""
+    return isinstance(outcome, Degraded) and outcome.cause == PREEMPTION_STORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +59,15 @@ class Situation:
             and trial.outcome.cause not in HANGS
         ]
 
+    @property
+    def least_chance(self) -> float:
+        """The chance that the next launch must have to succeed."""
+        lacked = sum(lacked_memory(trial.outcome) for trial in self.history)
+        return CHANCES[min(lacked, len(CHANCES) - 1)]
+
     def storms(self) -> list[Trial]:
         """Return the trials in which requests pushed each other out again and again."""
-        return [t for t in self.history if getattr(t.outcome, "cause", "") == PREEMPTION_STORM]
+        return [trial for trial in self.history if is_storm(trial.outcome)]
 
     def too_large_steps(self) -> list[Trial]:
         """Return the trials whose step was too large, and no lower utilization answers that."""
