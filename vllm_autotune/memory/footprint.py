@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..checkpoint.layers import LayerGroup
 from ..units import GIB
@@ -63,6 +64,7 @@ class Footprint:
         return Interval(max(needed.low, states.low), max(needed.high, states.high))
 
 
+@lru_cache(maxsize=4096)  # a search asks for the same setup again and again
 def estimate(setup: Setup) -> Footprint:
     """Estimate what a launch needs on each of its devices."""
     activations, graphs = activation_bytes(setup), graph_bytes(setup)

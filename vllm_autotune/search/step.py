@@ -2,17 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from ..outcome import (
     NO_EFFECT,
-    PREEMPTION_STORM,
     Ailment,
     Degraded,
     Environment,
-    Hung,
-    Outcome,
-    OutOfMemory,
     Rejected,
     Stable,
 )

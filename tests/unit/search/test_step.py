@@ -683,3 +683,50 @@ def test_after_a_failure_the_next_launch_is_one_that_is_enough(
     names = {applied.name for applied in second.rungs}
     assert "fewer-sequences" in names
     assert names <= {"utilization", "fewer-sequences"}
+
+
+def test_no_rung_stays_that_adds_little_to_what_is_left_in_host_memory(
+    tmp_path: Path, site: Path
+) -> None:
+    """With all of the weights on the host that may be, the whole context likely fits without."""
+    model = of_shape(tmp_path / "model", "mixtral-8x22b")
+    facts = gather(model, cards("NVIDIA L4", 22.0, (8, 9), 1), Workload(), engine(site))
+    dear = {"smaller-batches", "no-graphs", "kv-cache-8bit"}
+    assert dear.isdisjoint(rungs(facts, []))
+
+
+def test_a_rung_that_could_not_close_the_gap_by_itself_is_not_taken_along(
+    tmp_path: Path, site: Path
+) -> None:
+    """A first launch that is a bet either way: 8 bits of so little KV cache change nothing."""
+    model = of_shape(tmp_path / "model", "llama-4-scout")
+    facts = gather(
+        model,
+        cards("NVIDIA GeForce RTX 3090", 23.6, (8, 6), 4),
+        Workload(context=4096, min_context=4096, concurrency=32),
+        engine(site),
+    )
+    first = next_step(facts, []).candidate
+    assert first
+    assert 0 < first.predicted.chance < 0.2
+    assert {"smaller-batches", "no-graphs"}.isdisjoint({r.name for r in first.rungs})
+
+
+def test_after_a_kv_cache_too_small_graphs_alone_may_make_the_room(
+    tmp_path: Path, site: Path
+) -> None:
+    """They are taken out of the budget, or out of what is left beside it."""
+    model = of_shape(tmp_path / "model", "gpt-oss-20b")
+    workload = Workload(context=16384, min_context=16384)
+    facts = gather(model, cards("NVIDIA RTX A4000", 15.7, (8, 6), 1), workload, engine(site))
+    history: list[Trial] = []
+    attempt(
+        facts,
+        history,
+        ran_out("kv_cache", limit=1248, short=int(0.41 * GIB)),
+        weights_bytes=int(13.04 * GIB),
+        kv_bytes=int(0.06 * GIB),
+        kv_needed_bytes=int(0.47 * GIB),
+        activation_bytes=int(0.21 * GIB),
+    )
+    assert rungs(facts, history) == ["utilization", "fewer-sequences", "no-graphs"]

@@ -39,7 +39,10 @@ def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         config = shortest(now, config.replace({"cpu-offload-gb": already}))
     lacking = _lacking(now, config)
     all_of_them = config.replace({"cpu-offload-gb": int(most / GIB)})
-    if lacking > most and predict(now.facts, now.calibration, all_of_them).chance < now.least_chance:
+    if (
+        lacking > most
+        and predict(now.facts, now.calibration, all_of_them).chance < now.least_chance
+    ):
         lacking = _lacking(now, shortest(now, config))
     if math.isinf(lacking):
         return "this architecture's memory cannot be estimated"
