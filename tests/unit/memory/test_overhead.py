@@ -33,15 +33,15 @@ def test_a_tower_widens_the_estimate(shapes: dict[str, Checkpoint]) -> None:
 def test_an_audio_tower_takes_what_its_sizes_say(tmp_path: Path) -> None:
     """Where `config.json` does not say how many frames make a token, it may be much."""
     audio = {"model_type": "encoder", "d_model": 1280, "encoder_layers": 32}
-    outer = {**SMALL, "audio_config": audio}
-    found = {
-        name: estimated(read_checkpoint(str(make(tmp_path / name, {**outer, **more}))))
-        for name, more in {
-            "pairs": {"model_type": "qwen2_audio"},
-            "stacks": {"stack_factor": 8},
-            "unknown": {},
-        }.items()
+    kinds: dict[str, dict[str, object]] = {
+        "pairs": {"model_type": "qwen2_audio"},
+        "stacks": {"stack_factor": 8},
+        "unknown": {},
     }
+    found = {}
+    for name, more in kinds.items():
+        folder = make(tmp_path / name, {**SMALL, "audio_config": audio, **more})
+        found[name] = estimated(read_checkpoint(str(folder)))
     highest = {name: footprint.activations.high for name, footprint in found.items()}
     assert gib(0.5) < highest["pairs"] < gib(1)
     assert highest["stacks"] == pytest.approx(4 * highest["pairs"], rel=0.1)
