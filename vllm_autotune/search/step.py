@@ -144,7 +144,7 @@ class _Search:
             if length and rungs[length - 1].name in candidate.skipped:
                 continue  # the rung changes nothing: this prefix is the one before
             objection = self.objection(candidate)
-            if objection is None and self.promises(candidate):
+            if objection is None and self.chance(candidate) >= self.least_chance:
                 return self.take(candidate, length, skips)
             if objection is None:
                 hoped = hoped or (candidate, length)
@@ -163,14 +163,6 @@ class _Search:
         for applied in best.rungs:
             skips.pop(applied.name, None)
         return Step(candidate=best, reason="", skips=_skips(skips))
-
-    def promises(self, candidate: Candidate) -> bool:
-        """Tell whether a candidate is worth a launch before those that give up more.
-
-        The first launch measures; after one that ran out of memory, the next shall be enough.
-        """
-        lacked = any(lacked_memory(trial.outcome) for trial in self.history)
-        return not lacked or self.chance(candidate) >= self.least_chance
 
     def chance(self, candidate: Candidate) -> float:
         """Return a candidate's chance to fit, at the shortest context if it may choose it."""

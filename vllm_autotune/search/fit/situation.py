@@ -62,8 +62,12 @@ class Situation:
     @property
     def least_chance(self) -> float:
         """The chance that the next launch must have to succeed."""
-        lacked = sum(lacked_memory(trial.outcome) for trial in self.history)
-        return CHANCES[min(lacked, len(CHANCES) - 1)]
+        return CHANCES[min(self.lacked, len(CHANCES) - 1)]
+
+    @property
+    def lacked(self) -> int:
+        """How many launches ran out of memory."""
+        return sum(lacked_memory(trial.outcome) for trial in self.history)
 
     def storms(self) -> list[Trial]:
         """Return the trials in which requests pushed each other out again and again."""
