@@ -42,7 +42,7 @@ from vllm_autotune.search.build import build, inapplicable
 from vllm_autotune.search.fit import Situation
 from vllm_autotune.search.ladder import Rung
 from vllm_autotune.search.prediction import calibrate
-from vllm_autotune.search.step import SLIGHT, prospects
+from vllm_autotune.search.step import no_more, prospects
 from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.vllm.config import LaunchConfig
 
@@ -58,8 +58,8 @@ class Needless:
     """A rung of a winner without which its last launch would have been stable as well.
 
     `chance` is what the arithmetic, with all that was measured before that launch, gave it without
-    the rung; `enough` what would have done to leave the rung out. With less, leaving it out is a
-    bet: where it is lost, it costs another launch.
+    the rung, `enough` what a launch must have at that point, or what the winner had if that is
+    less. Below it, leaving the rung out is a bet that mostly costs another launch.
     """
 
     cell: str
@@ -195,18 +195,19 @@ def needless(
         other = build(facts, before, calibration, rungs, {})
         # What is dearer must not make up for it: more GPUs, or more weights on the host.
         named = {r.name for r in facts.ladder.rungs[facts.ladder.rungs.index(rung) + 1 :]}
-        same = [a for a in other.rungs if a.name in named] == [
-            a for a in winner.rungs if a.name in named
-        ]
+        less = no_more(
+            [a for a in other.rungs if a.name in named],
+            [a for a in winner.rungs if a.name in named],
+        )
         tried = other.config.fingerprint() in {trial.fingerprint for trial in before}
         stays = rung.name in {applied.name for applied in other.rungs}
-        if same and not stays and not tried and serves_as_much(machine, other, winner):
+        if less and not stays and not tried and serves_as_much(machine, other, winner):
             yield Needless(
                 cell=name,
                 rung=rung.name,
                 launches=len(history),
                 chance=round(other.predicted.chance, 3),
-                enough=round(min(least, last.predicted.chance - SLIGHT), 3),
+                enough=round(min(least, last.predicted.chance), 3),
             )
 
 

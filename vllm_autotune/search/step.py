@@ -12,7 +12,7 @@ from ..outcome import (
     Stable,
 )
 from ..units import format_bytes
-from ..vllm.config import AUTO
+from ..vllm.config import AUTO, Value
 from .build import build
 from .facts import Facts
 from .fit import INDIVISIBLE, Situation, is_storm, lacked_memory
@@ -226,9 +226,9 @@ class _Search:
     def _as_good(
         self, smaller: Candidate, candidate: Candidate, dearer: set[str], enough: float
     ) -> bool:
-        """Tell whether the smaller one has chance enough, and dearer rungs set the same."""
-        same = _named(smaller, dearer) == _named(candidate, dearer)
-        if not same or self.objection(smaller) is not None:
+        """Tell whether the smaller one has chance enough, and dearer rungs set no more."""
+        more = not no_more(_named(smaller, dearer), _named(candidate, dearer))
+        if more or self.objection(smaller) is not None:
             return False
         one, other = smaller.predicted, candidate.predicted
         same = (one.kv_available, one.kv_needed) == (other.kv_available, other.kv_needed)
@@ -244,6 +244,24 @@ class _Search:
             for applied in candidate.rungs
             if applied.name in cures
         )
+
+
+def no_more(rungs: Sequence[Applied], others: Sequence[Applied]) -> bool:
+    """Tell whether these rungs are the same as others, with the same values or lower numbers."""
+    if [rung.name for rung in rungs] != [other.name for other in others]:
+        return False
+    return all(
+        rung.args.keys() == other.args.keys()
+        and rung.env == other.env
+        and all(_at_most(rung.args[flag], other.args[flag]) for flag in rung.args)
+        for rung, other in zip(rungs, others, strict=True)
+    )
+
+
+def _at_most(value: Value, other: Value) -> bool:
+    if isinstance(value, int | float) and isinstance(other, int | float):
+        return value <= other
+    return value == other
 
 
 def _named(candidate: Candidate, names: set[str]) -> list[Applied]:
