@@ -2,19 +2,23 @@
 
     python -m tests.bench.simulated [OUT.json]
 
-For every cell: launches, the winner against the best that trying everything finds, whether a
-rung was ruled out that would have been stable, and what the naive ladder (every value of every
-rung from top to bottom) and a bisection of the length need on the same machine.
+For every cell: launches, the winner against the best that trying everything finds, what it gives
+up and need not have (each is written down), whether a rung was ruled out that would have been
+stable, and what the naive ladder (every value of every rung from top to bottom) and a bisection of
+the length need on the same machine.
 """
 
 import json
+import os
 import platform
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from zlib import crc32
 
@@ -35,9 +39,10 @@ from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.outcome import Stable
 from vllm_autotune.search.auto_length import NOISE_BYTES, deployed
 from vllm_autotune.search.build import build, inapplicable
+from vllm_autotune.search.fit import Situation
 from vllm_autotune.search.ladder import Rung
 from vllm_autotune.search.prediction import calibrate
-from vllm_autotune.search.step import prospects
+from vllm_autotune.search.step import no_more, prospects
 from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.vllm.config import LaunchConfig
 
@@ -46,6 +51,27 @@ MOST = 60
 CLOSE = 0.02
 # Of the longest context that leaves the margin, what a winner must have.
 ENOUGH = 0.98
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needless:
+    """A rung of a winner without which its last launch would have been stable as well.
+
+    `chance` is what the arithmetic, with all that was measured before that launch, gave it without
+    the rung, `enough` what a launch must have at that point, or what the winner had if that is
+    less. Below it, leaving the rung out is a bet that mostly costs another launch.
+    """
+
+    cell: str
+    rung: str
+    launches: int
+    chance: float
+    enough: float
+
+    @property
+    def known(self) -> bool:
+        """Whether the arithmetic could tell before the launch: then it is a regret."""
+        return self.chance >= self.enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +88,17 @@ class Walked:
     optimum: int | None
     deployable: int | None
     later_rung: bool
-    regrets: tuple[str, ...]
+    needless: tuple[Needless, ...]
     wrongly_ruled_out: tuple[str, ...]
     naive: int
     naive_stable: bool
     bisection: int
 
 
-def grid(most: int | None = None) -> Iterator[tuple[str, Machine]]:
-    """Yield the cells; `most` takes that many, spread evenly."""
+def grid(
+    most: int | None = None, *, part: int = 0, parts: int = 1
+) -> Iterator[tuple[str, Machine]]:
+    """Yield the cells; `most` takes that many, spread evenly, and of these one of several parts."""
     with tempfile.TemporaryDirectory() as folder:
         shapes, site = Path(folder) / "shapes", Path(folder) / "site"
         shapes.mkdir()
@@ -83,7 +111,8 @@ def grid(most: int | None = None) -> Iterator[tuple[str, Machine]]:
             for card in CARDS
             for number in range(len(WORKLOADS))
         ]
-        for shape, card, number in cells[:: max(1, len(cells) // most) if most else 1]:
+        spread_evenly = cells[:: max(1, len(cells) // most) if most else 1]
+        for shape, card, number in spread_evenly[part::parts]:
             name = f"{shape} on {card[3]} x {card[0]}, workload {number}"
             facts = gather(found[shape], cards(*card), WORKLOADS[number], vllm, ladder=ladder)
             yield name, Machine(facts, crc32(name.encode()), ratios)
@@ -103,7 +132,7 @@ def walked(name: str, machine: Machine) -> Walked:
     won = bool(history) and isinstance(history[-1].outcome, Stable)
     context = optimum = deployable = None
     later = False
-    regrets: tuple[str, ...] = ()
+    unneeded: tuple[Needless, ...] = ()
     if won:
         winner = deployed(machine.facts, history[-1].candidate, history[-1].readings)
         config = winner.config
@@ -111,7 +140,7 @@ def walked(name: str, machine: Machine) -> Walked:
         optimum = max(context, machine.best_length(config, any_share=False))
         deployable = longest_deployable(machine, config)
         later = ended_late(machine, winner)
-        regrets = needless(machine, history, winner)
+        unneeded = tuple(needless(name, machine, history, winner))
     launches, stable = naive(machine)
     return Walked(
         cell=name,
@@ -121,7 +150,7 @@ def walked(name: str, machine: Machine) -> Walked:
         optimum=optimum,
         deployable=deployable,
         later_rung=later,
-        regrets=regrets,
+        needless=unneeded,
         wrongly_ruled_out=wrongly_ruled_out(machine),
         naive=launches,
         naive_stable=stable,
@@ -147,34 +176,49 @@ def ended_late(machine: Machine, winner: Candidate) -> bool:
     return dearest > 1 and machine.can_do_with(rungs[:dearest])
 
 
-def needless(machine: Machine, history: Sequence[Trial], winner: Candidate) -> tuple[str, ...]:
-    """Return the rungs that give something up and that the last launch could have done without.
+def needless(
+    name: str, machine: Machine, history: Sequence[Trial], winner: Candidate
+) -> Iterator[Needless]:
+    """Yield the rungs that give something up and that the last launch could have done without.
 
     So many launches were needed before it anyway: the same search, asked for a rung less, would
-    have been stable at once, on the same GPUs and with no less context.
+    have been stable at once, on the same GPUs and with no less context. What was launched before
+    and refused is none, even if it would be stable the next time.
     """
-    facts, before = machine.facts, history[:-1]
+    facts, before, last = machine.facts, history[:-1], history[-1]
     calibration = calibrate(facts, before)
+    least = Situation(facts, before, calibration).least_chance
     taken = {applied.name for applied in winner.rungs}
     dear = [rung for rung in facts.ladder.rungs if rung.name in taken and rung.gives_up]
-    found = []
     for rung in (rung for rung in dear if not rung.start):
         rungs = [r for r in facts.ladder.rungs if r.name in taken and r is not rung]
         other = build(facts, before, calibration, rungs, {})
         # What is dearer must not make up for it: more GPUs, or more weights on the host.
-        dearer = facts.ladder.rungs[facts.ladder.rungs.index(rung) + 1 :]
-        named = {r.name for r in dearer}
-        if [a for a in other.rungs if a.name in named] != [
-            a for a in winner.rungs if a.name in named
-        ]:
-            continue
-        if rung.name not in {a.name for a in other.rungs} and machine.reserves(other.config):
-            outcome, readings = machine.run(other.config)
-            served = deployed(facts, other, readings).config
-            longer = facts.length(served) >= facts.length(winner.config)
-            if isinstance(outcome, Stable) and longer:
-                found.append(rung.name)
-    return tuple(found)
+        named = {r.name for r in facts.ladder.rungs[facts.ladder.rungs.index(rung) + 1 :]}
+        less = no_more(
+            [a for a in other.rungs if a.name in named],
+            [a for a in winner.rungs if a.name in named],
+        )
+        tried = other.config.fingerprint() in {trial.fingerprint for trial in before}
+        stays = rung.name in {applied.name for applied in other.rungs}
+        if less and not stays and not tried and serves_as_much(machine, other, winner):
+            yield Needless(
+                cell=name,
+                rung=rung.name,
+                launches=len(history),
+                chance=round(other.predicted.chance, 3),
+                enough=round(min(least, last.predicted.chance), 3),
+            )
+
+
+def serves_as_much(machine: Machine, other: Candidate, winner: Candidate) -> bool:
+    """Tell whether another candidate is stable with no less context than the winner."""
+    if not machine.reserves(other.config):
+        return False
+    outcome, readings = machine.run(other.config)
+    served = deployed(machine.facts, other, readings).config
+    longer = machine.facts.length(served) >= machine.facts.length(winner.config)
+    return isinstance(outcome, Stable) and longer
 
 
 def wrongly_ruled_out(machine: Machine) -> tuple[str, ...]:
@@ -301,8 +345,8 @@ def figures(cells: Sequence[Walked]) -> dict[str, object]:
             ),
         },
         "ended_at_a_later_rung": sum(cell.later_rung for cell in launched),
-        "regret": sum(bool(cell.regrets) for cell in launched),
-        "regretted_rungs": dict(Counter(name for cell in launched for name in cell.regrets)),
+        "regret": told(launched, known=True),
+        "could_not_be_known": told(launched, known=False),
         "wrongly_ruled_out": sum(bool(cell.wrongly_ruled_out) for cell in cells),
         "naive": {
             **spread([cell.naive for cell in launched]),
@@ -312,14 +356,31 @@ def figures(cells: Sequence[Walked]) -> dict[str, object]:
     }
 
 
+def told(cells: Sequence[Walked], *, known: bool) -> dict[str, object]:
+    """Return the needless rungs that could be known before the launch, or those that could not."""
+    found = [one for cell in cells for one in cell.needless if one.known is known]
+    return {
+        "cells": len({one.cell for one in found}),
+        "rungs": dict(Counter(one.rung for one in found)),
+        "each": [asdict(one) for one in found],
+    }
+
+
+def walk_part(most: int | None, part: int, parts: int) -> list[Walked]:
+    return [walked(name, machine) for name, machine in grid(most, part=part, parts=parts)]
+
+
 def run(most: int | None = None) -> tuple[dict[str, object], list[Walked]]:
-    """Walk the grid; return its figures and cells."""
-    began = time.monotonic()
-    cells = [walked(name, machine) for name, machine in grid(most)]
+    """Walk the grid with every core; return its figures and cells."""
+    began, cores = time.monotonic(), os.cpu_count() or 1
+    with ProcessPoolExecutor(cores) as pool:
+        parts = list(pool.map(walk_part, repeat(most), range(cores), repeat(cores)))
+    cells = sorted(chain(*parts), key=lambda cell: cell.cell)
     about = {
         "shapes": len({cell.cell.partition(" on ")[0] for cell in cells}),
         "cards": len(CARDS),
         "workloads": len(WORKLOADS),
+        "cores": os.cpu_count() or 1,
         "seconds": round(time.monotonic() - began, 1),
         "python": platform.python_version(),
     }
@@ -331,7 +392,5 @@ if __name__ == "__main__":
     print(json.dumps(found, indent=2))
     worst = sorted(rows, key=lambda cell: -cell.launches)[:5]
     print("worst:", *(f"{cell.launches} {cell.cell}" for cell in worst), sep="\n  ")
-    regretted = [cell for cell in rows if cell.regrets]
-    print("regret:", *(f"{cell.cell}: {', '.join(cell.regrets)}" for cell in regretted), sep="\n  ")
     if sys.argv[1:]:
         Path(sys.argv[1]).write_text(json.dumps(found, indent=2) + "\n")

@@ -18,7 +18,7 @@ from vllm_autotune.launch.requirements import too_little_headroom, too_small
 from vllm_autotune.machine.device import Device
 from vllm_autotune.memory import Setup, batch_defaults, estimate
 from vllm_autotune.memory.interval import Interval
-from vllm_autotune.memory.overhead import beyond_share_bytes, step_bytes
+from vllm_autotune.memory.overhead import beyond_share_bytes, step_bytes, tower_step_bytes
 from vllm_autotune.outcome import (
     Certificate,
     Outcome,
@@ -224,16 +224,12 @@ class Machine:
             self.step *= dice.choice((0.5, 1.5, 2.0))
             self.beyond *= dice.choice((1.0, 1.5))
             self.graphs *= dice.choice((1.0, 2.0))
+        self.tower = dice.uniform(0.0, 1.0)  # where in the interval of its vision tower's step
 
-    def within(self, interval: Interval) -> float:
+    def within(self, interval: Interval, scale: float | None = None) -> float:
         assert interval.known
-        return interval.low + self.scale * (interval.high - interval.low)
-
-    def weights(self, checkpoint: Checkpoint, interval: Interval) -> float:
-        """A vision tower is some hundred MB, and files would tell; the estimate has none."""
-        if checkpoint.multimodal:
-            return interval.low + 0.1 * self.scale * (interval.high - interval.low)
-        return self.within(interval)
+        scale = self.scale if scale is None else scale
+        return interval.low + scale * (interval.high - interval.low)
 
     def needs(self, config: LaunchConfig) -> Needs:
         setup = self.facts.setup(config)
@@ -243,11 +239,13 @@ class Machine:
         own = random.Random(
             f"{self.seed} {setup.tokens} {setup.sequences} {config.args.get('quantization')}"
         )
-        activations = self.step * own.uniform(0.95, 1.05) * step_bytes(setup).low
+        step = self.step * own.uniform(0.95, 1.05) * step_bytes(setup).low
+        # The tower looks at its largest image first, and gives back what it took for it.
+        activations = max(step, self.within(tower_step_bytes(setup), self.tower))
         graphs = self.graphs * expected.graphs.middle
         charged = graphs if setup.graphs_charged else 0.0
         return Needs(
-            weights=self.weights(setup.checkpoint, expected.weights),
+            weights=self.within(expected.weights),
             activations=activations,
             non_torch=self.non_torch + (self.nccl if world > 1 else 0),
             graphs=graphs,

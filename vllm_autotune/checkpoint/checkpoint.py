@@ -16,7 +16,7 @@ from .local import NAME, locate, neighbours
 from .parameters import UNGATED, count_experts, count_parameters, expert_width, plain_width
 from .refusals import Incomplete, unreadable
 from .tensors import HEAD, Files, Format, Source, Weights, find_weights, tally
-from .towers import VISION, Tower, takes_images, tower_kind, vision_tower
+from .towers import VISION, Tower, audio_tower, takes_images, tower_kind, vision_tower
 
 # Families whose embeddings are shared with the output unless config.json says otherwise.
 TIED = (
@@ -180,7 +180,7 @@ def _describe(source: Source, *, weights_required: bool) -> Checkpoint:
         buffers=buffers_of(config, part, sizes, groups),
         multimodal=any(config.get(name) for name in TOWERS),
         takes_images=takes_images(config, folder),
-        tower=vision_tower(config),
+        tower=vision_tower(config) or audio_tower(config),
         tower_kind=tower_kind(config),
         prediction_layers=number(part, *config_json.PREDICTION_LAYERS) or 1,
         pooled=config_json.has_pooling(config),

@@ -1,5 +1,6 @@
 """What stands before a language model: vision and audio towers, by their `config.json`."""
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,30 +21,37 @@ INNER = ("intermediate_size", "vt_intermediate_size", "mlp_dim")
 # Tokens of the largest image of a model that takes any size (Qwen2-VL to Qwen3-VL).
 LARGEST_IMAGE = 16384
 CONVOLUTION = 3  # taps of each of the two layers before an audio tower
+CLIP = 1500  # frames of the 30 seconds that an audio tower hears at once
+# How many frames become a token, where `config.json` does not say: Qwen2-Audio averages pairs.
+FRAMES = {"qwen2_audio": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tower:
-    """A vision tower: `layers` of this width on patches, of which `merged` become one token.
+    """A tower: `layers` of this width on patches (or frames), of which `merged` become one token.
 
-    `side` is that of a patch in pixels, `image_side` that of the largest image, 0 where an image
-    may have any size. `levels` is how many layers of the text model are handed features.
+    `most` is how many the largest image has, 0 where an image may have any size. `side` is that of
+    a patch in pixels, `levels` how many layers of the text model are handed features.
     """
 
     layers: int
     width: int
     inner: int
     gated: bool
-    side: int
     merged: int
-    image_side: int
+    most: int
+    side: int = 0
     levels: int = 1
+
+    @property
+    def image_side(self) -> int:
+        """Return the pixels to a side of the largest image, 0 where it may have any size."""
+        return self.side * math.isqrt(self.most)
 
     @property
     def most_tokens(self) -> int:
         """Return the tokens of the largest image, by what processors usually allow."""
-        patches = (self.image_side // self.side) ** 2 if self.image_side else 0
-        return patches // self.merged or LARGEST_IMAGE
+        return self.most // self.merged or LARGEST_IMAGE
 
 
 def _outer(config: Fields) -> Fields:
@@ -53,6 +61,11 @@ def _outer(config: Fields) -> Fields:
 def _vision(config: Fields) -> Fields:
     outer = _outer(config)
     return next((found for name in VISION if (found := nested(outer, name))), {})
+
+
+def _audio(config: Fields) -> Fields:
+    whisper = config if config.get("model_type") == "whisper" else {}
+    return nested(_outer(config), "audio_config") or whisper
 
 
 def takes_images(config: Fields, folder: Path) -> bool:
@@ -94,10 +107,28 @@ def vision_tower(config: Fields) -> Tower | None:
         width=width,
         inner=number(vision, *INNER) or inner,
         gated=any(kind in kinds for kind in GATED),
-        side=patch,
         merged=merged,
-        image_side=0 if "qwen" in kinds or kernel else image,
+        most=0 if "qwen" in kinds or kernel else (image // patch) ** 2,
+        side=patch,
         levels=1 + len(listed(vision, "deepstack_visual_indexes")),
+    )
+
+
+def audio_tower(config: Fields) -> Tower | None:
+    """Return the audio tower of a model, None where its sizes or its tokens are not given."""
+    outer, audio = _outer(config), _audio(config)
+    width, layers = number(audio, "d_model", "hidden_size"), number(audio, "encoder_layers")
+    usual = FRAMES.get(str(outer.get("model_type")), 0)
+    merged = number(outer, "stack_factor", "downsample_factor") or usual
+    if not width or not layers or not merged:
+        return None
+    return Tower(
+        layers=layers,
+        width=width,
+        inner=number(audio, "encoder_ffn_dim") or 4 * width,
+        gated=False,
+        merged=merged,
+        most=number(audio, "max_source_positions") or CLIP,
     )
 
 
@@ -123,15 +154,12 @@ def _vision_elements(config: Fields, text_width: int) -> int:
 
 
 def _audio_elements(config: Fields, text_width: int) -> int:
-    outer = _outer(config)
-    audio = nested(outer, "audio_config") or (
-        config if config.get("model_type") == "whisper" else {}
-    )
+    audio = _audio(config)
     width, layers = number(audio, "d_model", "hidden_size"), number(audio, "encoder_layers")
     if not width or not layers:
         return 0
     inner = number(audio, "encoder_ffn_dim") or 4 * width
     before = CONVOLUTION * width * (width + (number(audio, "num_mel_bins") or 128))
-    positions = number(audio, "max_source_positions") or 1500
+    positions = number(audio, "max_source_positions") or CLIP
     layer = 4 * width**2 + 2 * width * inner
     return layers * layer + before + positions * width + width * text_width

@@ -104,8 +104,13 @@ class Boot:
         return self._same(setup, CHANGES_STEP)
 
     def same_cache(self, setup: Setup) -> bool:
-        """Tell whether a sequence takes as much of a setup's KV cache."""
-        return self._same(setup, CHANGES_CACHE)
+        """Tell whether a sequence takes as much of a setup's KV cache.
+
+        How large a batch is matters only to layers with a window, which keep what is in flight.
+        """
+        windows = any(layers.window for layers in setup.checkpoint.layer_groups or ())
+        batch = ("max-num-batched-tokens",) if windows else ()
+        return self._same(setup, (*CHANGES_CACHE, *batch))
 
     def _same(self, setup: Setup, flags: tuple[str, ...]) -> bool:
         args, env = setup.config.args, setup.config.env

@@ -64,7 +64,7 @@ class Footprint:
         return Interval(max(needed.low, states.low), max(needed.high, states.high))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def estimate(setup: Setup) -> Footprint:
     """Estimate what a launch needs on each of its devices: once for each, a search asks often."""
     activations, graphs = activation_bytes(setup), graph_bytes(setup)

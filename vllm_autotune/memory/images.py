@@ -76,7 +76,7 @@ def _tokens(tower: Tower, value: Mapping[str, Any]) -> float:
     """Return the tokens of the largest image. Raises KeyError for what says nothing of it."""
     if "max_pixels" in value:
         return float(value["max_pixels"]) / _pixels(tower)
-    tile = float((tower.image_side // tower.side) ** 2) / tower.merged
+    tile = tower.most / tower.merged
     if "size" in value:
         tiles = math.ceil(int(value["size"]["longest_edge"]) / tower.image_side) ** 2
     else:

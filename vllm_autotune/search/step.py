@@ -2,26 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from ..outcome import (
-    IMAGES_OUT_OF_MEMORY,
     NO_EFFECT,
-    PREEMPTION_STORM,
     Ailment,
     Degraded,
     Environment,
-    Hung,
-    Outcome,
-    OutOfMemory,
     Rejected,
     Stable,
 )
 from ..units import format_bytes
-from ..vllm.config import AUTO
+from ..vllm.config import AUTO, Value
 from .build import build
 from .facts import Facts
-from .fit import INDIVISIBLE, waits
+from .fit import INDIVISIBLE, Situation, ailment_of, lacked_memory
 from .ladder import Rung
 from .prediction import calibrate, predict
 from .trial import Applied, Candidate, Prediction, Skip, Trial
@@ -41,9 +35,8 @@ UNFIXED: Mapping[Ailment, str] = {
 }
 
 
-# Where in its interval the room for the KV cache is taken to be: far up for the first launch, which
-# measures it, lower after each launch that ran out of memory.
-SHARES = (0.8, 0.4, 0.1)
+# A rung that adds less than this to the chance of a launch is not worth what it gives up.
+SLIGHT = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +98,7 @@ def _withdrawn(facts: Facts, history: Sequence[Trial]) -> dict[str, str] | None:
     for trial in history:
         names = {applied.name: applied.args for applied in trial.rungs}
         outcome = trial.outcome
-        if _lacked_memory(outcome):
+        if lacked_memory(outcome):
             before |= names.keys()
         elif not isinstance(outcome, Stable | Environment):
             argument = outcome.argument if isinstance(outcome, Rejected) else None
@@ -122,21 +115,10 @@ def _withdrawn(facts: Facts, history: Sequence[Trial]) -> dict[str, str] | None:
     return withdrawn
 
 
-def _lacked_memory(outcome: Outcome) -> TypeGuard[OutOfMemory | Hung | Degraded]:
-    """Tell whether memory ran out, or requests had to wait for blocks of the KV cache too much."""
-    if isinstance(outcome, Hung):
-        return outcome.phase == "serving" and not waits(outcome)
-    return isinstance(outcome, OutOfMemory) or _is_storm(outcome)
-
-
 def _lasts(failed: Environment) -> bool:
     from ..diagnose import LASTING  # noqa: PLC0415  an answer is recalled quicker without
 
     return failed.cause in LASTING
-
-
-def _is_storm(outcome: Outcome) -> bool:
-    return isinstance(outcome, Degraded) and outcome.cause == PREEMPTION_STORM
 
 
 class _Search:
@@ -148,6 +130,7 @@ class _Search:
         self.withdrawn = withdrawn
         self.calibration = calibrate(facts, history)
         self.tried = {trial.fingerprint for trial in history}
+        self.least_chance = Situation(facts, history, self.calibration).least_chance
 
     def build(self, rungs: Sequence[Rung]) -> Candidate:
         return build(self.facts, self.history, self.calibration, rungs, self.withdrawn)
@@ -162,7 +145,7 @@ class _Search:
             if length and rungs[length - 1].name in candidate.skipped:
                 continue  # the rung changes nothing: this prefix is the one before
             objection = self.objection(candidate)
-            if objection is None and self.promises(candidate):
+            if objection is None and self.chance(candidate) >= self.least_chance:
                 return self.take(candidate, length, skips)
             if objection is None:
                 hoped = hoped or (candidate, length)
@@ -182,26 +165,13 @@ class _Search:
             skips.pop(applied.name, None)
         return Step(candidate=best, reason="", skips=_skips(skips))
 
-    def promises(self, candidate: Candidate) -> bool:
-        """Tell whether a candidate is worth a launch before those that give up more.
-
-        The first launch measures; after one that ran out of memory, the next shall be enough.
-        """
-        lacked = any(_lacked_memory(trial.outcome) for trial in self.history)
-        return not lacked or self.likely(candidate)
-
-    def likely(self, candidate: Candidate) -> bool:
-        """Tell whether a candidate likely fits, at the shortest context if it may choose it."""
+    def chance(self, candidate: Candidate) -> float:
+        """Return a candidate's chance to fit, at the shortest context if it may choose it."""
         config = candidate.config
         shortens = {rung.name for rung in self.facts.ladder.rungs if rung.fit == "max-model-len"}
         if _named(candidate, shortens):
             config = config.replace({"max-model-len": self.facts.workload.min_context})
-        predicted = predict(self.facts, self.calibration, config)
-        # What ran out over images tells nothing of the room for the KV cache.
-        lacked = sum(
-            _lacked_memory(t.outcome) and _ailment(t.outcome) != "images" for t in self.history
-        )
-        return predicted.likely(SHARES[min(lacked, len(SHARES) - 1)])
+        return predict(self.facts, self.calibration, config).chance
 
     def objection(self, candidate: Candidate) -> str | None:
         """Return the reason why a candidate is not worth a launch, None if it is."""
@@ -218,9 +188,9 @@ class _Search:
             return _prospect(prediction)
         for trial in self.history:
             failed = trial.outcome
-            if not _lacked_memory(failed):
+            if not lacked_memory(failed):
                 continue
-            ailment = _ailment(failed)
+            ailment = ailment_of(failed)
             if not self._cured(candidate, trial, ailment):
                 return f"would not fix {UNFIXED[ailment]}"
         return None
@@ -238,26 +208,32 @@ class _Search:
         return length
 
     def pruned(self, candidate: Candidate, rungs: Sequence[Rung]) -> Candidate:
-        """Take away, the dearest first, every rung that the others likely do without."""
+        """Take away, the dearest first, every rung that the others likely do without.
+
+        Where all of them together are not likely enough, those that hardly add to it.
+        """
+        enough = min(self.least_chance, self.chance(candidate) - SLIGHT)
         needed = list(rungs)
         dearer: set[str] = set()
         for rung in reversed(rungs):
             without = [r for r in needed if r is not rung]
             smaller = self.build(without)
             asks = any(a.name == rung.name and AUTO in a.args.values() for a in candidate.rungs)
-            if not rung.start and not asks and self._as_good(smaller, candidate, dearer):
+            if not rung.start and not asks and self._as_good(smaller, candidate, dearer, enough):
                 needed, candidate = without, smaller
             dearer.add(rung.name)
         return candidate
 
-    def _as_good(self, smaller: Candidate, candidate: Candidate, dearer: set[str]) -> bool:
-        """Tell whether the smaller one likely fits as well, and dearer rungs set the same."""
-        same = _named(smaller, dearer) == _named(candidate, dearer)
-        if not same or self.objection(smaller) is not None:
+    def _as_good(
+        self, smaller: Candidate, candidate: Candidate, dearer: set[str], enough: float
+    ) -> bool:
+        """Tell whether the smaller one has chance enough, and dearer rungs set no more."""
+        more = not no_more(_named(smaller, dearer), _named(candidate, dearer))
+        if more or self.objection(smaller) is not None:
             return False
         one, other = smaller.predicted, candidate.predicted
         same = (one.kv_available, one.kv_needed) == (other.kv_available, other.kv_needed)
-        return same or self.likely(smaller)
+        return same or self.chance(smaller) >= enough
 
     def _cured(self, candidate: Candidate, trial: Trial, ailment: Ailment) -> bool:
         """Tell whether a rung that cures this makes the candidate differ from the trial."""
@@ -271,12 +247,22 @@ class _Search:
         )
 
 
-def _ailment(failed: OutOfMemory | Hung | Degraded) -> Ailment:
-    """Return what a rung must cure for this not to happen again."""
-    if _is_storm(failed):
-        return "preemptions"
-    over_images = failed.cause == IMAGES_OUT_OF_MEMORY and failed.phase == "profile"
-    return "images" if over_images else failed.phase
+def no_more(rungs: Sequence[Applied], others: Sequence[Applied]) -> bool:
+    """Tell whether these rungs are the same as others, with the same values or lower numbers."""
+    if [rung.name for rung in rungs] != [other.name for other in others]:
+        return False
+    return all(
+        rung.args.keys() == other.args.keys()
+        and rung.env == other.env
+        and all(_at_most(rung.args[flag], other.args[flag]) for flag in rung.args)
+        for rung, other in zip(rungs, others, strict=True)
+    )
+
+
+def _at_most(value: Value, other: Value) -> bool:
+    if isinstance(value, int | float) and isinstance(other, int | float):
+        return value <= other
+    return value == other
 
 
 def _named(candidate: Candidate, names: set[str]) -> list[Applied]:

@@ -50,12 +50,14 @@ class Prediction:
             return "unknown"
         return "yes" if self.kv_available.low >= self.kv_needed.high else "perhaps"
 
-    def likely(self, share: float) -> bool:
-        """Whether the KV cache fits if this share of its interval is there, 0 to 1."""
+    @property
+    def chance(self) -> float:
+        """The part of what may be left over, or lacking, in which nothing lacks: 0 to 1."""
         if self.fits in ("unknown", "yes"):
-            return True
-        low, high = self.kv_available.low, self.kv_available.high
-        return low + share * (high - low) >= self.kv_needed.high
+            return 1.0
+        least = self.kv_available.low - self.kv_needed.high
+        most = self.kv_available.high - self.kv_needed.low
+        return max(0.0, most / (most - least)) if most > least else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

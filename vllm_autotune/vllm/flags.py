@@ -89,10 +89,10 @@ CHANGES_STEP = (
     *("language-model-only", "skip-mm-profiling"),
     *("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", *BESIDE_MODEL),
 )
-# ... and of a sequence in the KV cache.
+# ... and of a sequence in the KV cache, beside the size of a step.
 CHANGES_CACHE = (
     *("kv-cache-dtype", "block-size", "disable-hybrid-kv-cache-manager", "dtype"),
-    *("tensor-parallel-size", "pipeline-parallel-size", "max-num-batched-tokens"),
+    *("tensor-parallel-size", "pipeline-parallel-size"),
     *("decode-context-parallel-size", "prefill-context-parallel-size", "speculative-config"),
     *("spec-method", "spec-model"),
 )

@@ -1,11 +1,13 @@
 """Activations, graphs, and what no budget counts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.support.memory import estimated, gib, on_card, setup
-from vllm_autotune.checkpoint import Checkpoint
+from tests.support.small_model import SMALL, make
+from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.memory import Interval
 from vllm_autotune.vllm.config import Value
 
@@ -26,6 +28,24 @@ def test_a_tower_widens_the_estimate(shapes: dict[str, Checkpoint]) -> None:
         assert estimated(shapes["qwen2-vl-7b"], args).activations == plain.activations
     unknown = replace(shapes["qwen2-vl-7b"], tower=None)
     assert estimated(unknown).activations.high >= gib(8)
+
+
+def test_an_audio_tower_takes_what_its_sizes_say(tmp_path: Path) -> None:
+    """Where `config.json` does not say how many frames make a token, it may be much."""
+    audio = {"model_type": "encoder", "d_model": 1280, "encoder_layers": 32}
+    kinds: dict[str, dict[str, object]] = {
+        "pairs": {"model_type": "qwen2_audio"},
+        "stacks": {"stack_factor": 8},
+        "unknown": {},
+    }
+    found = {}
+    for name, more in kinds.items():
+        folder = make(tmp_path / name, {**SMALL, "audio_config": audio, **more})
+        found[name] = estimated(read_checkpoint(str(folder)))
+    highest = {name: footprint.activations.high for name, footprint in found.items()}
+    assert gib(0.5) < highest["pairs"] < gib(1)
+    assert highest["stacks"] == pytest.approx(4 * highest["pairs"], rel=0.1)
+    assert highest["unknown"] >= gib(8)
 
 
 def test_drafting_makes_the_sampler_larger(shapes: dict[str, Checkpoint]) -> None:

@@ -149,7 +149,7 @@ def test_how_small_an_image_becomes_is_told_by_what_its_processor_is_told(
 ) -> None:
     (image_side, side, merged), tokens = SIZES[kind]
     assert shape.tower
-    tower = replace(shape.tower, image_side=image_side, side=side, merged=merged)
+    tower = replace(shape.tower, most=(image_side // side) ** 2, side=side, merged=merged)
     model = replace(shape, tower_kind=kind, tower=tower)
     sizes = image_sizes(model)
     assert [size.tokens for size in sizes] == tokens

@@ -6,16 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.memory_model import cards, engine, gather, install
 from tests.support.paths import EXAMPLES, SHAPES
 from vllm_autotune.checkpoint import read_checkpoint
+from vllm_autotune.memory import Interval
 from vllm_autotune.outcome import Environment, Readings
 from vllm_autotune.report.read import read_report
 from vllm_autotune.report.report import Report
 from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.prediction import accuracy, calibrate, measured, predict
-from vllm_autotune.search.trial import Candidate, Trial
+from vllm_autotune.search.trial import Candidate, Prediction, Trial
 from vllm_autotune.units import GIB
 from vllm_autotune.workload import Workload
 
@@ -127,3 +130,31 @@ def test_a_launch_that_something_else_disturbed_measured_nothing(tmp_path: Path)
     assert accuracy(facts, attempt) is None
     silent = Trial.of(attempts[0].candidate, attempts[0].outcome, Readings())
     assert accuracy(facts, silent) is None
+
+
+intervals = st.tuples(st.floats(-100, 100), st.floats(0, 100)).map(
+    lambda found: Interval(found[0], found[0] + found[1])
+)
+
+
+def expected(needed: Interval, available: Interval) -> Prediction:
+    return Prediction(
+        reserved_bytes=0, weights=Interval(0, 0), kv_needed=needed, kv_available=available
+    )
+
+
+@given(needed=intervals, available=intervals, more=st.floats(0, 100))
+def test_a_chance_is_none_or_all_where_that_is_certain_and_grows_with_the_room(
+    needed: Interval, available: Interval, more: float
+) -> None:
+    one = expected(needed, available)
+    assert 0 <= one.chance <= 1
+    assert one.fits != "yes" or one.chance == 1
+    assert one.fits != "no" or one.chance == 0
+    assert expected(needed, available + more).chance >= one.chance - 1e-9
+
+
+def test_what_a_sequence_may_take_less_counts_like_room_that_may_be_there() -> None:
+    """Blocks without padding, or with: 20 or 40 GiB for what has 35 to 37."""
+    assert expected(Interval(20, 40), Interval(35, 37)).chance == pytest.approx(17 / 22)
+    assert expected(Interval(20, 20), Interval(10, 30)).chance == pytest.approx(0.5)

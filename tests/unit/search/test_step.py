@@ -15,7 +15,7 @@ from vllm_autotune.checkpoint import Checkpoint, read_checkpoint
 from vllm_autotune.checkpoint.tensors import Weights
 from vllm_autotune.launch.requirements import too_little_headroom
 from vllm_autotune.machine.device import Device
-from vllm_autotune.memory import estimate
+from vllm_autotune.memory import Boot, estimate
 from vllm_autotune.outcome import (
     Certificate,
     Crashed,
@@ -683,3 +683,74 @@ def test_after_a_failure_the_next_launch_is_one_that_is_enough(
     names = {applied.name for applied in second.rungs}
     assert "fewer-sequences" in names
     assert names <= {"utilization", "fewer-sequences"}
+
+
+def test_no_rung_stays_that_adds_little_to_what_is_left_in_host_memory(
+    tmp_path: Path, site: Path
+) -> None:
+    """With all of the weights on the host that may be, the whole context likely fits without."""
+    model = of_shape(tmp_path / "model", "mixtral-8x22b")
+    facts = gather(model, cards("NVIDIA L4", 22.0, (8, 9), 1), Workload(), engine(site))
+    dear = {"smaller-batches", "no-graphs", "kv-cache-8bit"}
+    assert dear.isdisjoint(rungs(facts, []))
+
+
+def test_a_rung_that_hardly_adds_to_a_bet_is_not_taken_along(tmp_path: Path, site: Path) -> None:
+    """Without weights on the host the first launch is one: graphs and batches change little."""
+    model = of_shape(tmp_path / "model", "llama-4-scout")
+    facts = gather(
+        model,
+        cards("NVIDIA GeForce RTX 3090", 23.6, (8, 6), 4),
+        Workload(context=4096, min_context=4096, concurrency=32),
+        engine(site),
+        ladder=default_ladder().without(("cpu-offload",)),
+    )
+    first = next_step(facts, []).candidate
+    assert first
+    assert 0 < first.predicted.chance < 0.2
+    assert {"smaller-batches", "no-graphs"}.isdisjoint({r.name for r in first.rungs})
+
+
+def test_a_bet_is_no_launch_as_long_as_another_rung_makes_it_likely(
+    tmp_path: Path, site: Path
+) -> None:
+    """4 % for GPT-OSS on 16 GiB with graphs, a quarter without."""
+    first = next_step(gpt_oss_on_16_gib(tmp_path, site), []).candidate
+    assert first
+    assert "no-graphs" in {applied.name for applied in first.rungs}
+    assert first.predicted.chance >= 0.2
+
+
+def test_after_a_kv_cache_too_small_graphs_alone_may_make_the_room(
+    tmp_path: Path, site: Path
+) -> None:
+    """They are taken out of the budget, or out of what is left beside it."""
+    facts = gpt_oss_on_16_gib(tmp_path, site)
+    launched = next(c for rung, c, _ in prospects(facts) if c and rung.name == "fewer-sequences")
+    readings = Readings(
+        weights_bytes=int(13.04 * GIB),
+        kv_bytes=int(0.06 * GIB),
+        kv_needed_bytes=int(0.47 * GIB),
+        activation_bytes=int(0.21 * GIB),
+    )
+    small = ran_out("kv_cache", limit=1248, short=int(0.41 * GIB))
+    history = [Trial.of(launched, small, readings)]
+    assert rungs(facts, history) == ["utilization", "fewer-sequences", "no-graphs"]
+
+
+def gpt_oss_on_16_gib(folder: Path, site: Path) -> Facts:
+    model = of_shape(folder / "model", "gpt-oss-20b")
+    workload = Workload(context=16384, min_context=16384)
+    return gather(model, cards("NVIDIA RTX A4000", 15.7, (8, 6), 1), workload, engine(site))
+
+
+def test_a_batch_changes_the_cache_of_windows_alone(
+    shape: Checkpoint, tmp_path: Path, site: Path
+) -> None:
+    """What a launch measured of a sequence holds for other batches where no layer has a window."""
+    models = (shape, of_shape(tmp_path / "gemma", "gemma-3-4b"))
+    for model, holds in zip(models, (True, False), strict=True):
+        facts = gather(model, LARGE, Workload(), engine(site))
+        boot = Boot.of(facts.setup(facts.base()), Readings(), GIB, 4096, exactly=False)
+        smaller = facts.base().replace({"max-num-batched-tokens": 512})
+        assert boot.same_cache(facts.setup(smaller)) is holds

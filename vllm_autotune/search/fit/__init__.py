@@ -12,7 +12,7 @@ from .context import fit_context
 from .images import fit_fewer_images, fit_smaller_images
 from .parallel import INDIVISIBLE, PIPELINE, TENSOR, fit_pipeline_parallel, fit_tensor_parallel
 from .preempted import fit_full_sequences, fit_swap
-from .situation import Situation, waits
+from .situation import Situation, ailment_of, is_storm, lacked_memory
 from .utilization import fit_utilization, most_utilization
 from .weights import fit_checkpoint, fit_offload
 
@@ -23,9 +23,11 @@ __all__ = [
     "PIPELINE",
     "TENSOR",
     "Situation",
+    "ailment_of",
+    "is_storm",
+    "lacked_memory",
     "most_utilization",
     "states_that_fit",
-    "waits",
 ]
 
 # Solved in this order: what the weights are and where they lie first, the context last.

@@ -10,8 +10,9 @@ from ...vllm.flags import STEP_SIZE
 from ..auto_length import NOISE_BYTES
 from .situation import OUTSIDE_KV, Situation
 
-# Until a launch has served: two of 59 boots took more than this beyond the estimate.
-MARGIN_BYTES = 0.25 * GIB
+# Until a launch has served: two of 59 boots took more than this beyond the estimate. After two
+# launches that ran out of memory the next shall be the last.
+MARGIN_BYTES = (0.25 * GIB, 0.25 * GIB, 0.5 * GIB)
 # How much more is left each time memory ran out beside the share: soon much more, since the request
 # that ran out hides what would have been asked for next, and a launch costs more than memory does.
 UTILIZATION_STEPS = (0.5 * GIB, 2.5 * GIB, 5 * GIB, 10 * GIB)
@@ -55,7 +56,7 @@ def _beyond_share(now: Situation, config: LaunchConfig) -> float:
     expected = estimate(facts.setup(config)).beyond_share
     if ran_out and not any(_same_step(trial.config, config) for trial, _ in ran_out):
         more += STEPS_DIFFER * expected
-    return expected + (more or MARGIN_BYTES)
+    return expected + (more or MARGIN_BYTES[min(now.lacked, len(MARGIN_BYTES) - 1)])
 
 
 def _same_step(one: LaunchConfig, other: LaunchConfig) -> bool:

@@ -38,7 +38,11 @@ def fit_offload(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
     if already:  # what it lacked is measured, and a shorter context may be what is missing
         config = shortest(now, config.replace({"cpu-offload-gb": already}))
     lacking = _lacking(now, config)
-    if lacking > most:
+    all_of_them = config.replace({"cpu-offload-gb": int(most / GIB)})
+    if (
+        lacking > most
+        and predict(now.facts, now.calibration, all_of_them).chance < now.least_chance
+    ):
         lacking = _lacking(now, shortest(now, config))
     if math.isinf(lacking):
         return "this architecture's memory cannot be estimated"
