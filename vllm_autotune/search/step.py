@@ -156,6 +156,7 @@ class _Search:
         rungs = self.facts.ladder.rungs
         skips: dict[str, str] = {}
         hoped: tuple[Candidate, int] | None = None
+        spared: tuple[Candidate, int] | None = None
         for length in range(len(rungs) + 1):
             candidate = self.build(rungs[:length])
             skips.update(candidate.skipped)
@@ -163,9 +164,13 @@ class _Search:
                 continue  # the rung changes nothing: this prefix is the one before
             objection = self.objection(candidate)
             if objection is None and self.promises(candidate):
-                return self.take(candidate, length, skips)
+                # Weights on the host cost more than a launch that may be in vain.
+                offloads = candidate.config.cpu_offload_gib > 0
+                return self.take(*(spared if spared and offloads else (candidate, length)), skips)
             if objection is None:
                 hoped = hoped or (candidate, length)
+                if self.likely(candidate, SHARES[0]):
+                    spared = spared or (candidate, length)
                 objection = _prospect(candidate.predicted)
             if length:
                 skips[rungs[length - 1].name] = objection
@@ -190,15 +195,19 @@ class _Search:
         lacked = any(_lacked_memory(trial.outcome) for trial in self.history)
         return not lacked or self.likely(candidate)
 
-    def likely(self, candidate: Candidate) -> bool:
-        """Tell whether a candidate likely fits, at the shortest context if it may choose it."""
+    def likely(self, candidate: Candidate, share: float | None = None) -> bool:
+        """Tell whether a candidate likely fits, at the shortest context if it may choose it.
+
+        `share` is where in its interval the room is taken to be, by default as after these launches.
+        """
         config = candidate.config
         shortens = {rung.name for rung in self.facts.ladder.rungs if rung.fit == "max-model-len"}
         if _named(candidate, shortens):
             config = config.replace({"max-model-len": self.facts.workload.min_context})
         predicted = predict(self.facts, self.calibration, config)
         lacked = sum(_lacked_memory(trial.outcome) for trial in self.history)
-        return predicted.likely(SHARES[min(lacked, len(SHARES) - 1)])
+        usual = SHARES[min(lacked, len(SHARES) - 1)]
+        return predicted.likely(usual if share is None else share)
 
     def objection(self, candidate: Candidate) -> str | None:
         """Return the reason why a candidate is not worth a launch, None if it is."""
