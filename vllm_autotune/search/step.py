@@ -198,7 +198,7 @@ class _Search:
     def likely(self, candidate: Candidate, share: float | None = None) -> bool:
         """Tell whether a candidate likely fits, at the shortest context if it may choose it.
 
-        `share` is where in its interval the room is taken to be, by default as after these launches.
+        `share` is where in its interval the room is taken to be, by default by these launches.
         """
         config = candidate.config
         shortens = {rung.name for rung in self.facts.ladder.rungs if rung.fit == "max-model-len"}
