@@ -52,12 +52,13 @@ def find_quantized(model: str) -> list[str]:
     hub = _library()
     if hub is None:
         return []
+    hub.utils.logging.set_verbosity_error()  # it tells of every answer that it waits for again
     tags = (f"base_model:quantized:{model}", "safetensors")
     try:
         found = hub.HfApi().list_models(filter=tags, sort="downloads", limit=MOST)
         return [str(each.id) for each in found]
-    except (hub.errors.HfHubHTTPError, *_no_answer()):
-        return []
+    except (hub.errors.HfHubHTTPError, ValueError, LookupError, *_no_answer()):
+        return []  # an answer that makes no sense is none
 
 
 def _library() -> Any:

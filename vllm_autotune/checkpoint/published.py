@@ -27,7 +27,7 @@ SECONDS = 5.0
 # What two checkpoints of the same model have in common.
 SHAPE = (
     *("architecture", "model_type", "layers", "hidden_size", "heads", "kv_heads", "head_dim"),
-    *("vocab_size", "experts", "context"),
+    *("vocab_size", "experts"),
 )
 
 

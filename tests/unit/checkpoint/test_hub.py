@@ -35,6 +35,7 @@ class Hub(ThreadingHTTPServer):
         self.refusals: dict[str, tuple[int, str]] = {}
         self.quantized: dict[str, list[str]] = {}
         self.seconds = 0.0
+        self.nonsense: tuple[int, bytes] | None = None
         self.sent = 0
 
     @property
@@ -77,6 +78,10 @@ class Answer(BaseHTTPRequestHandler):
     def listed(self, tags: list[str], *, body: bool) -> None:
         """Answer which models have these tags."""
         time.sleep(self.server.seconds)
+        if self.server.nonsense is not None:
+            code, content = self.server.nonsense
+            self.send(code, content, {}, body=body)
+            return
         of = next(tag for tag in tags if ":" in tag).removeprefix("base_model:quantized:")
         found = [{"id": name, "modelId": name} for name in self.server.quantized.get(of, ())]
         self.send(200, json.dumps(found).encode(), {}, body=body)
@@ -310,6 +315,17 @@ def test_who_gives_nothing_up_asks_for_none(large: Hub, tmp_path: Path) -> None:
     code, out, err = run(CODE, large.address, tmp_path / "home", *words)
     assert code == 0, err
     assert json.loads(out)["would_help"] == []
+
+
+@pytest.mark.parametrize("nonsense", [(500, b""), (403, b"{}"), (200, b"<html>"), (200, b"[{}]")])
+def test_a_hub_that_answers_nonsense_is_not_heard(
+    large: Hub, tmp_path: Path, nonsense: tuple[int, bytes]
+) -> None:
+    large.nonsense = nonsense
+    words = ("--model", "org/Large")
+    code, out, err = plan(large.address, tmp_path / "home", *words)
+    assert (code, err) == (0, "")
+    assert "quantized-checkpoint" not in {each["name"] for each in json.loads(out)["would_help"]}
 
 
 def test_nobody_waits_for_a_hub_that_does_not_answer(large: Hub, tmp_path: Path) -> None:
