@@ -1,10 +1,10 @@
-"""Which of the GPUs to use: those that nobody uses, of one kind."""
+"""Which of the GPUs to use: those that nobody uses, of one kind where that is enough."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..units import format_bytes
-from .device import Device
+from .device import Device, differ
 
 # What other programs may use of a GPU before it counts as busy: a desktop, the driver itself.
 BUSY_BYTES = 2 * 2**30
@@ -13,7 +13,7 @@ BUSY_SHARE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """GPUs of one kind that may be used, `busy` ones of this kind, and why any are left alone."""
+    """GPUs that may be used, `busy` ones of their kinds, and why any are left alone."""
 
     devices: tuple[Device, ...]
     busy: tuple[Device, ...] = ()
@@ -38,8 +38,8 @@ def select(
     """Return what to use of the GPUs found.
 
     Busy ones are left alone where `least` others of their kind are idle, unless `keep_busy`. Of
-    several kinds it is the one with the most memory on a card that `fits`, else the one with the
-    most memory in all.
+    several kinds it is the one with the most memory on a card that `fits`, else as few as fit
+    together, else the one with the most memory in all.
     """
     kinds = dict.fromkeys(map(_kind, found))
     groups = [[d for d in found if _kind(d) == kind] for kind in kinds]
@@ -49,12 +49,34 @@ def select(
         idle = [c for c in choices if not all(map(is_busy, c.devices))]
         choices = idle or choices
     largest = max(choices, key=lambda choice: sum(d.free_bytes for d in choice.devices))
-    fitting = (choice for choice in choices if fits(choice)) if len(choices) > 1 else iter(())
-    chosen = next(fitting, largest)
-    others = [d for d in found if _kind(d) != _kind(chosen.devices[0])]
-    name = chosen.devices[0].name
-    reasons = [f"the GPU {d.name} ({d.uuid}) is left alone: not a {name}" for d in others]
+    several = (*choices, *_together(choices)) if len(choices) > 1 else ()
+    chosen = next((choice for choice in several if fits(choice)), largest)
+    reasons = [
+        f"the GPU {d.name} ({d.uuid}) is left alone: {_why_alone(chosen)}"
+        for d in found
+        if d not in (*chosen.devices, *chosen.busy)
+    ]
     return Selection(chosen.devices, chosen.busy, (*chosen.left_alone, *reasons))
+
+
+def _together(choices: Sequence[Selection]) -> Iterator[Selection]:
+    """Yield GPUs of several kinds: the freest two, then one more each time.
+
+    They are in the order of their indices, in which a container sees them, too.
+    """
+    able = [c for c in choices if not (c.devices[0].mig or c.devices[0].unified)]
+    devices = sorted((d for choice in able for d in choice.devices), key=lambda d: -d.free_bytes)
+    for count in range(2, len(devices) + 1):
+        some = tuple(sorted(devices[:count], key=lambda device: device.index))
+        if differ(some):
+            kinds = {_kind(device) for device in some}
+            own = [c for c in able if _kind(c.devices[0]) in kinds]
+            busy = tuple(device for choice in own for device in choice.busy)
+            yield Selection(some, busy, tuple(map(busy_sentence, busy)))
+
+
+def _why_alone(chosen: Selection) -> str:
+    return "not needed" if differ(chosen.devices) else f"not a {chosen.devices[0].name}"
 
 
 def _idle(group: Sequence[Device], *, keep_busy: bool, least: int) -> Selection:

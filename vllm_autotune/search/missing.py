@@ -117,6 +117,8 @@ def _newer_vllm(facts: Facts) -> Better | None:
 def _download(published: Published, facts: Facts) -> Better | None:
     """A quantized checkpoint of the model: the largest that may fit."""
     found = published()
+    if not found:
+        return None
     better = replace(facts, checkpoints={**facts.checkpoints, **found})
     first = next_step(better, ()).candidate
     name = first.config.model if first else ""

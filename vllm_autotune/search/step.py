@@ -1,7 +1,7 @@
 """The next step of a walk."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 from ..outcome import (
@@ -278,7 +278,8 @@ class _Search:
 
 
 def _named(candidate: Candidate, names: set[str]) -> list[Applied]:
-    return [applied for applied in candidate.rungs if applied.name in names]
+    """Return these rungs of a candidate, without variables: how layers are dealt costs nothing."""
+    return [replace(applied, env={}) for applied in candidate.rungs if applied.name in names]
 
 
 def _skips(reasons: Mapping[str, str]) -> tuple[Skip, ...]:
