@@ -69,10 +69,10 @@ def differ(devices: Sequence[Device]) -> bool:
     return len({(device.name, device.memory_bytes) for device in devices}) > 1
 
 
-def named(devices: Sequence[Device]) -> str:
-    """Return what devices are called: `2 x NVIDIA L40S and NVIDIA A40`."""
+def counted(devices: Iterable[Device]) -> str:
+    """Return how many devices of which kinds there are: `2 x NVIDIA L40S and 1 x NVIDIA A40`."""
     kinds = Counter(device.name for device in devices)
-    return " and ".join(f"{n} x {name}" if n > 1 else name for name, n in kinds.items())
+    return " and ".join(f"{count} x {name}" for name, count in kinds.items())
 
 
 def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Device]:

@@ -8,7 +8,14 @@ from ..checkpoint import Checkpoint, read_checkpoint
 from ..errors import BadModel, BadUsage, NoEngine
 from ..files import user_path
 from ..machine.cards import hypothetical_devices
-from ..machine.device import Device, detect, host_free_bytes, shared_free_bytes
+from ..machine.device import (
+    Device,
+    counted,
+    detect,
+    differ,
+    host_free_bytes,
+    shared_free_bytes,
+)
 from ..machine.selection import Selection, select
 from ..memory import estimate
 from ..memory.speculation import has_draft, speculation
@@ -305,15 +312,19 @@ def _limited_to_need(facts: Facts) -> Facts:
 def describe(facts: Facts) -> str:
     """Return a line that names the model, the devices and vLLM."""
     device, checkpoint, engine = facts.devices[0], facts.checkpoint, facts.engine
-    count = f"{len(facts.devices)} x " if len(facts.devices) > 1 else ""
     weights = format_bytes(checkpoint.weight_bytes) if checkpoint.weight_bytes else "unknown size"
     limit = f", limited to {format_bytes(device.limit_bytes)}" if device.limit_bytes else ""
     free = f"{format_bytes(device.free_bytes)} of {format_bytes(device.memory_bytes)} free"
+    if differ(facts.devices):
+        total = sum(d.memory_bytes for d in facts.devices)
+        left = sum(d.free_bytes for d in facts.devices)
+        free = f"{format_bytes(left)} of {format_bytes(total)} free in all"
     runs = f"vLLM {engine.version}"
     if device.imagined:
         free = format_bytes(device.memory_bytes)
         runs = f"as {'the installed ' if engine.installed else ''}{runs} would run it"
+    names = counted(facts.devices) if len(facts.devices) > 1 else device.name
     return (
-        f"{checkpoint.architecture} ({weights}, {checkpoint.context:,} tokens) on {count}"
-        f"{device.name} ({free}{limit}), {runs}"
+        f"{checkpoint.architecture} ({weights}, {checkpoint.context:,} tokens) on {names} "
+        f"({free}{limit}), {runs}"
     )
