@@ -59,6 +59,18 @@ def select(
     return Selection(chosen.devices, chosen.busy, (*chosen.left_alone, *reasons))
 
 
+def alike(found: Sequence[Device], wanted: Sequence[Device]) -> Selection | None:
+    """Return GPUs of the same kinds in the same order, idle ones first; None where one lacks."""
+    left, devices = sorted(found, key=is_busy), []
+    for each in wanted:
+        same = next((device for device in left if _kind(device) == _kind(each)), None)
+        if same is None:
+            return None
+        left.remove(same)
+        devices.append(same)
+    return Selection(tuple(devices)) if devices else None
+
+
 def _together(choices: Sequence[Selection]) -> Iterator[Selection]:
     """Yield GPUs of several kinds: the freest two, then one more each time.
 

@@ -16,7 +16,7 @@ from ..machine.device import (
     host_free_bytes,
     shared_free_bytes,
 )
-from ..machine.selection import Selection, select
+from ..machine.selection import Selection, alike, select
 from ..memory import estimate
 from ..memory.speculation import has_draft, speculation
 from ..search.facts import Facts
@@ -49,7 +49,7 @@ class Request:
     `device` describes a GPU that is not here, and so does a `capability` with a memory limit.
     `vllm_version` is that of a vLLM that is not here.
     `asked` is the same as words, as in Facts. Busy GPUs are left alone where others are idle, but
-    with `keep_busy`.
+    with `keep_busy`. GPUs `like` these are taken, where they are here.
     """
 
     model: str
@@ -72,6 +72,7 @@ class Request:
     capability: tuple[int, int] | None = None
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     keep_busy: bool = False
+    like: Sequence[Device] = ()
 
     @property
     def hypothetical(self) -> bool:
@@ -141,6 +142,8 @@ def _selected(facts: Facts, request: Request) -> Facts:
         candidate = next_step(narrowed(chosen), ()).candidate
         return candidate is not None and not candidate.config.cpu_offload_gib
 
+    if same := alike(facts.devices, request.like):
+        return narrowed(same)
     keep = request.keep_busy or request.gpus is not None or facts.devices[0].imagined
     least = max(request.min_gpus, facts.base().world_size)
     return narrowed(select(facts.devices, keep_busy=keep, least=least, fits=fits))

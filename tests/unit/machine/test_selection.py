@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.memory_model import GIB, cards
 from vllm_autotune.machine.device import Device
-from vllm_autotune.machine.selection import Selection, is_busy, select
+from vllm_autotune.machine.selection import Selection, alike, is_busy, select
 from vllm_autotune.machine.topology import arranged
 
 FOUR = cards("NVIDIA H100 80GB HBM3", 79.2, (9, 0), 4)
@@ -100,3 +100,28 @@ def test_the_freest_come_first_however_well_others_are_linked() -> None:
     devices = [taken(FOUR[0], 20), taken(FOUR[1], 20), FOUR[2], FOUR[3]]
     order = arranged(devices, lambda one, other: float(one.index + other.index != 1))
     assert {device.index for device in order[:2]} == {2, 3}
+
+
+def test_a_check_takes_gpus_like_those_of_the_report() -> None:
+    busy = taken(FOUR[0], 60)
+    found = (busy, *LARGE, *FOUR[1:])
+    pair = alike(found, (FOUR[0], LARGE[0]))
+    assert pair
+    assert pair.devices == (FOUR[1], LARGE[0]), "in that order, and an idle one"
+    assert alike(found, LARGE * 2) is None
+    assert alike(found, ()) is None
+
+
+def test_several_kinds_together_only_where_none_is_enough() -> None:
+    def three(choice: Selection) -> bool:
+        return len(choice.devices) > 2
+
+    mixed = (*LARGE, *FOUR[1:3])
+    found = select(mixed, keep_busy=False, least=1, fits=three)
+    assert found.devices == mixed
+    assert found.left_alone == ()
+    assert select((*LARGE, *FOUR), keep_busy=False, least=1, fits=three).devices == FOUR
+    held = select((*mixed, taken(FOUR[3], 60)), keep_busy=False, least=1, fits=three)
+    assert held.devices == mixed
+    assert held.busy == (taken(FOUR[3], 60),)
+    assert len(held.left_alone) == 1

@@ -224,10 +224,11 @@ def test_the_answer_is_recalled_where_every_gpu_has_room(report: Report, mixed: 
     assert objections(report, mixed) == "None"
     assert report.winner
     assert refused_setting(report, report.winner) is None
-    for number, device in enumerate(mixed.devices):
-        less = replace(device, free_bytes=device.free_bytes - 3 * GIB)
-        fewer = replace(mixed, devices=tuple(less if d is device else d for d in mixed.devices))
-        assert "may be used now" in objections(report, fewer), number
+    for device, needed in zip(mixed.devices, report.winner.valid_for.needed_each, strict=True):
+        for short in (0, 1):
+            left = replace(device, free_bytes=needed + mixed.headroom_bytes // 2 - short)
+            now = replace(mixed, devices=tuple(left if d is device else d for d in mixed.devices))
+            assert ("may be used now" in objections(report, now)) == bool(short)
 
 
 def test_the_gpus_must_be_in_the_same_order(report: Report, mixed: Facts) -> None:
