@@ -98,8 +98,8 @@ def bar(candidate: PlannedCandidate, scale: float, width: int, *, ascii_only: bo
 def _bars(plan: Plan, columns: int, *, ascii_only: bool) -> Table:
     rungs = [(f"+ {row.rung}", row.proposal) for row in plan.rungs if row.proposal]
     named = [("as it is", plan.as_it_is), *rungs]
-    device, sequences = plan.devices[0], plan.workload.concurrency
-    size = min(device.memory_bytes, device.limit_bytes or device.memory_bytes)
+    sequences = plan.workload.concurrency
+    size = max(min(d.memory_bytes, d.limit_bytes or d.memory_bytes) for d in plan.devices)
     largest = max(candidate.predicted.needed.high for _, candidate in named)
     scale = min(max(size, largest), LONGEST * size)
     tokens = f"{sequences} x tokens" if sequences > 1 else "tokens"

@@ -70,9 +70,9 @@ def differ(devices: Sequence[Device]) -> bool:
 
 
 def counted(devices: Iterable[Device]) -> str:
-    """Return how many devices of which kinds there are: `2 x NVIDIA L40S and 1 x NVIDIA A40`."""
+    """Return how many devices of which kinds there are: `2 x NVIDIA L40S + 1 x NVIDIA A40`."""
     kinds = Counter(device.name for device in devices)
-    return " and ".join(f"{count} x {name}" for name, count in kinds.items())
+    return " + ".join(f"{count} x {name}" for name, count in kinds.items())
 
 
 def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Device]:

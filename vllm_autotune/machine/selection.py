@@ -1,6 +1,6 @@
 """Which of the GPUs to use: those that nobody uses, of one kind where that is enough."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..units import format_bytes
@@ -33,13 +33,14 @@ def busy_sentence(device: Device) -> str:
 
 
 def select(
-    found: Sequence[Device], *, keep_busy: bool, least: int, fits: Callable[[Selection], bool]
+    found: Sequence[Device], *, keep_busy: bool, least: int, fits: Callable[[Selection], str]
 ) -> Selection:
     """Return what to use of the GPUs found.
 
     Busy ones are left alone where `least` others of their kind are idle, unless `keep_busy`. Of
-    several kinds it is the one with the most memory on a card that `fits`, else as few as fit
-    together, else the one with the most memory in all.
+    several kinds it is the one with the most memory on a card that `fits` (`yes`, `perhaps`, `no`
+    or `unknown`), else as few as surely fit together, or all that perhaps do, else the one with the
+    most memory in all.
     """
     kinds = dict.fromkeys(map(_kind, found))
     groups = [[d for d in found if _kind(d) == kind] for kind in kinds]
@@ -49,8 +50,10 @@ def select(
         idle = [c for c in choices if not all(map(is_busy, c.devices))]
         choices = idle or choices
     largest = max(choices, key=lambda choice: sum(d.free_bytes for d in choice.devices))
-    several = (*choices, *_together(choices)) if len(choices) > 1 else ()
-    chosen = next((choice for choice in several if fits(choice)), largest)
+    chosen = largest
+    if len(choices) > 1:
+        alone = (choice for choice in choices if fits(choice) != "no")
+        chosen = next(alone, None) or _enough(_together(choices), fits) or largest
     reasons = [
         f"the GPU {d.name} ({d.uuid}) is left alone: {_why_alone(chosen)}"
         for d in found
@@ -69,6 +72,17 @@ def alike(found: Sequence[Device], wanted: Sequence[Device]) -> Selection | None
         left.remove(same)
         devices.append(same)
     return Selection(tuple(devices)) if devices else None
+
+
+def _enough(choices: Iterable[Selection], fits: Callable[[Selection], str]) -> Selection | None:
+    """Return the first that surely fits, else the last that perhaps does."""
+    perhaps = None
+    for choice in choices:
+        said = fits(choice)
+        if said == "yes":
+            return choice
+        perhaps = choice if said == "perhaps" else perhaps
+    return perhaps
 
 
 def _together(choices: Sequence[Selection]) -> Iterator[Selection]:

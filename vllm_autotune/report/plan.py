@@ -137,6 +137,6 @@ def _planned(facts: Facts, config: LaunchConfig, predicted: Prediction) -> Plann
         devices=len(devices),
         predicted=predicted,
         fits=predicted.fits,
-        over_limit=predicted.reserved_bytes
-        > min(facts.limit(config), *(device.free_bytes for device in devices)),
+        over_limit=predicted.reserved_bytes > facts.limit(config)
+        or any(facts.reserved_by(device, config) > device.free_bytes for device in devices),
     )

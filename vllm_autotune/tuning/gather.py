@@ -22,6 +22,7 @@ from ..memory.speculation import has_draft, speculation
 from ..search.facts import Facts
 from ..search.fit import PIPELINE, TENSOR
 from ..search.ladder import Ladder
+from ..search.trial import Fits
 from ..server.environment import TRIAL_ENV
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value, parse_arguments
@@ -136,11 +137,13 @@ def _selected(facts: Facts, request: Request) -> Facts:
             facts, devices=chosen.devices, busy=chosen.busy, left_alone=chosen.left_alone
         )
 
-    def fits(chosen: Selection) -> bool:
+    def fits(chosen: Selection) -> Fits:
         from ..search.step import next_step  # noqa: PLC0415  an answer is recalled quicker without
 
         candidate = next_step(narrowed(chosen), ()).candidate
-        return candidate is not None and not candidate.config.cpu_offload_gib
+        if candidate is None or candidate.config.cpu_offload_gib:
+            return "no"
+        return candidate.predicted.fits
 
     if same := alike(facts.devices, request.like):
         return narrowed(same)
@@ -317,14 +320,14 @@ def describe(facts: Facts) -> str:
     device, checkpoint, engine = facts.devices[0], facts.checkpoint, facts.engine
     weights = format_bytes(checkpoint.weight_bytes) if checkpoint.weight_bytes else "unknown size"
     limit = f", limited to {format_bytes(device.limit_bytes)}" if device.limit_bytes else ""
-    free = f"{format_bytes(device.free_bytes)} of {format_bytes(device.memory_bytes)} free"
+    size, left, in_all = device.memory_bytes, device.free_bytes, ""
     if differ(facts.devices):
-        total = sum(d.memory_bytes for d in facts.devices)
-        left = sum(d.free_bytes for d in facts.devices)
-        free = f"{format_bytes(left)} of {format_bytes(total)} free in all"
+        size = sum(each.memory_bytes for each in facts.devices)
+        left, in_all = sum(each.free_bytes for each in facts.devices), " in all"
+    free = f"{format_bytes(left)} of {format_bytes(size)} free{in_all}"
     runs = f"vLLM {engine.version}"
     if device.imagined:
-        free = format_bytes(device.memory_bytes)
+        free = f"{format_bytes(size)}{in_all}"
         runs = f"as {'the installed ' if engine.installed else ''}{runs} would run it"
     names = counted(facts.devices) if len(facts.devices) > 1 else device.name
     return (

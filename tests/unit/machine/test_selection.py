@@ -1,5 +1,6 @@
 """Which GPUs are used: idle ones, of one kind, well linked; the others are told why not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -19,8 +20,8 @@ def taken(device: Device, gib: float) -> Device:
     return replace(device, free_bytes=device.free_bytes - int(gib * GIB))
 
 
-def always(_: Selection) -> bool:
-    return True
+def always(_: Selection) -> str:
+    return "yes"
 
 
 def chosen(*found: Device, keep_busy: bool = False, least: int = 1) -> Selection:
@@ -63,10 +64,13 @@ def test_an_idle_card_of_another_kind_comes_before_a_busy_one() -> None:
 
 
 def test_of_several_kinds_the_most_memory_where_nothing_fits_for_sure() -> None:
-    found = select((*FOUR, *LARGE), keep_busy=False, least=1, fits=lambda _: False)
+    found = select((*FOUR, *LARGE), keep_busy=False, least=1, fits=lambda _: "no")
     assert found.devices == FOUR
     fours = select(
-        (*LARGE, *FOUR), keep_busy=False, least=1, fits=lambda choice: len(choice.devices) > 1
+        (*LARGE, *FOUR),
+        keep_busy=False,
+        least=1,
+        fits=lambda choice: "yes" if len(choice.devices) > 1 else "no",
     )
     assert fours.devices == FOUR
 
@@ -113,8 +117,8 @@ def test_a_check_takes_gpus_like_those_of_the_report() -> None:
 
 
 def test_several_kinds_together_only_where_none_is_enough() -> None:
-    def three(choice: Selection) -> bool:
-        return len(choice.devices) > 2
+    def three(choice: Selection) -> str:
+        return "yes" if len(choice.devices) > 2 else "no"
 
     mixed = (*LARGE, *FOUR[1:3])
     found = select(mixed, keep_busy=False, least=1, fits=three)
@@ -125,3 +129,19 @@ def test_several_kinds_together_only_where_none_is_enough() -> None:
     assert held.devices == mixed
     assert held.busy == (taken(FOUR[3], 60),)
     assert len(held.left_alone) == 1
+
+
+def test_more_of_several_kinds_where_few_may_not_be_enough() -> None:
+    mixed = (*LARGE, *FOUR[1:4])
+
+    def sure_of(count: int) -> Callable[[Selection], str]:
+        def fits(choice: Selection) -> str:
+            if len(choice.devices) >= count:
+                return "yes"
+            return "perhaps" if len(choice.devices) == 2 else "no"
+
+        return fits
+
+    for count, used in ((3, mixed[:3]), (4, mixed), (5, mixed[:2])):
+        found = select(mixed, keep_busy=False, least=1, fits=sure_of(count))
+        assert found.devices == used or (count == 3 and found.devices == FOUR[1:4])

@@ -19,6 +19,7 @@ from vllm_autotune.errors import BadReport
 from vllm_autotune.machine.device import Device
 from vllm_autotune.machine.selection import Selection, select
 from vllm_autotune.memory import estimate, even_stages
+from vllm_autotune.outcome import OutOfMemory, Readings
 from vllm_autotune.report.codec import dump
 from vllm_autotune.report.plan import make_plan
 from vllm_autotune.report.read import parse_report
@@ -28,7 +29,7 @@ from vllm_autotune.search.facts import Facts
 from vllm_autotune.search.fit.parallel import apportion
 from vllm_autotune.search.prediction import calibrate, predict
 from vllm_autotune.search.step import next_step, prospects
-from vllm_autotune.search.trial import Candidate
+from vllm_autotune.search.trial import Candidate, Trial
 from vllm_autotune.tuning.cache import cache_key
 from vllm_autotune.tuning.recall import still_valid
 from vllm_autotune.vllm.config import LaunchConfig
@@ -79,9 +80,10 @@ def first(facts: Facts) -> Candidate:
 def chosen(facts: Facts, *found: Device) -> Selection:
     """Return what a tuning of the same would use of these GPUs."""
 
-    def fits(choice: Selection) -> bool:
+    def fits(choice: Selection) -> str:
         candidate = next_step(replace(facts, devices=choice.devices), ()).candidate
-        return candidate is not None and not candidate.config.cpu_offload_gib
+        offloads = candidate is None or candidate.config.cpu_offload_gib
+        return "no" if candidate is None or offloads else candidate.predicted.fits
 
     return select(found, keep_busy=False, least=1, fits=fits)
 
@@ -193,6 +195,20 @@ def test_a_busy_one_is_no_stage(facts_of: Callable[..., Facts]) -> None:
     taken = replace(taken, free_bytes=GIB)
     found = chosen(facts_of((card, idle)), card, idle, taken)
     assert taken not in found.devices
+
+
+def test_no_walk_ends_on_the_host_for_a_card_that_was_left_out(
+    facts_of: Callable[..., Facts],
+) -> None:
+    """Where two may be too small, the third is there for the launch after that."""
+    found = tuple(replace(d, free_bytes=d.memory_bytes) for d in gpus(0, 1, 0))
+    facts = replace(facts_of(found), devices=chosen(facts_of(found), *found).devices)
+    tight = first(facts)
+    assert (tight.config.world_size, tight.predicted.fits) == (2, "perhaps")
+    lacked = OutOfMemory(cause="no_kv", phase="kv_cache", reason="no memory is left")
+    second = next_step(facts, [Trial.of(tight, lacked, Readings())]).candidate
+    assert second
+    assert (second.config.world_size, second.config.cpu_offload_gib) == (3, 0)
 
 
 # What becomes of the answer.

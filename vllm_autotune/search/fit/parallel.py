@@ -1,6 +1,7 @@
 """Several GPUs: layers split over them (tensor), dealt out to them (pipeline), or both."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from math import gcd, prod
 from typing import NamedTuple
 
@@ -239,10 +240,13 @@ def _first_that_fits(
     tried = [t.config for t in now.failures("load") if _same_weights(t.config, config)]
     failed = max((c.world_size for c in tried), default=1)
     least = now.facts.workload.min_gpus
+    # GPUs that differ tell nothing of what they lacked: more of them are the surer answer.
+    lacked = [t for t in now.failures("profile", "kv_cache") if t.predicted.stages]
+    vain = max((t.config.world_size for t in lacked), default=1)
     order = sorted(found, key=lambda split: (split.gpus, -split.tensor))
-    for split in order:
-        candidate = _split(now, config, split)
-        if candidate.world_size >= max(least, failed + 1) and shortest_fits(now, candidate):
+    for above, split in product((vain, 1), order):
+        candidate, enough = _split(now, config, split), max(least, failed + 1, above + 1)
+        if candidate.world_size >= enough and shortest_fits(now, candidate):
             return candidate
     most = _split(now, config, order[-1])
     if most.world_size > failed and ("cpu-offload-gb" in now.fitted or least > 1):
