@@ -133,7 +133,7 @@ def test_a_bug_of_our_own_is_not_taken_for_an_answer(
 ) -> None:
     """Python's own exit code of 1 would say that the model does not fit."""
 
-    def broken(_: object) -> None:
+    def broken(*_: object) -> None:
         raise KeyError("rope")
 
     monkeypatch.setattr("vllm_autotune.cli.plan.make_plan", broken)

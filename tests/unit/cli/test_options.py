@@ -99,7 +99,7 @@ def test_every_option_of_a_request_is_part_of_it() -> None:
     groups = (PlanOptions, KeyOptions, ModelOptions, VllmOptions)
     named = {f.name for group in groups for f in fields(group)}
     passed = {name for name in named if not name.startswith("probe_")} - {"skip", "count"}
-    assert passed == {field.name for field in fields(Request)} - {"asked", "keep_busy"}
+    assert passed == {field.name for field in fields(Request)} - {"asked", "keep_busy", "like"}
 
 
 @pytest.mark.parametrize("effort", ["quick", "standard", "soak", "soak=2.5"])
