@@ -152,7 +152,7 @@ def test_an_interruption_has_its_exit_code(
     """Of whatever is interrupted, also where no tuning has begun."""
     for stop, code in ((Interrupted(signal.SIGTERM), 143), (KeyboardInterrupt(), 130)):
 
-        def stopped(_: object, stop: BaseException = stop) -> None:
+        def stopped(*_: object, stop: BaseException = stop) -> None:
             raise stop
 
         monkeypatch.setattr("vllm_autotune.cli.plan.make_plan", stopped)
