@@ -28,7 +28,7 @@ from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value, parse_arguments
 from ..vllm.credentials import is_credential
 from ..vllm.engine import Engine, assumed
-from ..vllm.flags import EXTENDING, SERVING
+from ..vllm.flags import EXTENDING, PARTITION, SERVING
 from ..vllm.installation import locate
 from ..vllm.untrusted import forbidden
 from ..workload import STANDARD, Effort, Workload
@@ -207,6 +207,7 @@ def _context_below_minimum(shortest: int, wanted: int) -> BadUsage:
 def _refuse_impossible(facts: Facts) -> None:
     """Raise BadUsage for arguments of the user that cannot work on this machine."""
     _refuse_gpu_counts(facts)
+    _refuse_partition(facts)
     # Two formats vLLM knows itself; without a parser it answers all others with HTTP 400
     # (renderers/online_renderer.py, 0.26 and 0.32).
     mistral = facts.fixed.get("tokenizer-mode") == "mistral"
@@ -215,6 +216,17 @@ def _refuse_impossible(facts: Facts) -> None:
     if facts.workload.probe.tool and not calls_tools:
         hint = "add the model's parser: -- --enable-auto-tool-choice --tool-call-parser hermes"
         raise BadUsage("--probe-tool: vLLM must be told how this model writes tool calls", hint)
+
+
+def _refuse_partition(facts: Facts) -> None:
+    """Raise BadUsage for a variable that deals layers to other stages than there are."""
+    text, config, layers = facts.env.get(PARTITION), facts.base(), facts.checkpoint.layers
+    if text is None or (config.partition and sum(config.partition) == layers):
+        return
+    given = f"--{PIPELINE} {config.pipeline_parallel}"
+    reason = f"{PARTITION}={text} does not deal {layers} layers to {given}"
+    hint = f"unset it, or correct it and add -- --{PIPELINE} {text.count(',') + 1}"
+    raise BadUsage(reason, hint)
 
 
 def _refuse_gpu_counts(facts: Facts) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.support.memory_model import GIB, cards, default_ladder, engine, gather, install
 from tests.support.paths import SHAPES
 from tests.support.reports import answer_for
+from tests.support.tiny_model import make_tiny_model
 from vllm_autotune.checkpoint import read_checkpoint
 from vllm_autotune.deploy import FORMATS, ModelVolume, Service
 from vllm_autotune.errors import BadReport
@@ -167,6 +168,19 @@ def test_the_users_own_split_stays(facts_of: Callable[..., Facts]) -> None:
     config = pairs.base().replace({"pipeline-parallel-size": 2})
     heavy, light = (estimate(setup).weights.middle for setup in pairs.setups(config))
     assert heavy > 1.5 * light
+
+
+def test_the_stage_with_the_most_layers_bounds_what_vllm_printed(tmp_path: Path) -> None:
+    """8 layers dealt as 6 and 2 over two workers of a CPU build of 0.32, 1.38 GiB for each."""
+    model = make_tiny_model(tmp_path / "model", layers=8)
+    checkpoint = read_checkpoint(str(model))
+    vllm = engine(install(tmp_path / "site"), "0.32.0")
+    facts = gather(checkpoint, (replace(gpus(0)[0], kind="cpu"),), Workload(context=512), vllm)
+    config = LaunchConfig(facts.model, {"pipeline-parallel-size": 2}, {PARTITION: "6,2"})
+    most, least = (estimate(setup).kv_bytes(240_384) for setup in facts.setups(config))
+    assert most.middle == pytest.approx(1.38 * GIB, abs=0.005 * GIB)
+    assert least.middle == pytest.approx(most.middle / 3, rel=0.01)
+    assert facts.setup(config) == facts.setups(config)[0]
 
 
 # Which GPUs are used.
