@@ -97,7 +97,7 @@ def spread_evenly(cells: Sequence[T], most: int | None) -> Sequence[T]:
 def idle(devices: Sequence[Device], busy: int) -> Selection:
     """Return what is left to use where others hold memory of the first GPUs."""
     held = [replace(d, free_bytes=int(d.free_bytes * (1 - HELD))) for d in devices[:busy]]
-    return select((*held, *devices[busy:]), keep_busy=False, least=1, fits=lambda _: True)
+    return select((*held, *devices[busy:]), keep_busy=False, least=1, fits=lambda _: "yes")
 
 
 def walked(name: str, gpus: int, machine: Machine) -> Cell:

@@ -257,6 +257,7 @@ def test_a_spent_time_budget_ends_the_run(place: Place) -> None:
     done = place.run(*LARGE, "--time-budget", "1.5", die_at="load", how="hang")
     assert done.returncode == 4, done.stderr
     assert place.report()["status"] == "budget"
+    assert "s of the time budget are left, the quickest start on one device" in done.stderr
 
 
 # How to bring a run into a phase, the words in the server's log that it is there, and how often.

@@ -16,15 +16,13 @@ from .tensors import Files, Header, Source, Span, Tensor, is_served
 SECONDS = 10.0  # for each answer
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 TRUE = {"1", "ON", "YES", "TRUE"}
+MOST = 100  # checkpoints of one model that are looked through
 
 
 def read_hub(model: str, revision: str | None) -> Source | None:
     """Return a model on the Hub, None if it cannot be reached. Raises BadModel if it refuses."""
-    if any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE):
-        return None
-    try:
-        import huggingface_hub as hub  # noqa: PLC0415  optional, and slow to load
-    except ImportError:
+    hub = _library()
+    if hub is None:
         return None
     at = f" at revision {revision}" if revision else ""
     try:
@@ -42,6 +40,34 @@ def read_hub(model: str, revision: str | None) -> Source | None:
         raise BadModel(reason, "choose another revision: --revision") from error
     except _no_answer():
         return None
+
+
+def find_quantized(model: str) -> list[str]:
+    """Return the checkpoints that say they are quantized from a model, the most loaded first.
+
+    None of them where the Hub cannot be reached, or refuses.
+    """
+    hub = _library()
+    if hub is None:
+        return []
+    hub.utils.logging.set_verbosity_error()  # it tells of every answer that it waits for again
+    tags = (f"base_model:quantized:{model}", "safetensors")
+    try:
+        found = hub.HfApi().list_models(filter=tags, sort="downloads", limit=MOST)
+        return [str(each.id) for each in found]
+    except (hub.errors.HfHubHTTPError, ValueError, LookupError, *_no_answer()):
+        return []  # an answer that makes no sense is none
+
+
+def _library() -> Any:
+    """Return `huggingface_hub`, None without it or where it may not ask."""
+    if any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE):
+        return None
+    try:
+        import huggingface_hub as hub  # noqa: PLC0415  optional, and slow to load
+    except ImportError:
+        return None
+    return hub
 
 
 def _ask(hub: Any, model: str, revision: str | None) -> Source:

@@ -180,7 +180,8 @@ class PlanOptions(RequestOptions):
     """A request that may be about a GPU that is not here."""
 
     device: str | None = option(
-        "Plan for a GPU that is not here: 'RTX 4090', '2 x A100 80GB'.", metavar="NAME"
+        "Plan for GPUs that are not here: 'RTX 4090', '2 x A100 80GB', 'L40S + RTX 3090'.",
+        metavar="NAME",
     )
     capability: tuple[int, int] | None = option(
         "Plan for an NVIDIA GPU of this compute capability and the size in --memory-limit.",

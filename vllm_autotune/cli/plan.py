@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from ..checkpoint.published import published
 from ..console.plan import print_plan
 from ..output import say
 from ..report.codec import dump
@@ -33,7 +34,7 @@ def show_plan(request: PlanOptions, as_json: bool, cache_dir: Path | None) -> No
     """Print the plan; exit with 1 where there is nothing to launch."""
     cache, asked = AnswerCache(cache_dir or default_cache()), request_of(request)
     facts = cache.with_boots(gather_facts(asked), lambda note: click.echo(note, err=True))
-    made = make_plan(facts)
+    made = make_plan(facts, lambda: published(facts.model, facts.checkpoint))
     if as_json:
         say(dump(made, indent=2))
     else:

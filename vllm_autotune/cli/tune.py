@@ -83,7 +83,7 @@ def _tuned(request: RequestOptions, tuning: TuningOptions) -> tuple[Report, str 
         # Who waits for another tuning wants its answer, so its GPUs count.
         keep_busy = tuning.allow_busy or tuning.wait is not None
         facts = gather_facts(replace(request_of(request), keep_busy=keep_busy))
-        screen.usual = lambda: usual_times(how.results, cache_key(facts))
+        screen.usual = lambda devices: usual_times(how.results, cache_key(facts), devices)
         report, path = run_tuning(facts, how, screen)
     code = EXIT_CODES[report.status]
     if report.status == "interrupted" and signals:

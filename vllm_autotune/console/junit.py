@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from xml.etree import ElementTree as Xml
 
+from ..machine.device import counted
 from ..outcome import Environment, Outcome, Stable
 from ..report.report import Report
 from .wording import PHASE_NAMES, clean
@@ -13,7 +14,7 @@ def report_to_junit(reports: Iterable[Report]) -> str:
     return _written(
         _suite(
             _last(report),
-            f"{report.model.path} on {len(report.devices)} x {report.devices[0].name}",
+            f"{report.model.path} on {counted(report.devices)}",
         )
         for report in reports
     )

@@ -5,6 +5,7 @@ from html import escape
 
 from ..deploy import Service, shell
 from ..errors import BadReport
+from ..machine.device import counted
 from ..outcome import Certificate, Moment, Stable
 from ..report.report import Report
 from ..units import format_bytes
@@ -54,7 +55,7 @@ def report_to_html(report: Report, distrust: BadReport | None = None) -> str:
     name = report.model.path.rstrip("/").rpartition("/")[2]
     kind = "stable" if report.status == "stable" else "other"
     parts = [
-        f"<h1>{_text(name)} on {len(report.devices)} x {_text(report.devices[0].name)}: "
+        f"<h1>{_text(name)} on {_text(counted(report.devices))}: "
         f'<span class="{kind}">{report.status}</span></h1>',
         f"<p>{_text(report.reason)}</p>",
     ]

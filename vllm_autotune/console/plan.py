@@ -1,13 +1,14 @@
 """A plan, bar by bar: solid up to the low end, dotted up to the high end, a mark at the limit."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from rich.table import Table
 from rich.text import Text
 
 from ..command_line import command_line
+from ..machine.device import Device
 from ..memory import Interval
 from ..report.plan import FirstLaunch, Plan, PlannedCandidate
 from ..search.trial import Fits
@@ -57,7 +58,7 @@ def print_plan(plan: Plan, headline: str) -> None:
         print_alternatives(console, plan.alternatives, instead=True, commands=True)
         print_helps(console, plan.would_help)
         return
-    console.print(pairs_table(_first_rows(plan.first)))
+    console.print(pairs_table(_first_rows(plan.first, plan.devices)))
     first = plan.first.proposal
     command = command_line(["vllm", "serve", first.model, *first.flags], first.env)
     console.print()
@@ -66,11 +67,14 @@ def print_plan(plan: Plan, headline: str) -> None:
     print_helps(console, plan.would_help)
 
 
-def _first_rows(first: FirstLaunch) -> Iterator[tuple[str, str]]:
+def _first_rows(first: FirstLaunch, devices: Sequence[Device]) -> Iterator[tuple[str, str]]:
     predicted, (verdict, _) = first.proposal.predicted, _verdict(first.proposal)
     limit = format_bytes(predicted.reserved_bytes)
     yield "first launch", rung_names(first.rungs)
     yield "expected", f"{verdict}: needs {_gib(predicted.needed)} GiB, vLLM may use {limit}"
+    for stage, device in zip(predicted.stages, devices, strict=False):
+        may, needs = format_bytes(stage.reserved_bytes), _gib(stage.needed)
+        yield "stage", f"{stage.layers} layers on {device.name}: needs {needs} GiB of {may}"
     yield from (("gives up", text) for text in first.gives_up)
 
 
@@ -94,8 +98,8 @@ def bar(candidate: PlannedCandidate, scale: float, width: int, *, ascii_only: bo
 def _bars(plan: Plan, columns: int, *, ascii_only: bool) -> Table:
     rungs = [(f"+ {row.rung}", row.proposal) for row in plan.rungs if row.proposal]
     named = [("as it is", plan.as_it_is), *rungs]
-    device, sequences = plan.devices[0], plan.workload.concurrency
-    size = min(device.memory_bytes, device.limit_bytes or device.memory_bytes)
+    sequences = plan.workload.concurrency
+    size = max(min(d.memory_bytes, d.limit_bytes or d.memory_bytes) for d in plan.devices)
     largest = max(candidate.predicted.needed.high for _, candidate in named)
     scale = min(max(size, largest), LONGEST * size)
     tokens = f"{sequences} x tokens" if sequences > 1 else "tokens"

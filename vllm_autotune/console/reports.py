@@ -6,11 +6,13 @@ from rich.text import Text
 
 from ..deploy import Service, shell
 from ..errors import BadReport
+from ..machine.device import counted
 from ..outcome import Certificate
 from ..output import can_say, shown
 from ..report.report import Report, Winner
 from ..search.trial import Accuracy
 from ..units import GIB, format_bytes
+from ..vllm.config import LaunchConfig
 from .alternatives import print_alternatives, print_helps
 from .tables import headed_table, pairs_table, stdout
 from .wording import clean, duration, rung_names, sentence, speed_rows
@@ -61,7 +63,7 @@ def print_reports(reports: Iterable[Report]) -> None:
     numbers = ("context", "KV tokens", "launches", "time")
     rows = [
         (
-            f"{len(r.devices)} x {r.devices[0].name}",
+            counted(r.devices),
             format_bytes(_memory_bytes(r)),
             r.model.path.rstrip("/").rpartition("/")[2],
             r.status,
@@ -91,13 +93,17 @@ def report_rows(report: Report) -> Iterator[tuple[str, str]]:
     """Yield what a report says of its run and its winner, by name; a name may repeat."""
     device, count, took = report.devices[0], len(report.devices), duration(report.elapsed_seconds)
     yield "model", f"{report.model.path} ({report.model.architecture})"
-    many = f"{count} x " if count > 1 else ""
-    yield "device", f"{many}{device.name}, {format_bytes(device.memory_bytes)}"
+    names = counted(report.devices) if count > 1 else device.name
+    each = dict.fromkeys(format_bytes(d.memory_bytes) for d in report.devices)
+    yield "device", f"{names}, {' and '.join(each)}"
     yield from (("", reason) for reason in report.left_alone)
     recalled = f"0 (recalled from the cache in {took})"
     yield "launches", recalled if report.cache.hit else f"{report.launches} in {took}"
     if report.winner:
         yield from _winner_rows(report.winner, report.model.context)
+        config = LaunchConfig("", report.winner.args, report.winner.env)
+        for layers, on in zip(config.partition or (), report.devices, strict=False):
+            yield "stage", f"{layers} layers on {on.name}"
     for accuracy in [trial.accuracy for trial in report.trials if trial.accuracy][-1:]:
         yield from _accuracy_rows(accuracy)
 

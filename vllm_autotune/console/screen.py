@@ -25,7 +25,7 @@ COLOURS = {"stable": "green", "environment": "yellow"}
 class Screen:
     """Follows a tuning on stderr: one live line on a terminal, a line per phase elsewhere.
 
-    The live line has a bar where `usual` knows what earlier launches took.
+    The live line has a bar where `usual` knows what launches over so many devices took before.
     """
 
     def __init__(self) -> None:
@@ -34,8 +34,9 @@ class Screen:
         self.console = Console(file=output, highlight=False, soft_wrap=True)
         self.live: Live | None = None
         self.shown = ""
-        self.usual: Callable[[], UsualTimes | None] = lambda: None
+        self.usual: Callable[[int], UsualTimes | None] = lambda _: None
         self.times: UsualTimes | None = None
+        self.devices = 1
         self.ready_after: float | None = None
 
     def __enter__(self) -> Self:
@@ -53,6 +54,7 @@ class Screen:
         line = Text.assemble((f"launch {number}", "bold"), f"  {rungs}  ", (flags, "dim"))
         self.console.print(line)
         self.shown, self.ready_after = "", None
+        self.devices = max(1, candidate.config.world_size)
 
     def progress(self, progress: Progress) -> None:
         phase = f"probe: {progress.item}" if progress.item else PHASE_NAMES[progress.phase]
@@ -66,7 +68,7 @@ class Screen:
         line.append("" if progress.item else clean(progress.line)[:200], style="dim")
         line.overflow = "ellipsis"
         if self.live is None:
-            self.times = self.usual()
+            self.times = self.usual(self.devices)
             self.live = Live(console=self.console, transient=True, refresh_per_second=8)
             self.live.start()
         self.live.update(self._with_bar(line, progress))

@@ -115,7 +115,12 @@ def resources(service: Service) -> Pod:
 
 
 def node_selector(service: Service) -> dict[str, str]:
-    """Return the label of nodes with such GPUs, none for a name that no label can have."""
+    """Return the label of nodes with such GPUs, none for a name that no label can have.
+
+    Nor for GPUs of several kinds: a node has the label of one.
+    """
+    if service.mixed:
+        return {}
     product = re.sub(r" MIG .*", "", service.devices[0].name).replace(" ", "-")
     return {PRODUCT: product} if LABEL.fullmatch(product) else {}
 

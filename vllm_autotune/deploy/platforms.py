@@ -7,6 +7,7 @@ from typing import Any
 from ..command_line import command_line
 from ..errors import BadReport, BadUsage
 from ..machine.cards import known_card
+from ..machine.device import counted
 from ..vllm.config import LaunchConfig, Value
 from .kserve import served_name
 from .kubernetes import node_selector
@@ -37,6 +38,7 @@ def kaito(service: Service) -> str:
     if not service.from_hub:
         hint = "use --as k8s, or tune the model by its name on the Hub"
         raise BadReport(f"KAITO takes models by their names on the Hub, not {winner.model}", hint)
+    service.refuse_mixed("KAITO")
     if service.key is not None:
         raise BadUsage("KAITO has no place for a key", "put a gateway in front of the Workspace")
     service.refuse_added(["port", "host"], "KAITO's own Service expects 5000")
@@ -83,7 +85,7 @@ def kaito(service: Service) -> str:
 def ray_serve(service: Service) -> str:
     """Write a configuration for `serve deploy`, with an application of `ray.serve.llm`."""
     winner, count = service.winner, service.winner.valid_for.count
-    card = known_card(service.devices[0])
+    card = None if service.mixed else known_card(service.devices[0])
     kind = RAY_TYPES.get(card.name) if card else None
     notes = [*service.proof, *service.notes()]
     if service.key is not None:
@@ -95,7 +97,8 @@ def ray_serve(service: Service) -> str:
             f"{service.report.versions.vllm}: prove it again with `autotune check --vllm-python`"
         )
     if kind is None:
-        notes.append(f"Ray has no accelerator type for {service.devices[0].name}: any GPU is taken")
+        which = counted(service.devices) if service.mixed else service.devices[0].name
+        notes.append(f"Ray has no accelerator type for {which}: any GPU is taken")
     args = {
         name: value
         for name, value in service.args.items()
@@ -125,6 +128,7 @@ def ray_serve(service: Service) -> str:
 def skypilot(service: Service) -> str:
     """Write a task for `sky launch`, or with `sky serve up` a service."""
     image, count = service.image, service.winner.valid_for.count
+    service.refuse_mixed("SkyPilot")
     card = known_card(service.devices[0])
     if card is None:
         hint = "use --as k8s or --as docker"

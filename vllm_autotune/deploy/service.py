@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import BadReport, BadUsage
-from ..machine.device import Device, visible_environment
+from ..machine.device import Device, counted, differ, visible_environment
 from ..vllm.config import LaunchConfig, Value, parse_arguments
 from ..vllm.credentials import is_credential
 from ..vllm.flags import DEPLOYMENT
@@ -98,6 +98,11 @@ class Service:
         return self.report.devices[: self.winner.valid_for.count]
 
     @property
+    def mixed(self) -> bool:
+        """Whether its GPUs are of several kinds, so that each has layers of its own."""
+        return differ(self.devices)
+
+    @property
     def environment(self) -> dict[str, str]:
         """The winner's variables, and those that select its devices where that is needed."""
         devices = self.devices
@@ -173,7 +178,7 @@ class Service:
     def proof(self) -> tuple[str, ...]:
         """What was proven, when and on what: lines of text for a person."""
         report, winner = self.report, self.winner
-        where = f"{winner.valid_for.count} x {winner.valid_for.device}"
+        where = counted(self.devices)
         requests = sum(item.requests for item in winner.certificate.checks)
         served = f"{winner.max_model_len:,} tokens, {winner.max_num_seqs:,} sequences at most"
         lines = (
@@ -198,6 +203,9 @@ class Service:
 
     def notes(self, *, published: bool = False) -> Iterator[str]:
         """Yield what whoever deploys it must know; `published` where its port is opened."""
+        if self.mixed:
+            kinds = ", ".join(device.name for device in self.devices)
+            yield f"it must find these GPUs, in the order of the PCI bus: {kinds}"
         if self.left_out:
             names = ", ".join(f"--{name}" for name in self.left_out)
             yield f"left out, since they belong to the deployment: {names}"
@@ -209,6 +217,12 @@ class Service:
         for name in names:
             if name in self.added:
                 raise BadUsage(f"--{name} cannot be added: {reason}", f"drop --{name}")
+
+    def refuse_mixed(self, target: str) -> None:
+        """Raise BadReport where GPUs are of several kinds, and a format asks for one."""
+        if self.mixed:
+            hint = "use --as docker or --as systemd, or tune on GPUs of one kind: --gpus"
+            raise BadReport(f"{target} asks for one kind of GPU, and it runs on several", hint)
 
     def key_variable(self, form: str) -> str | None:
         """Return the variable that holds the key; raise BadUsage for a secret of Kubernetes."""

@@ -121,10 +121,16 @@ def kind_slug(device: Device) -> str:
 def hypothetical_devices(
     device: str | None, memory_bytes: int | None, capability: tuple[int, int] | None
 ) -> list[Device]:
-    """Return idle GPUs as named (`2 x A100 80GB`), or one of this size and capability.
+    """Return idle GPUs as named (`2 x A100 80GB + L40S`), or one of this size and capability.
 
     Raises BadUsage for an unknown card, and for a contradiction.
     """
+    if device is not None and "+" in device:
+        kinds = [hypothetical_devices(each, None, capability) for each in device.split("+")]
+        return [
+            replace(each, index=index, uuid=f"imagined-{index}")
+            for index, each in enumerate(each for kind in kinds for each in kind)
+        ]
     unified = False
     if device is not None:
         match = re.fullmatch(r"\s*(\d+)\s*[x*]\s*(.+)", device)

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from .topology import arranged
 NODES = Path("/sys/devices/system/node")
 SHARED = Path("/dev/shm")  # noqa: S108
 MEMINFO = Path("/proc/meminfo")
+# What makes CUDA number GPUs of several kinds as the driver does, and not by their speed.
+IN_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,17 @@ class Device:
         """Return the device as a folder name: `nvidia-h200-140g`."""
         name = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") or self.kind
         return f"{name[:60]}-{round(self.memory_bytes / 2**30)}g"
+
+
+def differ(devices: Sequence[Device]) -> bool:
+    """Tell whether devices are of several kinds."""
+    return len({(device.name, device.memory_bytes) for device in devices}) > 1
+
+
+def counted(devices: Iterable[Device]) -> str:
+    """Return how many devices of which kinds there are: `2 x NVIDIA L40S + 1 x NVIDIA A40`."""
+    kinds = Counter(device.name for device in devices)
+    return " + ".join(f"{count} x {name}" for name, count in kinds.items())
 
 
 def detect(kind: Literal["cuda", "cpu"], wanted: str | None = None) -> list[Device]:
@@ -140,7 +154,7 @@ def visible_environment(devices: Sequence[Device]) -> dict[str, str]:
         return {}
     # Indices rather than UUIDs: vLLM before 0.10 reads them as integers. A MIG slice has none.
     names = [d.uuid if d.mig else str(d.index) for d in devices]
-    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(names)}
+    return {**IN_ORDER, "CUDA_VISIBLE_DEVICES": ",".join(names)}
 
 
 @contextmanager

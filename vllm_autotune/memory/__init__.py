@@ -7,6 +7,18 @@ from .boot import Boot
 from .calibration import Calibration
 from .footprint import Footprint, estimate
 from .interval import Interval
-from .setup import Setup, batch_defaults
+from .setup import Setup, Stage, batch_defaults, even_stages
+from .weights import weight_bytes
 
-__all__ = ["Boot", "Calibration", "Footprint", "Interval", "Setup", "batch_defaults", "estimate"]
+__all__ = [
+    "Boot",
+    "Calibration",
+    "Footprint",
+    "Interval",
+    "Setup",
+    "Stage",
+    "batch_defaults",
+    "estimate",
+    "even_stages",
+    "weight_bytes",
+]

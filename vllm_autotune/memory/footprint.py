@@ -139,9 +139,9 @@ def _groups(setup: Setup) -> tuple[CacheGroup, ...] | None:
 
 def _group(layers: LayerGroup, setup: Setup) -> CacheGroup:
     config, checkpoint, size = setup.config, setup.checkpoint, setup.float_bytes
-    tp, pp = config.tensor_parallel, config.pipeline_parallel
-    most = math.ceil(layers.count / pp)
-    least = most if len(checkpoint.layer_groups or ()) == 1 else max(1, layers.count // pp)
+    tp, held = config.tensor_parallel, layers.count * setup.part
+    most = math.ceil(held)
+    least = most if len(checkpoint.layer_groups or ()) == 1 else max(1, math.floor(held))
     token, dtype = Interval(0, 0), config.kv_cache_dtype
     if layers.kind != "state":
         token = token_bytes(layers, tp=tp, size=size, dtype=dtype, stored=checkpoint.kv_quantized)

@@ -142,7 +142,7 @@ def graph_bytes(setup: Setup) -> Interval:
     largest = 1024 if checkpoint.model_type == "gpt_oss" else largest
     largest = min(largest, config.integer("max-num-batched-tokens", largest))
     sizes = 3 + len(range(8, min(256, largest + 1), 8)) + len(range(256, largest + 1, 16))
-    estimate = 0.89 * GIB * sizes / 51 * checkpoint.layers / config.pipeline_parallel / 28
+    estimate = 0.89 * GIB * sizes / 51 * float(checkpoint.layers * setup.part) / 28
     low = 0.0 if "compilation-config" in config.args else 0.3 * estimate
     times = 1 + (config.args.get("enable-lora") is True) + has_draft(config)
     fixed = 0.1 * GIB * (1 if config.tensor_parallel == 1 else 4)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
 from typing import Literal
 
@@ -50,12 +51,35 @@ def refuses_float16(checkpoint: Checkpoint) -> bool:
     return outer and checkpoint.model_type in NO_FLOAT16
 
 
+def even_stages(layers: int, stages: int) -> tuple[int, ...]:
+    """Return how many layers vLLM gives to each stage (distributed/utils.py, 0.32).
+
+    What is left over goes to the stages before the last one.
+    """
+    each, more = divmod(layers, stages)
+    return tuple(each + (stages - more <= n + 1 < stages) for n in range(stages))
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What one device of a pipeline holds, where they differ: so many layers, and which end.
+
+    By its `leader`, the first device, vLLM chooses how large a batch is.
+    """
+
+    layers: int
+    first: bool
+    last: bool
+    leader: Device
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """A configuration of a checkpoint on devices like `device`, for one release of vLLM.
 
     `prompt_logprobs` is whether the log probabilities of whole prompts will be asked for. `draft`
     is the model that `--speculative-config` names, None without one, or where it cannot be read.
+    `stage` is what the device holds, None where all hold as much.
     """
 
     checkpoint: Checkpoint
@@ -64,17 +88,29 @@ class Setup:
     vllm: Release
     prompt_logprobs: bool = False
     draft: Checkpoint | None = None
+    stage: Stage | None = None
+
+    @property
+    def part(self) -> Fraction:
+        """Which part of the layers the device holds."""
+        if self.stage is None:
+            return Fraction(1, self.config.pipeline_parallel)
+        return Fraction(self.stage.layers, max(1, self.checkpoint.layers))
+
+    @property
+    def leader(self) -> Device:
+        return self.stage.leader if self.stage else self.device
 
     @property
     def tokens(self) -> int:
         """How many tokens one step of the engine computes at most."""
-        default, _ = batch_defaults(self.device, self.config, self.vllm)
+        default, _ = batch_defaults(self.leader, self.config, self.vllm)
         return self.config.integer("max-num-batched-tokens", default)
 
     @property
     def sequences(self) -> int:
         """How many sequences one step of the engine computes at most."""
-        _, default = batch_defaults(self.device, self.config, self.vllm)
+        _, default = batch_defaults(self.leader, self.config, self.vllm)
         return min(self.config.integer("max-num-seqs", default), self.tokens)
 
     @property

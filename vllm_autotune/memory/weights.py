@@ -125,8 +125,8 @@ def _loaded(setup: Setup, weights: Weights) -> Loaded:
 def _spread(setup: Setup, loaded: Loaded) -> Interval:
     """Divide the parts over the devices, and return what the fullest one has."""
     checkpoint, config = setup.checkpoint, setup.config
-    tp, pp, ranks = config.tensor_parallel, config.pipeline_parallel, setup.expert_ranks
-    stage = Interval(1 / pp, ceil(checkpoint.layers / pp) / max(1, checkpoint.layers))
+    tp, ranks, part = config.tensor_parallel, setup.expert_ranks, setup.part
+    stage = Interval(float(part), ceil(checkpoint.layers * part) / max(1, checkpoint.layers))
     layers = loaded.split * (1 / tp) + _more_key_heads(setup) + loaded.whole
     experts = loaded.experts * (1 / (tp * ranks))
     if ranks > 1 and not loaded.experts.high:  # then they are among the layers
@@ -143,7 +143,12 @@ def _spread(setup: Setup, loaded: Loaded) -> Interval:
         loaded.tower.high / (tp if split and not data else 1),
     )
     # Of several stages the first has the embedding and the tower, the last has the head.
-    alone = pp == 1
+    if (known := setup.stage) is not None:
+        each = float(known.first or known.last)
+        if not checkpoint.tied_embeddings:
+            each = (known.first + known.last) / 2
+        return Interval(least, most) + ends * each + tower * float(known.first)
+    alone = part == 1
     return Interval(least + (ends.low + tower.low if alone else 0), most + ends.high + tower.high)
 
 
@@ -164,11 +169,11 @@ def _more_key_heads(setup: Setup) -> Interval:
 def _beside_tensors(setup: Setup) -> Interval:
     """Return what is in memory and not in the checkpoint (checkpoint/buffers.py)."""
     buffers, size = setup.checkpoint.buffers, setup.float_bytes
-    tp, pp = setup.config.tensor_parallel, setup.config.pipeline_parallel
-    absorbed = buffers.absorbed * size / (tp * pp)
+    part = float(setup.part) / setup.config.tensor_parallel
+    absorbed = buffers.absorbed * size * part
     # A matrix of 16 bits may only be looked at in another shape.
     packed = bool(setup.checkpoint.quantization or setup.config.quantization)
-    values = buffers.values * size / (tp * pp)
+    values = buffers.values * size * part
     tokens = 0 if setup.config.args.get("language-model-only") is True else setup.tokens
     deepstack = buffers.deepstack * tokens * size
     return Interval(
@@ -229,7 +234,7 @@ def _lora_bytes(setup: Setup) -> float:
     layer = 4 * hidden + wide / tp + matrices * (hidden + checkpoint.intermediate_size / tp)
     layer += checkpoint.experts * matrices * (hidden + checkpoint.expert_size / tp)
     tables = 2 * (checkpoint.vocab_size + hidden)
-    each = ceil(checkpoint.layers / config.pipeline_parallel) * layer + tables
+    each = ceil(checkpoint.layers * setup.part) * layer + tables
     rank = config.integer("max-loras", 1) * config.integer("max-lora-rank", 16)
     return rank * each * setup.float_bytes
 

@@ -6,7 +6,7 @@ from ..errors import BadUsage
 from ..memory import Interval
 from ..search.alternatives import Alternative, Served, alternatives, served
 from ..search.facts import Facts
-from ..search.missing import would_help
+from ..search.missing import Published, would_help
 from ..search.trial import Candidate
 from ..vllm.config import LaunchConfig
 from .report import PlannedAlternative, PlannedHelp, Report, Winner
@@ -44,9 +44,9 @@ def planned_alternative(
 
 
 def helps(
-    facts: Facts, found: Served | None, candidate: Candidate | None
+    facts: Facts, found: Served | None, candidate: Candidate | None, published: Published = dict
 ) -> tuple[PlannedHelp, ...]:
-    """Return what would help that is not here."""
+    """Return what would help that is not here; `published` as in `would_help`."""
     return tuple(
         PlannedHelp(
             name=each.name,
@@ -59,7 +59,7 @@ def helps(
             kv_bits=each.served.kv_bits,
             fits=each.candidate.predicted.fits,
         )
-        for each in would_help(facts, found, candidate)
+        for each in would_help(facts, found, candidate, published)
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ..machine.device import Device
 from ..search.alternatives import served_by
 from ..search.facts import Facts
+from ..search.missing import Published
 from ..search.prediction import calibrate, predict
 from ..search.step import next_step, prospects
 from ..search.trial import Fits, Prediction
@@ -83,8 +84,11 @@ class Plan:
     would_help: tuple[PlannedHelp, ...] = ()
 
 
-def make_plan(facts: Facts) -> Plan:
-    """Work out what a walk over these facts expects; nothing is launched."""
+def make_plan(facts: Facts, published: Published = dict) -> Plan:
+    """Work out what a walk over these facts expects; nothing is launched.
+
+    Where that gives something up, `published` is asked for quantized checkpoints elsewhere.
+    """
     step, base = next_step(facts, ()), facts.base()
     first = found = None
     if (candidate := step.candidate) is not None:
@@ -119,7 +123,7 @@ def make_plan(facts: Facts) -> Plan:
         first=first,
         reason=step.reason,
         alternatives=listed(facts, found),
-        would_help=helps(facts, found, step.candidate),
+        would_help=helps(facts, found, step.candidate, published),
     )
 
 
@@ -133,6 +137,6 @@ def _planned(facts: Facts, config: LaunchConfig, predicted: Prediction) -> Plann
         devices=len(devices),
         predicted=predicted,
         fits=predicted.fits,
-        over_limit=predicted.reserved_bytes
-        > min(facts.limit(config), *(device.free_bytes for device in devices)),
+        over_limit=predicted.reserved_bytes > facts.limit(config)
+        or any(facts.reserved_by(device, config) > device.free_bytes for device in devices),
     )

@@ -16,6 +16,7 @@ from ..files import read_text
 from ..outcome import Stable
 from ..search.trial import Trial
 from ..vllm.config import LaunchConfig, Value, parse_arguments
+from ..vllm.flags import PARTITION
 from ..vllm.untrusted import FLAG_NAME, VARIABLE_NAME
 from .codec import load
 from .report import SCHEMA_VERSION, Report, Winner
@@ -106,6 +107,13 @@ def _of_winner(report: Report, winner: Winner, field: str) -> Iterator[str]:
     proven_on = (count, devices[0].name, devices[0].memory_bytes)
     if (valid_for.count, valid_for.device, valid_for.memory_bytes) != proven_on:
         yield f"field `{field}.valid_for`: `devices` says something else"
+    stages = winner.env.get(PARTITION)
+    if stages is not None and LaunchConfig("", winner.args, winner.env).partition is None:
+        yield f"field `{field}.env.{PARTITION}`: {stages} is no number of layers for each stage"
+    if len(valid_for.needed_each) not in (0, count):
+        yield f"field `{field}.valid_for.needed_each`: it runs on {count} devices"
+    if valid_for.needed_each and valid_for.needed_bytes not in valid_for.needed_each:
+        yield f"field `{field}.valid_for.needed_each`: `needed_bytes` says something else"
     if valid_for.needed_bytes < winner.memory.reserved:
         yield f"field `{field}.valid_for.needed_bytes`: it reserves more than that"
     if not any(_proves(trial, winner) for trial in report.trials):

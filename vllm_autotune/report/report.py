@@ -86,7 +86,11 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidFor:
-    """The devices the answer holds for, the free bytes each must have and must keep."""
+    """The devices the answer holds for, the free bytes each must have and must keep.
+
+    Where they differ, `device` and `memory_bytes` are of the first, and `needed_each` is what each
+    must have free, in their order.
+    """
 
     device: str
     count: int
@@ -94,6 +98,7 @@ class ValidFor:
     needed_bytes: int
     budget_bytes: int
     headroom_bytes: int | None = None
+    needed_each: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..checkpoint import DTYPE_BYTES, Checkpoint
+from ..machine.device import counted
 from ..memory import Interval
 from ..vllm.config import LaunchConfig, Value
 from ..vllm.flags import PARALLEL
@@ -124,7 +125,7 @@ class Change:
             asked["concurrency"] = (str(self.concurrency),)
         if self.gpus is not None:
             indices = ",".join(d.uuid if d.mig else str(d.index) for d in devices)
-            named = {"device": (f"{self.gpus} x {devices[0].name}",)}
+            named = {"device": (counted(devices),)}
             asked |= {"min-gpus": (), **(named if imagined else {"gpus": (indices,)})}
         if self.min_gpus is not None:
             asked["min-gpus"] = (str(self.min_gpus),)

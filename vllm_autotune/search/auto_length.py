@@ -28,6 +28,8 @@ def servable_length(
     times = concurrency_of(readings, served)
     fits = max(1.0, times.low) if times else 1.0
     wanted = facts.workload.concurrency
+    if config.partition:  # of which stage the bytes are is not known
+        readings = replace(readings, kv_bytes=None)
     cache = cache_as_seen(estimate(facts.setup(config)).cache, readings, served, exactly=cut)
     block = int(cache.block.low)
     if cache.groups is None:

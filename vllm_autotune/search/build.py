@@ -119,7 +119,7 @@ def belongs_to_start(rung: Rung, now: Situation) -> bool:
 
 def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
     """Return the reason why a rung does not apply here, None if it does."""
-    device, engine = facts.used(config)[0], facts.engine
+    device, engine = facts.weakest, facts.engine
     checkpoint = facts.checkpoints[config.model]
     # What a fitted value needs beside it may be fixed: then the user's stands for the rung's.
     bound = rung.flags() - rung.args.keys() if rung.fit else rung.flags()
@@ -159,7 +159,7 @@ def inapplicable(rung: Rung, config: LaunchConfig, facts: Facts) -> str | None:
 
 def _incapable(rung: Rung, checkpoint: Checkpoint, facts: Facts) -> str | None:
     """Return the reason why the card or this vLLM cannot do what a rung sets."""
-    device, engine = facts.devices[0], facts.engine
+    device, engine = facts.weakest, facts.engine
     method, dtype = rung.args.get("quantization"), rung.args.get("kv-cache-dtype")
     if rung.args.get("dtype") in HALF and refuses_float16(checkpoint):
         return f"vLLM does not serve {checkpoint.model_type} in float16"
@@ -187,7 +187,7 @@ def _incapable(rung: Rung, checkpoint: Checkpoint, facts: Facts) -> str | None:
 
 def _unrunnable(method: str | None, facts: Facts) -> str | None:
     """Return the reason why weights quantized in this way cannot be served here."""
-    device, engine = facts.devices[0], facts.engine
+    device, engine = facts.weakest, facts.engine
     if method is None:
         return None
     if not engine.quantizes(method):

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..checkpoint import Checkpoint
-from ..machine.device import Device
-from ..memory import Boot, Setup, batch_defaults
+from ..machine.device import Device, differ
+from ..memory import Boot, Setup, Stage, batch_defaults, even_stages, weight_bytes
 from ..vllm.config import LaunchConfig, Value
 from ..vllm.engine import Engine
 from ..workload import Workload
@@ -71,9 +71,41 @@ class Facts:
         return config
 
     def setup(self, config: LaunchConfig) -> Setup:
-        checkpoint, device = self.checkpoints[config.model], self.used(config)[0]
-        logprobs = self.workload.probe.logprobs
-        return Setup(checkpoint, config, device, self.engine.release, logprobs, self.draft)
+        """Return what is launched on each device, or where they differ, on the one with least room.
+
+        That is where the KV cache likely holds the fewest tokens.
+        """
+        setups = self.setups(config)
+        return setups[0] if len(setups) == 1 else min(setups, key=self._room)
+
+    def setups(self, config: LaunchConfig) -> tuple[Setup, ...]:
+        """Return what is launched on each stage of a pipeline; one where all are the same."""
+        used, partition = self.used(config), config.partition
+        if partition is None and not differ(used):
+            return (self._setup(config, used[0], None),)
+        layers, stages = self.checkpoints[config.model].layers, config.pipeline_parallel
+        counts = partition or even_stages(layers, stages)
+        return tuple(self.staged(config, n, count) for n, count in enumerate(counts))
+
+    def staged(self, config: LaunchConfig, number: int, layers: int) -> Setup:
+        """Return what is launched on one stage of a pipeline that has so many layers."""
+        used, stages = self.used(config), config.pipeline_parallel
+        each = max(1, len(used) // stages)
+        own = used[number * each : (number + 1) * each] or used[-1:]
+        smallest = min(own, key=lambda device: device.utilization_base)
+        stage = Stage(layers, first=number == 0, last=number == stages - 1, leader=used[0])
+        return self._setup(config, smallest, stage)
+
+    def _setup(self, config: LaunchConfig, device: Device, stage: Stage | None) -> Setup:
+        checkpoint, logprobs = self.checkpoints[config.model], self.workload.probe.logprobs
+        release = self.engine.release
+        return Setup(checkpoint, config, device, release, logprobs, self.draft, stage)
+
+    def _room(self, setup: Setup) -> float:
+        """Return the bytes that a stage has beside the weights, for each of its layers."""
+        left = self.reserved_by(setup.device, setup.config) - weight_bytes(setup)
+        layers = setup.stage.layers if setup.stage else 1
+        return left.middle / max(1, layers)
 
     def batch_defaults(self, config: LaunchConfig) -> tuple[int, int]:
         """Return batched tokens and sequences as this vLLM would choose them."""
@@ -114,13 +146,32 @@ class Facts:
             return math.inf  # then vLLM reserves no share
         if "gpu-memory-utilization" in self.fixed:
             return min(d.limit_bytes or math.inf for d in self.used(config))
-        return min(self.budget(d) for d in self.used(config))
+        used = self.used(config)
+        if not differ(used):
+            return min(self.budget(d) for d in used)
+        # One share is for all of them, and the limit is told for the one that is predicted.
+        share = min(self.budget(d) / d.utilization_base for d in used)
+        return math.ceil(share * self.setup(config).device.utilization_base)
 
     def used(self, config: LaunchConfig) -> tuple[Device, ...]:
         return self.devices[: max(1, config.world_size)]
 
+    @property
+    def weakest(self) -> Device:
+        """The device that can do the least."""
+        return min(self.devices, key=lambda device: device.capability or (0, 0))
+
     def reserved(self, config: LaunchConfig) -> int:
-        """Return the bytes vLLM takes for itself on each device, by its utilization."""
+        """Return the bytes vLLM takes for itself on each device, by its utilization.
+
+        Where they differ, on the one with least room.
+        """
+        used = self.used(config)
+        if differ(used):
+            return self.reserved_by(self.setup(config).device, config)
+        return self.reserved_by(min(used, key=lambda d: d.utilization_base), config)
+
+    def reserved_by(self, device: Device, config: LaunchConfig) -> int:
         share = config.utilization
         share = self.engine.default_utilization if share is None else share
-        return math.ceil(min(d.utilization_base for d in self.used(config)) * share)
+        return math.ceil(device.utilization_base * share)

@@ -1,8 +1,10 @@
 """What is not here and would help: the same request, with arithmetic alone, on a better machine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
+from ..checkpoint import Checkpoint
 from ..machine.selection import is_busy
 from ..units import format_bytes
 from ..vllm.engine import ASSUMED, assumed
@@ -27,14 +29,26 @@ class Help:
 
 
 Better = tuple[str, Facts]
+Improve = Callable[[Facts], Better | None]
+# What is asked for quantized checkpoints that are elsewhere, by name.
+Published = Callable[[], Mapping[str, Checkpoint]]
 
 
-def would_help(facts: Facts, found: Served | None, candidate: Candidate | None) -> Iterator[Help]:
-    """Yield what would help, nothing where nothing was given up."""
+def would_help(
+    facts: Facts,
+    found: Served | None,
+    candidate: Candidate | None,
+    published: Published = dict,
+) -> Iterator[Help]:
+    """Yield what would help, nothing where nothing was given up.
+
+    Only then is asked which quantized checkpoints of the model are `published`.
+    """
     gave_up = candidate is None or any(rung.gives_up for rung in candidate.rungs)
     if not gave_up or facts.devices[0].kind != "cuda":
         return
-    for name, improve in IMPROVEMENTS.items():
+    download: Improve = partial(_download, published)
+    for name, improve in {**IMPROVEMENTS, "quantized-checkpoint": download}.items():
         improved = improve(facts)
         if improved is None:
             continue
@@ -100,7 +114,21 @@ def _newer_vllm(facts: Facts) -> Better | None:
     return f"vLLM {ASSUMED}, this is {engine.version}", replace(facts, engine=newest)
 
 
-IMPROVEMENTS: dict[str, Callable[[Facts], Better | None]] = {
+def _download(published: Published, facts: Facts) -> Better | None:
+    """A quantized checkpoint of the model: the largest that may fit."""
+    found = published()
+    if not found:
+        return None
+    better = replace(facts, checkpoints={**facts.checkpoints, **found})
+    first = next_step(better, ()).candidate
+    name = first.config.model if first else ""
+    if name not in found:
+        return None
+    size = format_bytes(found[name].weight_bytes or 0)
+    return f"the quantized checkpoint {name} ({size}): hf download {name}", better
+
+
+IMPROVEMENTS: dict[str, Improve] = {
     "freed-memory": _freed,
     "4bit-weights": _four_bits,
     "newer-vllm": _newer_vllm,

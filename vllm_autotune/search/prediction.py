@@ -1,8 +1,9 @@
 """What the arithmetic expects of a configuration, corrected by what trials measured."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from ..memory import Boot, Calibration, Interval
+from ..memory import Boot, Calibration, Interval, Setup
 from ..outcome import Environment, OutOfMemory, Readings
 from ..vllm.config import LaunchConfig
 from .facts import Facts
@@ -14,8 +15,19 @@ VARIES = {"cuda": 0.01, "cpu": 0.02}
 
 
 def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Prediction:
-    expected = calibration.footprint(facts.setup(config))
-    reserved = facts.reserved(config)
+    """Return what is expected of each device, or of all where they differ."""
+    setups = facts.setups(config)
+    if len(setups) == 1:
+        return _predicted(facts, calibration, setups[0], facts.reserved(config))
+    stages = tuple(
+        _predicted(facts, calibration, setup, facts.reserved_by(setup.device, config))
+        for setup in setups
+    )
+    return replace(stages[setups.index(facts.setup(config))], stages=stages)
+
+
+def _predicted(facts: Facts, calibration: Calibration, setup: Setup, reserved: int) -> Prediction:
+    expected, config = calibration.footprint(setup), setup.config
     return Prediction(
         reserved_bytes=reserved,
         weights=expected.weights,
@@ -23,20 +35,24 @@ def predict(facts: Facts, calibration: Calibration, config: LaunchConfig) -> Pre
         kv_available=expected.kv_available(reserved),
         overhead=expected.beside,
         graphs=expected.graphs,
+        layers=setup.stage.layers if setup.stage else None,
     )
 
 
 def calibrate(facts: Facts, history: Sequence[Trial] = ()) -> Calibration:
     return Calibration(
-        boots=tuple(_boot(facts, trial) for trial in history),
+        boots=tuple(_boot(facts, trial) for trial in history if not trial.predicted.stages),
         earlier=facts.boots,
         varies=VARIES[facts.devices[0].kind],
     )
 
 
 def measured(facts: Facts, trial: Trial) -> Boot | None:
-    """Return the boot that a trial measured, None where it printed no numbers, or was disturbed."""
-    if isinstance(trial.outcome, Environment):
+    """Return the boot that a trial measured, None where it printed no numbers, or was disturbed.
+
+    What devices that differ print cannot be told apart.
+    """
+    if isinstance(trial.outcome, Environment) or trial.predicted.stages:
         return None  # something else was on the device
     boot = _boot(facts, trial)
     return None if (boot.weights, boot.overhead, boot.graphs) == (None, None, None) else boot

@@ -1,7 +1,7 @@
 """The next step of a walk."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..outcome import (
     NO_EFFECT,
@@ -15,7 +15,7 @@ from ..units import format_bytes
 from ..vllm.config import AUTO, Value
 from .build import build
 from .facts import Facts
-from .fit import INDIVISIBLE, Situation, ailment_of, lacked_memory
+from .fit import CHANCES, INDIVISIBLE, Situation, ailment_of, lacked_memory
 from .ladder import Rung
 from .prediction import calibrate, predict
 from .trial import Applied, Candidate, Prediction, Skip, Trial
@@ -139,6 +139,7 @@ class _Search:
         rungs = self.facts.ladder.rungs
         skips: dict[str, str] = {}
         hoped: tuple[Candidate, int] | None = None
+        spared: tuple[Candidate, int] | None = None
         for length in range(len(rungs) + 1):
             candidate = self.build(rungs[:length])
             skips.update(candidate.skipped)
@@ -146,9 +147,13 @@ class _Search:
                 continue  # the rung changes nothing: this prefix is the one before
             objection = self.objection(candidate)
             if objection is None and self.chance(candidate) >= self.least_chance:
-                return self.take(candidate, length, skips)
+                # Weights on the host cost more than a launch that may be in vain.
+                offloads = candidate.config.cpu_offload_gib > 0
+                return self.take(*(spared if spared and offloads else (candidate, length)), skips)
             if objection is None:
                 hoped = hoped or (candidate, length)
+                if self.chance(candidate) >= CHANCES[0]:
+                    spared = spared or (candidate, length)
                 objection = _prospect(candidate.predicted)
             if length:
                 skips[rungs[length - 1].name] = objection
@@ -266,7 +271,8 @@ def _at_most(value: Value, other: Value) -> bool:
 
 
 def _named(candidate: Candidate, names: set[str]) -> list[Applied]:
-    return [applied for applied in candidate.rungs if applied.name in names]
+    """Return these rungs of a candidate, without variables: how layers are dealt costs nothing."""
+    return [replace(applied, env={}) for applied in candidate.rungs if applied.name in names]
 
 
 def _skips(reasons: Mapping[str, str]) -> tuple[Skip, ...]:

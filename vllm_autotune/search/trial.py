@@ -14,6 +14,7 @@ MEASURED_BYTES = 64 * 2**20
 UNKNOWN = Interval.unknown()
 
 Fits = Literal["yes", "no", "perhaps", "unknown"]
+SURER: tuple[Fits, ...] = ("no", "unknown", "perhaps", "yes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,8 @@ class Prediction:
     """The arithmetic's expectation for one device, in bytes.
 
     `overhead` is what vLLM sets aside beside the weights and the KV cache. `graphs` are in it
-    only where this vLLM charges them to its budget.
+    only where this vLLM charges them to its budget. Where devices differ, this is the one with the
+    least room, and `stages` are all, each with its `layers`.
     """
 
     reserved_bytes: int
@@ -30,6 +32,8 @@ class Prediction:
     kv_available: Interval
     overhead: Interval = UNKNOWN
     graphs: Interval = UNKNOWN
+    layers: int | None = None
+    stages: tuple["Prediction", ...] = ()
 
     @property
     def needed(self) -> Interval:
@@ -44,6 +48,8 @@ class Prediction:
     @property
     def fits(self) -> Fits:
         """Whether the KV cache that is needed fits: `no` only where it is certain."""
+        if self.stages:
+            return min((stage.fits for stage in self.stages), key=SURER.index)
         if self.kv_available.high < self.kv_needed.low:
             return "no"
         if math.isinf(self.kv_needed.high) or math.isinf(self.weights.high):
@@ -53,6 +59,8 @@ class Prediction:
     @property
     def chance(self) -> float:
         """The part of what may be left over, or lacking, in which nothing lacks: 0 to 1."""
+        if self.stages:
+            return min(stage.chance for stage in self.stages)
         if self.fits in ("unknown", "yes"):
             return 1.0
         least = self.kv_available.low - self.kv_needed.high

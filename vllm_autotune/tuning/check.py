@@ -87,6 +87,7 @@ def _facts(report: Report, probe: Effort, where: Mapping[str, Any]) -> Facts:
         memory_limit=report.devices[0].limit_bytes,
         headroom=report.winner.valid_for.headroom_bytes if report.winner else None,
         fixed=LaunchConfig("", report.fixed).flags(),
+        like=report.devices[: report.winner.valid_for.count] if report.winner else (),
     )
     return gather_facts(replace(request, **where))
 

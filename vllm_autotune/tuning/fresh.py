@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..checkpoint.published import published
 from ..errors import CannotWrite
 from ..report.alternatives import helps, planned_alternative, served_by_winner
 from ..report.report import CacheUse, PlannedAlternative, Report, model_of, versions_of
@@ -79,7 +80,12 @@ def fresh_answer(
             report = replace(
                 report,
                 alternatives=tuple(map(planned_alternative, others)),
-                would_help=helps(known, found, walk.history[-1].candidate if found else None),
+                would_help=helps(
+                    known,
+                    found,
+                    walk.history[-1].candidate if found else None,
+                    lambda: published(facts.model, facts.checkpoint),
+                ),
             )
             report, path = _recorded(report, walk, cache, began)
             for other in others:

@@ -8,19 +8,27 @@ from ..checkpoint import Checkpoint, read_checkpoint
 from ..errors import BadModel, BadUsage, NoEngine
 from ..files import user_path
 from ..machine.cards import hypothetical_devices
-from ..machine.device import Device, detect, host_free_bytes, shared_free_bytes
-from ..machine.selection import Selection, select
+from ..machine.device import (
+    Device,
+    counted,
+    detect,
+    differ,
+    host_free_bytes,
+    shared_free_bytes,
+)
+from ..machine.selection import Selection, alike, select
 from ..memory import estimate
 from ..memory.speculation import has_draft, speculation
 from ..search.facts import Facts
 from ..search.fit import PIPELINE, TENSOR
 from ..search.ladder import Ladder
+from ..search.trial import Fits
 from ..server.environment import TRIAL_ENV
 from ..units import format_bytes
 from ..vllm.config import LaunchConfig, Value, parse_arguments
 from ..vllm.credentials import is_credential
 from ..vllm.engine import Engine, assumed
-from ..vllm.flags import EXTENDING, SERVING
+from ..vllm.flags import EXTENDING, PARTITION, SERVING
 from ..vllm.installation import locate
 from ..vllm.untrusted import forbidden
 from ..workload import STANDARD, Effort, Workload
@@ -42,7 +50,7 @@ class Request:
     `device` describes a GPU that is not here, and so does a `capability` with a memory limit.
     `vllm_version` is that of a vLLM that is not here.
     `asked` is the same as words, as in Facts. Busy GPUs are left alone where others are idle, but
-    with `keep_busy`.
+    with `keep_busy`. GPUs `like` these are taken, where they are here.
     """
 
     model: str
@@ -65,6 +73,7 @@ class Request:
     capability: tuple[int, int] | None = None
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     keep_busy: bool = False
+    like: Sequence[Device] = ()
 
     @property
     def hypothetical(self) -> bool:
@@ -128,12 +137,16 @@ def _selected(facts: Facts, request: Request) -> Facts:
             facts, devices=chosen.devices, busy=chosen.busy, left_alone=chosen.left_alone
         )
 
-    def fits(chosen: Selection) -> bool:
+    def fits(chosen: Selection) -> Fits:
         from ..search.step import next_step  # noqa: PLC0415  an answer is recalled quicker without
 
         candidate = next_step(narrowed(chosen), ()).candidate
-        return candidate is not None and not candidate.config.cpu_offload_gib
+        if candidate is None or candidate.config.cpu_offload_gib:
+            return "no"
+        return candidate.predicted.fits
 
+    if same := alike(facts.devices, request.like):
+        return narrowed(same)
     keep = request.keep_busy or request.gpus is not None or facts.devices[0].imagined
     least = max(request.min_gpus, facts.base().world_size)
     return narrowed(select(facts.devices, keep_busy=keep, least=least, fits=fits))
@@ -194,6 +207,7 @@ def _context_below_minimum(shortest: int, wanted: int) -> BadUsage:
 def _refuse_impossible(facts: Facts) -> None:
     """Raise BadUsage for arguments of the user that cannot work on this machine."""
     _refuse_gpu_counts(facts)
+    _refuse_partition(facts)
     # Two formats vLLM knows itself; without a parser it answers all others with HTTP 400
     # (renderers/online_renderer.py, 0.26 and 0.32).
     mistral = facts.fixed.get("tokenizer-mode") == "mistral"
@@ -202,6 +216,17 @@ def _refuse_impossible(facts: Facts) -> None:
     if facts.workload.probe.tool and not calls_tools:
         hint = "add the model's parser: -- --enable-auto-tool-choice --tool-call-parser hermes"
         raise BadUsage("--probe-tool: vLLM must be told how this model writes tool calls", hint)
+
+
+def _refuse_partition(facts: Facts) -> None:
+    """Raise BadUsage for a variable that deals layers to other stages than there are."""
+    text, config, layers = facts.env.get(PARTITION), facts.base(), facts.checkpoint.layers
+    if text is None or (config.partition and sum(config.partition) == layers):
+        return
+    given = f"--{PIPELINE} {config.pipeline_parallel}"
+    reason = f"{PARTITION}={text} does not deal {layers} layers to {given}"
+    hint = f"unset it, or correct it and add -- --{PIPELINE} {text.count(',') + 1}"
+    raise BadUsage(reason, hint)
 
 
 def _refuse_gpu_counts(facts: Facts) -> None:
@@ -305,15 +330,19 @@ def _limited_to_need(facts: Facts) -> Facts:
 def describe(facts: Facts) -> str:
     """Return a line that names the model, the devices and vLLM."""
     device, checkpoint, engine = facts.devices[0], facts.checkpoint, facts.engine
-    count = f"{len(facts.devices)} x " if len(facts.devices) > 1 else ""
     weights = format_bytes(checkpoint.weight_bytes) if checkpoint.weight_bytes else "unknown size"
     limit = f", limited to {format_bytes(device.limit_bytes)}" if device.limit_bytes else ""
-    free = f"{format_bytes(device.free_bytes)} of {format_bytes(device.memory_bytes)} free"
+    size, left, in_all = device.memory_bytes, device.free_bytes, ""
+    if differ(facts.devices):
+        size = sum(each.memory_bytes for each in facts.devices)
+        left, in_all = sum(each.free_bytes for each in facts.devices), " in all"
+    free = f"{format_bytes(left)} of {format_bytes(size)} free{in_all}"
     runs = f"vLLM {engine.version}"
     if device.imagined:
-        free = format_bytes(device.memory_bytes)
+        free = f"{format_bytes(size)}{in_all}"
         runs = f"as {'the installed ' if engine.installed else ''}{runs} would run it"
+    names = counted(facts.devices) if len(facts.devices) > 1 else device.name
     return (
-        f"{checkpoint.architecture} ({weights}, {checkpoint.context:,} tokens) on {count}"
-        f"{device.name} ({free}{limit}), {runs}"
+        f"{checkpoint.architecture} ({weights}, {checkpoint.context:,} tokens) on {names} "
+        f"({free}{limit}), {runs}"
     )

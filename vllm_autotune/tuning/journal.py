@@ -111,13 +111,14 @@ def write_recalled(results: Path, report: Report) -> Path:
     return path
 
 
-def usual_times(results: Path, key: str) -> UsualTimes | None:
-    """Return what stable launches of the model took on such devices, None where there is none."""
+def usual_times(results: Path, key: str, devices: int) -> UsualTimes | None:
+    """Return what launches of the model took on so many such devices, None where there is none."""
     starts, probes = [], []
     for path in _folder(results, key, "").parent.glob(f"*/{REPORT}"):
         with suppress(OSError, ValueError):
             for trial in parse_report(read_text(path)).trials:
-                if trial.startup_seconds and trial.probe_seconds:
+                used = max(1, trial.config.world_size)
+                if trial.startup_seconds and trial.probe_seconds and used == devices:
                     starts.append(trial.startup_seconds)
                     probes.append(trial.probe_seconds)
     return UsualTimes(start=median(starts), probe=median(probes)) if starts else None

@@ -70,6 +70,8 @@ def _too_little(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[
     if winner.max_num_seqs < asked.concurrency:
         yield f"it serves {winner.max_num_seqs} sequences, {asked.concurrency} are asked for"
     checkpoint = facts.checkpoints[config.model]
+    if config.partition and (layers := sum(config.partition)) != checkpoint.layers:
+        yield f"its stages have {layers} layers, the model has {checkpoint.layers}"
     pooling = pools(config, checkpoint.architecture, pooled=checkpoint.pooled)
     lacks = missing_items(
         winner.certificate,
@@ -101,14 +103,15 @@ def _lacking(winner: Winner, config: LaunchConfig, facts: Facts) -> Iterator[str
     used = facts.used(config)
     if len(used) < config.world_size and used[0].kind == "cuda":
         yield f"it uses {config.world_size} GPUs, {len(used)} are idle"
-    limit = min((d.limit_bytes for d in used if d.limit_bytes), default=None)
-    reserved = facts.reserved(config)
-    if limit is not None and "kv-cache-memory-bytes" not in config.args and reserved > limit:
-        yield f"it reserves {format_bytes(reserved)}, the limit is {format_bytes(limit)}"
-    needed = winner.valid_for.needed_bytes
-    free = min(d.free_bytes for d in used) - facts.headroom_bytes // 2
-    if free < needed:
-        yield f"it needs {format_bytes(needed)}, only {format_bytes(max(0, free))} may be used now"
+    shares = "kv-cache-memory-bytes" not in config.args
+    needs = winner.valid_for.needed_each or (winner.valid_for.needed_bytes,) * len(used)
+    for device, needed in zip(used, needs, strict=False):
+        reserved, limit = facts.reserved_by(device, config), device.limit_bytes
+        if limit is not None and shares and reserved > limit:
+            yield f"it reserves {format_bytes(reserved)}, the limit is {format_bytes(limit)}"
+        free = max(0, device.free_bytes - facts.headroom_bytes // 2)
+        if free < needed:
+            yield f"it needs {format_bytes(needed)}, only {format_bytes(free)} may be used now"
     offloaded = config.cpu_offload_gib * len(used) * 2**30
     if offloaded > (free := facts.host_free_bytes):
         yield f"it offloads {format_bytes(offloaded)}, the host has {format_bytes(free)} free now"

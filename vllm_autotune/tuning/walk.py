@@ -1,5 +1,6 @@
 """The launches of one walk: choose, launch, record, until one is stable."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ from ..diagnose import cures
 from ..errors import BudgetSpent, CannotWrite, DeviceBusy, Refusal
 from ..interruption import Interrupted
 from ..launch.launch import run_trial
+from ..launch.start_time import quickest_here, quickest_start
 from ..machine import device
 from ..machine.device import Device
 from ..machine.selection import busy_sentence, is_busy
@@ -103,6 +105,7 @@ class Walk:
     def _launch(self, candidate: Candidate) -> None:
         if not self.options.allow_busy:
             _refuse_busy(self.facts.used(candidate.config))
+        self._see_to_the_time(candidate.config)
         number = len(self.trials) + 1
         self.audience.begin(number, candidate)
         log, show = self.run.log_file(number), self.audience.progress
@@ -120,6 +123,27 @@ class Walk:
                 self.audience.note(refusal.message)
         self.audience.end(trial)
         self.facts = refreshed(self.facts)
+
+    def _see_to_the_time(self, config: LaunchConfig) -> None:
+        """Raise BudgetSpent where too little is left for a start, by one that was measured here.
+
+        Where none was, say so: this machine may be quicker than those measured.
+        """
+        if self.options.until is None:
+            return
+        left = self.options.until - time.monotonic()
+        here = quickest_here(self.facts, config, self.trials)
+        least = quickest_start(self.facts, config) if here is None else here
+        if left >= least:
+            return
+        count = len(self.facts.used(config))
+        where = f"over {count} devices" if count > 1 else "on one device"
+        short = f"{max(0.0, left):.0f} s of the time budget are left"
+        if here is not None:
+            reason = f"{short}, the next launch takes {least:.0f} s to start {where} at the least"
+            raise BudgetSpent(reason, "--resume continues with a fresh --time-budget")
+        seen = f"the quickest start {where} that we know of took {least:.0f} s"
+        self.audience.note(f"{short}, {seen}: raise --time-budget if it does not suffice")
 
     def _take(self, trial: Trial) -> None:
         self.trials.append(trial)

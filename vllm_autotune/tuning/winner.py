@@ -1,5 +1,6 @@
 """The configuration to deploy, from the trial that proved it."""
 
+from ..machine.device import differ
 from ..outcome import Certificate
 from ..report.report import Memory, ValidFor, Winner
 from ..search.auto_length import deployed
@@ -14,9 +15,12 @@ def winner_of(facts: Facts, trial: Trial, certificate: Certificate) -> Winner:
     config = candidate.config
     served = readings.max_model_len if config == trial.config else None
     used = facts.used(config)
-    reserved = taken = trial.predicted.reserved_bytes
+    reserved, more = trial.predicted.reserved_bytes, 0
+    shares = [facts.reserved_by(d, config) if differ(used) else reserved for d in used]
     if used[0].kind == "cuda" and trial.free_bytes and certificate.least_free_bytes is not None:
-        taken = max(reserved, min(trial.free_bytes[: len(used)]) - certificate.least_free_bytes)
+        # What is taken beside its share, of the one that it leaves least of.
+        left = min(free - share for free, share in zip(trial.free_bytes, shares, strict=False))
+        more = max(0, left - certificate.least_free_bytes)
     return Winner(
         argv=tuple(facts.engine.argv(config)),
         model=config.model,
@@ -41,9 +45,10 @@ def winner_of(facts: Facts, trial: Trial, certificate: Certificate) -> Winner:
             device=used[0].name,
             count=len(used),
             memory_bytes=used[0].memory_bytes,
-            needed_bytes=taken,
+            needed_bytes=reserved + more,
             budget_bytes=min(facts.budget(d) for d in used),
             headroom_bytes=facts.headroom_bytes,
+            needed_each=tuple(share + more for share in shares) if differ(used) else (),
         ),
         left_out=facts.left_out,
     )

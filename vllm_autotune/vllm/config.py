@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from ..errors import BadUsage
-from .flags import ALIASES, PARALLEL, SHORT, SPECULATIVE
+from .flags import ALIASES, PARALLEL, PARTITION, SHORT, SPECULATIVE
 
 Value = str | int | float | bool | tuple[str, ...]
 
@@ -134,6 +134,14 @@ class LaunchConfig:
     @property
     def pipeline_parallel(self) -> int:
         return self.integer("pipeline-parallel-size", 1)
+
+    @property
+    def partition(self) -> tuple[int, ...] | None:
+        """How many layers each stage of the pipeline has, None where vLLM deals them out."""
+        words = self.env.get(PARTITION, "").split(",")
+        if len(words) != self.pipeline_parallel or not all(w.strip().isdecimal() for w in words):
+            return None
+        return tuple(map(int, words))
 
     @property
     def world_size(self) -> int:

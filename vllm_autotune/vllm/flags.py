@@ -97,5 +97,10 @@ CHANGES_CACHE = (
     *("spec-method", "spec-model"),
 )
 STEP_SIZE = ("max-num-seqs", "max-num-batched-tokens", "enforce-eager")
+# How many layers each stage of a pipeline has: `24,8` (distributed/utils.py, 0.6.6 to 0.32).
+PARTITION = "VLLM_PP_LAYER_PARTITION"
 # Variables that change any of them.
-VARIABLES = ("VLLM_USE_V2_MODEL_RUNNER", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
+VARIABLES = (
+    *("VLLM_USE_V2_MODEL_RUNNER", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"),
+    PARTITION,
+)

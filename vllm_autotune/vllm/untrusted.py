@@ -17,6 +17,8 @@ ALLOW AUTOLOAD DEV DEVICE DEVICES DIR FILE HOME HOST INSECURE IP KEY LIBRARIES L
 PLUGIN PLUGINS PORT ROOT SO TOKEN TOOL TRACE URL
 """
 ENV_WORDS = frozenset(_WORDS.split())
+# What says no more than in which order devices are numbered.
+HARMLESS = ("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 # Flags of vLLM 0.6.6 to 0.33 that load code or files, or belong to whoever serves.
 _FLAGS = """
 additional-config allow-credentials allowed-headers allowed-local-media-path allowed-methods
@@ -47,6 +49,8 @@ FORBIDDEN_HINT = "set it yourself, after `--` or in the environment"
 def forbidden(args: Mapping[str, Value], env: Mapping[str, str]) -> tuple[str, str] | None:
     """Return the first name that may not be set, and the reason; None if all may be set."""
     for name, value in env.items():
+        if (name, value) == HARMLESS:
+            continue
         if not VARIABLE_NAME.fullmatch(name):
             return name, "that is not the name of a variable"
         if not name.startswith(ENV_PREFIXES):

@@ -11,7 +11,7 @@ LIBRARY = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Cards:
-    """The H200s that a folder stands for."""
+    """The GPUs that a folder stands for: H200s, unless `kinds` says otherwise."""
 
     folder: Path
 
@@ -21,6 +21,13 @@ class Cards:
         folder.mkdir()
         (folder / "count").write_text(str(count))
         return cls(folder)
+
+    @classmethod
+    def of(cls, folder: Path, *kinds: str) -> "Cards":
+        """Return one card of each kind: `NVIDIA L40S 44.4 8 9`."""
+        cards = cls.make(folder, len(kinds))
+        (folder / "kinds").write_text("\n".join(kinds))
+        return cards
 
     @property
     def environment(self) -> dict[str, str]:

@@ -3,7 +3,8 @@
 FAKE_NVML is a folder; `<index>-<pid>` in it holds the bytes that a living process has on that GPU,
 `count` how many GPUs there are, `unified` says that they have no memory but the host's, and `lost`
 that they do not answer any more; `lost-<index>` says so of one. `links` holds pairs with NVLink
-between them (`0-3 1-2`); all others are on one PCIe switch if `index // 4` is the same.
+between them (`0-3 1-2`); all others are on one PCIe switch if `index // 4` is the same. `kinds` has
+a line for each GPU that is none of these: its name, its GiB and its compute capability.
 """
 
 import os
@@ -28,6 +29,15 @@ class NVMLError_NotSupported(NVMLError):  # noqa: N801
 
 def _folder() -> Path:
     return Path(os.environ["FAKE_NVML"])
+
+
+def _kind(index: int) -> tuple[str, int, tuple[int, int]]:
+    """Return the name, the bytes and the compute capability of a card."""
+    kinds = _folder() / "kinds"
+    if not kinds.exists():
+        return "NVIDIA H200", TOTAL, (9, 0)
+    name, gib, major, minor = kinds.read_text().splitlines()[index].rsplit(maxsplit=3)
+    return name, int(float(gib) * 2**30), (int(major), int(minor))
 
 
 def _taken(index: int) -> dict[int, int]:
@@ -71,8 +81,8 @@ def nvmlDeviceGetMemoryInfo(index: int) -> SimpleNamespace:  # noqa: N802
         raise NVMLError("GPU is lost")
     if (_folder() / "unified").exists():
         raise NVMLError_NotSupported("Not Supported")
-    used = IDLE + sum(_taken(index).values())
-    return SimpleNamespace(total=TOTAL, used=used, free=TOTAL - used)
+    total, used = _kind(index)[1], IDLE + sum(_taken(index).values())
+    return SimpleNamespace(total=total, used=used, free=total - used)
 
 
 def nvmlDeviceGetComputeRunningProcesses(index: int) -> list[SimpleNamespace]:  # noqa: N802
@@ -84,11 +94,11 @@ def nvmlDeviceGetMigMode(index: int) -> tuple[int, int]:  # noqa: N802
 
 
 def nvmlDeviceGetCudaComputeCapability(index: int) -> tuple[int, int]:  # noqa: N802
-    return 9, 0
+    return _kind(index)[2]
 
 
 def nvmlDeviceGetName(index: int) -> str:  # noqa: N802
-    return "NVIDIA H200"
+    return _kind(index)[0]
 
 
 def nvmlDeviceGetUUID(index: int) -> str:  # noqa: N802

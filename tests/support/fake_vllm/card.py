@@ -1,5 +1,7 @@
 """The memory of one device."""
 
+import os
+
 from .script import Script, number
 from .words import CONSERVING, GIB, gib
 
@@ -32,7 +34,10 @@ def out_of_memory(card: "Card", phase: str) -> str:
 
 
 class Card:
-    """The device as the arguments make vLLM use it; sizes in bytes."""
+    """The device as the arguments make vLLM use it; sizes in bytes.
+
+    Of a pipeline over devices that differ it is the stage whose KV cache holds the fewest tokens.
+    """
 
     def __init__(self, script: Script, args: dict[str, list[str]]) -> None:
         self.script = script
@@ -40,8 +45,13 @@ class Card:
         cpu = script.device == "cpu"
         self.block = self.integer("block-size", 128 if cpu else 16)
         self.workers = self.integer("tensor-parallel-size", 1)
-        share = self.workers * self.integer("pipeline-parallel-size", 1)
-        self.total = int((script.total_gib or (8.21 if cpu else 139.8)) * GIB)
+        self.stages = self.integer("pipeline-parallel-size", 1)
+        share: float = self.workers * self.stages
+        total = script.total_gib or (8.21 if cpu else 139.8)
+        if script.stages_gib:
+            total, part = self.tightest(script.stages_gib[: self.stages])
+            share = self.workers / part
+        self.total = int(total * GIB)
         self.utilization = float(self.text("gpu-memory-utilization") or 0.92)
         self.requested = int(
             script.budget_gib * GIB if script.budget_gib else self.total * self.utilization
@@ -62,6 +72,26 @@ class Card:
             if self.explicit_kv
             else self.requested - self.consumed - self.graphs
         )
+
+    def tightest(self, sizes: list[float]) -> tuple[float, float]:
+        """Return the GiB of the stage that has least for each of its layers, and its part."""
+        counts = self.partition(len(sizes))
+        per_layer = [size / count for size, count in zip(sizes, counts, strict=True)]
+        least = per_layer.index(min(per_layer))
+        return sizes[least], counts[least] / self.script.layers
+
+    def partition(self, stages: int) -> list[int]:
+        """Return the layers of each stage, as distributed/utils.py of 0.32 reads or deals them."""
+        layers, text = self.script.layers, os.environ.get("VLLM_PP_LAYER_PARTITION")
+        if text is None:
+            over = range(2, layers % stages + 2)
+            return [layers // stages + (stages - n in over) for n in range(stages)]
+        partitions = [int(layer) for layer in text.split(",")]
+        if len(partitions) != stages:
+            raise Raised(f"ValueError: len(partitions)={len(partitions)} does not match")
+        if sum(partitions) != layers:
+            raise Raised(f"ValueError: sum(partitions)={sum(partitions)} does not match")
+        return partitions
 
     def text(self, flag: str) -> str | None:
         values = self.args.get(flag)

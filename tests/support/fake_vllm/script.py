@@ -32,6 +32,9 @@ class Script:
     other_gib: float = 0.25
     activation_gib: float = 0.1
     graph_gib: float = 0.1
+    # GiB of each device of a pipeline, where they differ, and the layers that are dealt to them.
+    stages_gib: list[float] = dataclasses.field(default_factory=list)
+    layers: int = 0
     beyond_gib: float | None = None  # taken beside its share; NVML's stand-in counts both then
     kv_bytes_per_token: int = 32768
     vocab_size: int = 152064

@@ -4,17 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
 from tests.support.pace import LATEST
-from tests.support.paths import ROOT
-from tests.support.small_model import SMALL, WEIGHTS, make
+from tests.support.paths import ROOT, SHAPES
+from tests.support.small_model import SIZES, SMALL, WEIGHTS, headed, make
 from vllm_autotune.checkpoint import read_checkpoint
 
 CODE = "from vllm_autotune.cli import main; main()"
@@ -31,6 +33,9 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.folder = folder
         self.refusals: dict[str, tuple[int, str]] = {}
+        self.quantized: dict[str, list[str]] = {}
+        self.seconds = 0.0
+        self.nonsense: tuple[int, bytes] | None = None
         self.sent = 0
 
     @property
@@ -49,7 +54,11 @@ class Answer(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, *, body: bool) -> None:
-        parts = self.path.partition("?")[0].strip("/").split("/")
+        path, _, asked = self.path.partition("?")
+        parts = path.strip("/").split("/")
+        if parts == ["api", "models"]:
+            self.listed(parse_qs(asked)["filter"], body=body)
+            return
         api = parts[:2] == ["api", "models"]
         model, rest = "/".join(parts[2:4] if api else parts[:2]), parts[4 if api else 2 :]
         if model in self.server.refusals:
@@ -65,6 +74,17 @@ class Answer(BaseHTTPRequestHandler):
             self.send(200, json.dumps(info).encode(), {}, body=body)
         else:
             self.file(self.server.folder / model / rest[-1], body=body)
+
+    def listed(self, tags: list[str], *, body: bool) -> None:
+        """Answer which models have these tags."""
+        time.sleep(self.server.seconds)
+        if self.server.nonsense is not None:
+            code, content = self.server.nonsense
+            self.send(code, content, {}, body=body)
+            return
+        of = next(tag for tag in tags if ":" in tag).removeprefix("base_model:quantized:")
+        found = [{"id": name, "modelId": name} for name in self.server.quantized.get(of, ())]
+        self.send(200, json.dumps(found).encode(), {}, body=body)
 
     def file(self, path: Path, *, body: bool) -> None:
         content = path.read_bytes()
@@ -224,3 +244,99 @@ def test_a_folder_is_never_asked_about(hub: Hub, tmp_path: Path) -> None:
     folder = make(tmp_path / "Tiny", SMALL)
     assert plan(hub.address, tmp_path / "home", "--model", str(folder))[0] == 0
     assert hub.sent == 0
+
+
+# A 32B model without its weights, as the headers of a file that holds nothing say.
+LARGE = json.loads((SHAPES / "qwen2.5-32b.json").read_text())
+LAYER = {"q_proj": [5120, 5120], "up_proj": [27648, 5120], "down_proj": [5120, 27648]}
+
+
+def publish(folder: Path, method: str | None, dtype: str, config: object = LARGE) -> Path:
+    """Make a checkpoint of 64 layers whose files have a header and no bytes."""
+    assert isinstance(config, dict)
+    more = {"quantization_config": {"quant_method": method}} if method else {}
+    made = make(folder, {**config, **more}, None)
+    header, end = {}, 0
+    for name, (kind, dims) in _tensors(dtype).items():
+        start, end = end, end + SIZES[kind] * dims[0] * dims[1]
+        header[name] = {"dtype": kind, "shape": dims, "data_offsets": [start, end]}
+    (made / "model.safetensors").write_bytes(headed(header))
+    return made
+
+
+def _tensors(dtype: str) -> dict[str, tuple[str, list[int]]]:
+    ends = {
+        f"{name}.weight": ("BF16", [152064, 5120]) for name in ("model.embed_tokens", "lm_head")
+    }
+    ratio = 8 if dtype == "I32" else 1
+    layers = {
+        f"model.layers.{number}.{name}.weight": (dtype, [rows, columns // ratio])
+        for number in range(64)
+        for name, (rows, columns) in LAYER.items()
+    }
+    return {**ends, **layers}
+
+
+def helped(hub: Hub, home: Path, *words: str, **env: str) -> dict[str, dict[str, Any]]:
+    """Plan a 32B model for a card of 24 GiB, and return what would help."""
+    code, out, err = plan(hub.address, home, *words, **env)
+    assert code == 0, err
+    return {each["name"]: each for each in json.loads(out)["would_help"]}
+
+
+@pytest.fixture
+def large(hub: Hub, tmp_path: Path) -> Hub:
+    """The 32B model, and checkpoints that say that they are quantized from it."""
+    models = tmp_path / "hub"
+    publish(models / "org" / "Large", None, "BF16")
+    publish(models / "org" / "Large-AWQ", "awq", "I32")
+    publish(models / "RedHatAI" / "Large-FP8-dynamic", "fp8", "F8_E4M3")
+    publish(models / "somebody" / "Large-AWQ", "awq", "I32")
+    names = ("somebody/Large-AWQ", "org/Large-AWQ", "RedHatAI/Large-FP8-dynamic")
+    hub.quantized["org/Large"] = [*names, "org/Large-GGUF", "org/Large-Distill-AWQ"]
+    return hub
+
+
+def test_a_quantized_checkpoint_on_the_hub_would_help(large: Hub, tmp_path: Path) -> None:
+    found = helped(large, tmp_path / "home", "--model", "org/Large")["quantized-checkpoint"]
+    assert "org/Large-AWQ" in found["what"]
+    assert found["weight_bits"] == 4
+    assert found["full_length_sequences"]["low"] >= 1
+
+
+def test_one_that_is_of_another_model_does_not(large: Hub, tmp_path: Path) -> None:
+    other = {**LARGE, "num_hidden_layers": 32}
+    publish(tmp_path / "hub" / "org" / "Large-AWQ", "awq", "I32", other)
+    assert "quantized-checkpoint" not in helped(large, tmp_path / "home", "--model", "org/Large")
+
+
+def test_who_gives_nothing_up_asks_for_none(large: Hub, tmp_path: Path) -> None:
+    words = ("plan", "--json", "--device", "B200", "--model", "org/Large")
+    code, out, err = run(CODE, large.address, tmp_path / "home", *words)
+    assert code == 0, err
+    assert json.loads(out)["would_help"] == []
+
+
+@pytest.mark.parametrize("nonsense", [(500, b""), (403, b"{}"), (200, b"<html>"), (200, b"[{}]")])
+def test_a_hub_that_answers_nonsense_is_not_heard(
+    large: Hub, tmp_path: Path, nonsense: tuple[int, bytes]
+) -> None:
+    large.nonsense = nonsense
+    words = ("--model", "org/Large")
+    code, out, err = plan(large.address, tmp_path / "home", *words)
+    assert (code, err) == (0, "")
+    assert "quantized-checkpoint" not in {each["name"] for each in json.loads(out)["would_help"]}
+
+
+def test_nobody_waits_for_a_hub_that_does_not_answer(large: Hub, tmp_path: Path) -> None:
+    large.seconds = 60.0
+    began = time.monotonic()
+    assert "quantized-checkpoint" not in helped(large, tmp_path / "home", "--model", "org/Large")
+    assert time.monotonic() - began < 30
+
+
+def test_a_folder_does_not_ask_the_hub_for_its_like(large: Hub, tmp_path: Path) -> None:
+    folder = make(tmp_path / "Large", LARGE, None)
+    words = ("--model", str(folder), "--", "--load-format", "dummy")
+    assert "another-gpu" in helped(large, tmp_path / "home", *words)
+    assert large.sent == 0

@@ -133,7 +133,7 @@ def test_a_bug_of_our_own_is_not_taken_for_an_answer(
 ) -> None:
     """Python's own exit code of 1 would say that the model does not fit."""
 
-    def broken(_: object) -> None:
+    def broken(*_: object) -> None:
         raise KeyError("rope")
 
     monkeypatch.setattr("vllm_autotune.cli.plan.make_plan", broken)
@@ -152,7 +152,7 @@ def test_an_interruption_has_its_exit_code(
     """Of whatever is interrupted, also where no tuning has begun."""
     for stop, code in ((Interrupted(signal.SIGTERM), 143), (KeyboardInterrupt(), 130)):
 
-        def stopped(_: object, stop: BaseException = stop) -> None:
+        def stopped(*_: object, stop: BaseException = stop) -> None:
             raise stop
 
         monkeypatch.setattr("vllm_autotune.cli.plan.make_plan", stopped)

@@ -101,7 +101,7 @@ def test_every_option_of_a_request_is_part_of_it() -> None:
     named = {f.name for group in groups for f in fields(group)}
     of_the_probe = {name for name in named if name.startswith(("probe_", "soak_"))}
     passed = named - of_the_probe - {"skip", "count"}
-    assert passed == {field.name for field in fields(Request)} - {"asked", "keep_busy"}
+    assert passed == {field.name for field in fields(Request)} - {"asked", "keep_busy", "like"}
 
 
 @pytest.mark.parametrize("effort", ["quick", "standard", "soak", "soak=2.5"])

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.command import Autotune, flags, planned, words_of
 from tests.support.memory_model import FLAGS
 
@@ -71,6 +73,31 @@ def test_numbers_of_gpus_that_are_not_there_or_do_not_divide(
     ladder = tmp_path / "three.toml"
     ladder.write_text('[[rung]]\nname = "a"\ngives_up = ""\nset = { tensor-parallel-size = 3 }\n')
     autotune(*words, "--ladder", ladder).refused(2, "of rung `a`", "does not divide")
+
+
+@pytest.mark.parametrize(
+    ("split", "stages", "is_one"),
+    [("3,1", "2", True), ("3,1", "1", False), ("3,2", "2", False), ("a,b", "2", False)],
+)
+def test_layers_that_the_user_deals_must_be_the_models(
+    autotune: Autotune,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    split: str,
+    stages: str,
+    is_one: bool,
+) -> None:
+    """Four of them. Where they are, each stage has its own numbers."""
+    monkeypatch.setenv("VLLM_PP_LAYER_PARTITION", split)
+    words = ("--json", "--model", model, "--device", "2 x H100", "--", "-pp", stages)
+    ended = autotune("plan", *words)
+    if not is_one:
+        ended.refused(2, f"VLLM_PP_LAYER_PARTITION={split} does not deal 4 layers")
+        return
+    first = json.loads(ended.out)["first"]["proposal"]
+    assert first["env"]["VLLM_PP_LAYER_PARTITION"] == split
+    many, few = (stage["kv_needed"]["low"] for stage in first["predicted"]["stages"])
+    assert many == pytest.approx(3 * few, rel=0.01)
 
 
 def test_an_alternative_that_no_version_knows(autotune: Autotune, model: Path) -> None:

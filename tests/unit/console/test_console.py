@@ -141,7 +141,7 @@ def test_a_terminal_is_shown_how_far_a_launch_is_of_what_is_usual(usual: UsualTi
     config = LaunchConfig("m", {})
     with Screen() as screen:
         screen.console = Console(file=io.StringIO(), force_terminal=True, width=100)
-        screen.usual = lambda: usual
+        screen.usual = lambda _: usual
         screen.begin(1, Candidate(config=config, rungs=(), predicted=prediction(NARROW)))
         bars = []
         for seconds, item in ((10.0, None), (99.0, None), (50.0, "chat"), (55.0, "chat")):

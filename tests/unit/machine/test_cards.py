@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from vllm_autotune.errors import BadUsage
 from vllm_autotune.machine.cards import CARDS, Card, find_card, hypothetical_devices
-from vllm_autotune.machine.device import Device
+from vllm_autotune.machine.device import Device, counted
 from vllm_autotune.units import GIB
 from vllm_autotune.vllm.capability import GENERATIONS
 
@@ -106,6 +106,14 @@ def test_several_cards_are_as_many_idle_devices() -> None:
     assert hypothetical_devices("2xA100-80G", None, None) == devices
 
 
+def test_several_kinds_are_in_the_order_they_are_named_in() -> None:
+    devices = hypothetical_devices("L40S + 2 x RTX 3090", None, None)
+    assert counted(devices) == "1 x L40S + 2 x RTX 3090"
+    assert [device.index for device in devices] == [0, 1, 2]
+    assert len({device.uuid for device in devices}) == 3
+    assert hypothetical_devices(counted(devices), None, None) == devices
+
+
 def test_a_card_without_a_name_has_the_size_that_was_given() -> None:
     (device,) = hypothetical_devices(None, 24 * GIB, (8, 9))
     assert isinstance(device, Device)
@@ -120,6 +128,7 @@ def test_a_card_without_a_name_has_the_size_that_was_given() -> None:
         ("0 x 4090", None, None, "the GPU count must be 1 to 64"),
         ("65 x 4090", None, None, "the GPU count must be 1 to 64"),
         ("", None, None, "unknown GPU"),
+        ("L40S +", None, None, "unknown GPU"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

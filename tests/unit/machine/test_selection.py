@@ -1,5 +1,6 @@
 """Which GPUs are used: idle ones, of one kind, well linked; the others are told why not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.memory_model import GIB, cards
 from vllm_autotune.machine.device import Device
-from vllm_autotune.machine.selection import Selection, is_busy, select
+from vllm_autotune.machine.selection import Selection, alike, is_busy, select
 from vllm_autotune.machine.topology import arranged
 
 FOUR = cards("NVIDIA H100 80GB HBM3", 79.2, (9, 0), 4)
@@ -19,8 +20,8 @@ def taken(device: Device, gib: float) -> Device:
     return replace(device, free_bytes=device.free_bytes - int(gib * GIB))
 
 
-def always(_: Selection) -> bool:
-    return True
+def always(_: Selection) -> str:
+    return "yes"
 
 
 def chosen(*found: Device, keep_busy: bool = False, least: int = 1) -> Selection:
@@ -63,10 +64,13 @@ def test_an_idle_card_of_another_kind_comes_before_a_busy_one() -> None:
 
 
 def test_of_several_kinds_the_most_memory_where_nothing_fits_for_sure() -> None:
-    found = select((*FOUR, *LARGE), keep_busy=False, least=1, fits=lambda _: False)
+    found = select((*FOUR, *LARGE), keep_busy=False, least=1, fits=lambda _: "no")
     assert found.devices == FOUR
     fours = select(
-        (*LARGE, *FOUR), keep_busy=False, least=1, fits=lambda choice: len(choice.devices) > 1
+        (*LARGE, *FOUR),
+        keep_busy=False,
+        least=1,
+        fits=lambda choice: "yes" if len(choice.devices) > 1 else "no",
     )
     assert fours.devices == FOUR
 
@@ -100,3 +104,44 @@ def test_the_freest_come_first_however_well_others_are_linked() -> None:
     devices = [taken(FOUR[0], 20), taken(FOUR[1], 20), FOUR[2], FOUR[3]]
     order = arranged(devices, lambda one, other: float(one.index + other.index != 1))
     assert {device.index for device in order[:2]} == {2, 3}
+
+
+def test_a_check_takes_gpus_like_those_of_the_report() -> None:
+    busy = taken(FOUR[0], 60)
+    found = (busy, *LARGE, *FOUR[1:])
+    pair = alike(found, (FOUR[0], LARGE[0]))
+    assert pair
+    assert pair.devices == (FOUR[1], LARGE[0]), "in that order, and an idle one"
+    assert alike(found, LARGE * 2) is None
+    assert alike(found, ()) is None
+
+
+def test_several_kinds_together_only_where_none_is_enough() -> None:
+    def three(choice: Selection) -> str:
+        return "yes" if len(choice.devices) > 2 else "no"
+
+    mixed = (*LARGE, *FOUR[1:3])
+    found = select(mixed, keep_busy=False, least=1, fits=three)
+    assert found.devices == mixed
+    assert found.left_alone == ()
+    assert select((*LARGE, *FOUR), keep_busy=False, least=1, fits=three).devices == FOUR
+    held = select((*mixed, taken(FOUR[3], 60)), keep_busy=False, least=1, fits=three)
+    assert held.devices == mixed
+    assert held.busy == (taken(FOUR[3], 60),)
+    assert len(held.left_alone) == 1
+
+
+def test_more_of_several_kinds_where_few_may_not_be_enough() -> None:
+    mixed = (*LARGE, *FOUR[1:4])
+
+    def sure_of(count: int) -> Callable[[Selection], str]:
+        def fits(choice: Selection) -> str:
+            if len(choice.devices) >= count:
+                return "yes"
+            return "perhaps" if len(choice.devices) == 2 else "no"
+
+        return fits
+
+    for count, used in ((3, mixed[:3]), (4, mixed), (5, mixed[:2])):
+        found = select(mixed, keep_busy=False, least=1, fits=sure_of(count))
+        assert found.devices == used or (count == 3 and found.devices == FOUR[1:4])

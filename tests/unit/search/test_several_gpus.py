@@ -179,7 +179,7 @@ def test_no_host_regrets_what_it_gave_up() -> None:
     assert max(launched) <= 4
     regrets = found["regrets"]
     assert isinstance(regrets, dict)
-    # A hybrid of 80B on 2 x 24 GiB: without that rung the same walk ends stable, too.
-    assert regrets.get("weights on the host, though the GPUs could hold them", 0) <= 1
-    assert "a shorter context than the same configuration can have" not in regrets
+    assert "weights on the host, though the GPUs could hold them" not in regrets
+    # A hybrid with 0.8 GiB for the states and tokens of eight: what vLLM prints has two decimals.
+    assert regrets.get("a shorter context than the same configuration can have", 0) <= 1
     assert regrets.get("a dearer rung than needed", 0) <= len(cells) * 0.05

@@ -135,7 +135,7 @@ def test_numbers_and_free_memory_survive_the_journal(tmp_path: Path) -> None:
 
 
 def test_what_is_usual_is_told_by_earlier_runs_of_the_model_on_such_devices(tmp_path: Path) -> None:
-    assert usual_times(tmp_path, KEY) is None
+    assert usual_times(tmp_path, KEY, 1) is None
     names = ("7b-11GiB-fp8", "7b-as-it-is", "7b-compiled")
     took = []
     for name in names:
@@ -147,8 +147,8 @@ def test_what_is_usual_is_told_by_earlier_runs_of_the_model_on_such_devices(tmp_
     broken = tmp_path / "nvidia-l4-23g-x1" / "model" / "broken" / "report.json"
     broken.parent.mkdir()
     broken.write_text("{")
-    usual = usual_times(tmp_path, KEY)
+    usual = usual_times(tmp_path, KEY, 1)
     assert usual
     starts, probes = zip(*took, strict=True)
     assert (usual.start, usual.probe) == (sorted(starts)[1], sorted(probes)[1])
-    assert usual_times(tmp_path, KEY.replace("model", "other")) is None
+    assert usual_times(tmp_path, KEY.replace("model", "other"), 1) is None

@@ -1,15 +1,18 @@
 """Several GPUs: layers split over them (tensor), dealt out to them (pipeline), or both."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import product
 from math import gcd, prod
 from typing import NamedTuple
 
+from ...machine.device import IN_ORDER, differ
 from ...outcome import Rejected
 from ...vllm.config import LaunchConfig, Value
-from ...vllm.flags import PARALLEL
+from ...vllm.flags import PARALLEL, PARTITION
 from ...vllm.versions import REFINES_FP8_BLOCKS
 from .context import shortest_fits
 from .situation import Situation
+from .utilization import most_utilization
 
 TENSOR, PIPELINE, EXPERTS = PARALLEL[0], PARALLEL[1], "enable-expert-parallel"
 # What a rejection is called that another number of GPUs answers (diagnose/rejections.py).
@@ -40,6 +43,8 @@ def fit_tensor_parallel(now: Situation, config: LaunchConfig) -> LaunchConfig | 
     most, heads = len(facts.devices) // config.world_size, checkpoint.heads
     if most < 2:
         return "your arguments already use every GPU"
+    if differ(facts.devices):
+        return "the GPUs are of several kinds: none shares a layer with another kind"
     if not any(divides_heads(now, config, n) for n in range(2, most + 1)):
         return f"no GPU count up to {most} divides {heads} attention heads"
     sizes = _tensor_sizes(now, config, most)
@@ -96,7 +101,9 @@ def _splits(now: Situation, config: LaunchConfig) -> Iterator[Split]:
     """Yield every way to use these GPUs that rungs and the user's arguments leave."""
     facts = now.facts
     most = len(facts.devices) // _others(config)
-    tensor = [1, *_tensor_sizes(now, config.replace({TENSOR: None, PIPELINE: None}), most)]
+    tensor = [1]
+    if not differ(facts.devices):
+        tensor += _tensor_sizes(now, config.replace({TENSOR: None, PIPELINE: None}), most)
     pipeline = list(range(1, min(most, facts.checkpoints[config.model].layers) + 1))
     for flag, sizes in ((TENSOR, tensor), (PIPELINE, pipeline)):
         if flag in facts.fixed:
@@ -181,7 +188,44 @@ def _split(now: Situation, config: LaunchConfig, split: Split) -> LaunchConfig:
     if EXPERTS not in fixed:
         plain = config.replace({EXPERTS: None})
         args[EXPERTS] = True if _needs_experts(now, plain, split.tensor) else None
-    return config.replace(args)
+    return _dealt(now, config.replace(args))
+
+
+def _dealt(now: Situation, config: LaunchConfig) -> LaunchConfig:
+    """Return the configuration with the layers dealt out to GPUs of several kinds.
+
+    What the user set stays.
+    """
+    facts, stages = now.facts, config.pipeline_parallel
+    if stages == 1 or PARTITION in facts.env or not differ(facts.used(config)):
+        return config
+    layers = facts.checkpoints[config.model].layers
+    partition = apportion(layers, [_room(now, config, stage) for stage in range(stages)])
+    return config.replace(env={PARTITION: ",".join(map(str, partition)), **IN_ORDER})
+
+
+def _room(now: Situation, config: LaunchConfig, stage: int) -> float:
+    """Return the bytes of a stage that are left for layers and what these keep of tokens."""
+    facts = now.facts
+    share = facts.engine.default_utilization if config.utilization is None else config.utilization
+    if "gpu-memory-utilization" not in facts.fixed:
+        most = most_utilization(now, config)
+        share = most if "gpu-memory-utilization" in now.fitted else min(share, most)
+    one, two = (now.calibration.footprint(facts.staged(config, stage, n)) for n in (1, 2))
+    room = share * facts.staged(config, stage, 1).device.utilization_base
+    if not two.overhead.known:
+        return room
+    layer = two.overhead.middle - one.overhead.middle
+    return room - (one.overhead.middle - layer)
+
+
+def apportion(layers: int, rooms: Sequence[float]) -> tuple[int, ...]:
+    """Deal layers to stages, one at least each, so that the least room of a layer is the most."""
+    counts = [1] * len(rooms)
+    for _ in range(layers - len(rooms)):
+        roomiest = max(range(len(rooms)), key=lambda n: rooms[n] / (counts[n] + 1))
+        counts[roomiest] += 1
+    return tuple(counts)
 
 
 def _first_that_fits(
@@ -196,10 +240,13 @@ def _first_that_fits(
     tried = [t.config for t in now.failures("load") if _same_weights(t.config, config)]
     failed = max((c.world_size for c in tried), default=1)
     least = now.facts.workload.min_gpus
+    # GPUs that differ tell nothing of what they lacked: more of them are the surer answer.
+    lacked = [t for t in now.failures("profile", "kv_cache") if t.predicted.stages]
+    vain = max((t.config.world_size for t in lacked), default=1)
     order = sorted(found, key=lambda split: (split.gpus, -split.tensor))
-    for split in order:
-        candidate = _split(now, config, split)
-        if candidate.world_size >= max(least, failed + 1) and shortest_fits(now, candidate):
+    for above, split in product((vain, 1), order):
+        candidate, enough = _split(now, config, split), max(least, failed + 1, above + 1)
+        if candidate.world_size >= enough and shortest_fits(now, candidate):
             return candidate
     most = _split(now, config, order[-1])
     if most.world_size > failed and ("cpu-offload-gb" in now.fitted or least > 1):
