@@ -15,7 +15,7 @@ from .card import Card, Raised, out_of_memory
 from .script import Script
 from .words import gib, raw, say, traceback
 
-# As vLLM 0.26's EngineCore shows it, its last frames alone.
+# Its last frames, by the sources of vLLM 0.32.
 OVER_IMAGES = """\
   File "/site-packages/vllm/v1/worker/gpu_model_runner.py", line 6181, in profile_run
     dummy_encoder_outputs = self.model.embed_multimodal(
