@@ -15,11 +15,11 @@ from .card import Card, Raised, out_of_memory
 from .script import Script
 from .words import gib, raw, say, traceback
 
-# As vLLM 0.26's EngineCore shows it, its last frames alone.
+# Its last frames, by the sources of vLLM 0.32.
 OVER_IMAGES = """\
   File "/site-packages/vllm/v1/worker/gpu_model_runner.py", line 6181, in profile_run
     dummy_encoder_outputs = self.model.embed_multimodal(
-  File "/site-packages/vllm/model_executor/models/idefics3.py", line 733, in _process_image_input
+  File "/site-packages/vllm/model_executor/models/idefics3.py", line 625, in _process_image_input
     image_features = self._process_image_pixels(image_input)
 torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity \
 of 23.50 GiB of which 5.21 GiB is free."""
