@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -102,7 +103,8 @@ class Answer(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if body:
-            self.wfile.write(content)
+            with suppress(BrokenPipeError):  # who asked may have lost patience
+                self.wfile.write(content)
             self.server.sent += len(content)
 
     def log_message(self, *_: object) -> None:
