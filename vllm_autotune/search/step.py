@@ -15,7 +15,7 @@ from ..units import format_bytes
 from ..vllm.config import AUTO, Value
 from .build import build
 from .facts import Facts
-from .fit import CHANCES, INDIVISIBLE, Situation, ailment_of, lacked_memory
+from .fit import INDIVISIBLE, Situation, ailment_of, lacked_memory
 from .ladder import Rung
 from .prediction import calibrate, predict
 from .trial import Applied, Candidate, Prediction, Skip, Trial
@@ -37,6 +37,8 @@ UNFIXED: Mapping[Ailment, str] = {
 
 # A rung that adds less than this to the chance of a launch is not worth what it gives up.
 SLIGHT = 0.05
+# With so little a launch is tried before one that leaves weights on the host.
+SPARING = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,20 +142,22 @@ class _Search:
         skips: dict[str, str] = {}
         hoped: tuple[Candidate, int] | None = None
         spared: tuple[Candidate, int] | None = None
+        best = SPARING
         for length in range(len(rungs) + 1):
             candidate = self.build(rungs[:length])
             skips.update(candidate.skipped)
             if length and rungs[length - 1].name in candidate.skipped:
                 continue  # the rung changes nothing: this prefix is the one before
             objection = self.objection(candidate)
-            if objection is None and self.chance(candidate) >= self.least_chance:
+            chance = self.chance(candidate) if objection is None else 0.0
+            if objection is None and chance >= self.least_chance:
                 # Weights on the host cost more than a launch that may be in vain.
                 offloads = candidate.config.cpu_offload_gib > 0
                 return self.take(*(spared if spared and offloads else (candidate, length)), skips)
             if objection is None:
                 hoped = hoped or (candidate, length)
-                if self.chance(candidate) >= CHANCES[0]:
-                    spared = spared or (candidate, length)
+                if chance >= best and not candidate.config.cpu_offload_gib:
+                    spared, best = (candidate, length), chance + SLIGHT
                 objection = _prospect(candidate.predicted)
             if length:
                 skips[rungs[length - 1].name] = objection

@@ -78,11 +78,15 @@ def shortest(now: Situation, config: LaunchConfig) -> LaunchConfig:
     return config.replace({"max-model-len": min(now.facts.workload.min_context, now.facts.context)})
 
 
-def shortest_fits(now: Situation, config: LaunchConfig) -> bool:
-    """Tell whether the shortest acceptable context is not ruled out, at the share it may have."""
+def shortest_fits(now: Situation, config: LaunchConfig, chance: float = 0.0) -> bool:
+    """Tell whether the shortest acceptable context is not ruled out, at the share it may have.
+
+    Where a `chance` is asked for, it has at least that.
+    """
     if "gpu-memory-utilization" not in now.facts.fixed:
         most = most_utilization(now, config)
         raised = "gpu-memory-utilization" in now.fitted
         if raised or most < now.facts.engine.default_utilization:
             config = config.replace({"gpu-memory-utilization": max(0.0, most)})
-    return predict(now.facts, now.calibration, shortest(now, config)).fits != "no"
+    predicted = predict(now.facts, now.calibration, shortest(now, config))
+    return predicted.fits != "no" and predicted.chance >= chance

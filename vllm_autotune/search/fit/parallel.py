@@ -231,8 +231,9 @@ def apportion(layers: int, rooms: Sequence[float]) -> tuple[int, ...]:
 def _first_that_fits(
     now: Situation, config: LaunchConfig, found: list[Split]
 ) -> LaunchConfig | str:
-    """Return the configuration with the fewest GPUs that may fit.
+    """Return the configuration with the fewest GPUs that may fit, with a chance worth a launch.
 
+    Where none has that, it is the fewest that are not ruled out.
     Where more of the weights can be left to the host, or so many GPUs were asked for, the rest of
     the ladder makes the most of them fit.
     """
@@ -244,9 +245,9 @@ def _first_that_fits(
     lacked = [t for t in now.failures("profile", "kv_cache") if t.predicted.stages]
     vain = max((t.config.world_size for t in lacked), default=1)
     order = sorted(found, key=lambda split: (split.gpus, -split.tensor))
-    for above, split in product((vain, 1), order):
+    for chance, above, split in product((now.least_chance, 0.0), (vain, 1), order):
         candidate, enough = _split(now, config, split), max(least, failed + 1, above + 1)
-        if candidate.world_size >= enough and shortest_fits(now, candidate):
+        if candidate.world_size >= enough and shortest_fits(now, candidate, chance):
             return candidate
     most = _split(now, config, order[-1])
     if most.world_size > failed and ("cpu-offload-gb" in now.fitted or least > 1):
