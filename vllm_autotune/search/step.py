@@ -151,8 +151,8 @@ class _Search:
             objection = self.objection(candidate)
             chance = self.chance(candidate) if objection is None else 0.0
             if objection is None and chance >= self.least_chance:
-                # Weights on the host cost more than a launch that may be in vain.
-                offloads = candidate.config.cpu_offload_gib > 0
+                # Weights on the host cost more than a launch over further GPUs that may be in vain.
+                offloads = candidate.config.cpu_offload_gib > 0 and len(self.facts.devices) > 1
                 return self.take(*(spared if spared and offloads else (candidate, length)), skips)
             if objection is None:
                 hoped = hoped or (candidate, length)

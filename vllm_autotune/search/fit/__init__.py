@@ -12,12 +12,11 @@ from .context import fit_context
 from .images import fit_fewer_images, fit_smaller_images
 from .parallel import INDIVISIBLE, PIPELINE, TENSOR, fit_pipeline_parallel, fit_tensor_parallel
 from .preempted import fit_full_sequences, fit_swap
-from .situation import CHANCES, Situation, ailment_of, is_storm, lacked_memory
+from .situation import Situation, ailment_of, is_storm, lacked_memory
 from .utilization import fit_utilization, most_utilization
 from .weights import fit_checkpoint, fit_offload
 
 __all__ = [
-    "CHANCES",
     "FEWER_SEQUENCES",
     "FITS",
     "INDIVISIBLE",
