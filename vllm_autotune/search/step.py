@@ -151,9 +151,9 @@ class _Search:
             objection = self.objection(candidate)
             chance = self.chance(candidate) if objection is None else 0.0
             if objection is None and chance >= self.least_chance:
-                # Weights on the host cost more than a launch over further GPUs that may be in vain.
-                offloads = candidate.config.cpu_offload_gib > 0 and len(self.facts.devices) > 1
-                return self.take(*(spared if spared and offloads else (candidate, length)), skips)
+                offloads = bool(candidate.config.cpu_offload_gib)
+                dared = spared if offloads and self.dares else None
+                return self.take(*(dared or (candidate, length)), skips)
             if objection is None:
                 hoped = hoped or (candidate, length)
                 if chance >= best and not candidate.config.cpu_offload_gib:
@@ -165,6 +165,14 @@ class _Search:
             return self.take(*hoped, skips)
         reason = "every rung of the ladder was tried or ruled out"
         return Step(candidate=None, reason=reason, skips=_skips(skips))
+
+    @property
+    def dares(self) -> bool:
+        """Whether a launch that may be in vain comes before one with weights on the host.
+
+        The first one does, which measures, and those over further GPUs.
+        """
+        return not self.history or len(self.facts.devices) > 1
 
     def take(self, candidate: Candidate, length: int, skips: dict[str, str]) -> Step:
         """Return the step that launches a candidate of so many rungs, without those not needed."""
