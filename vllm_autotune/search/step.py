@@ -170,9 +170,9 @@ class _Search:
     def dares(self) -> bool:
         """Whether a launch that may be in vain comes before one with weights on the host.
 
-        The first one does, which measures, and those over further GPUs.
+        The first one does, which measures, and a second one where there are further GPUs.
         """
-        return not self.history or len(self.facts.devices) > 1
+        return len(self.history) < min(2, len(self.facts.devices))
 
     def take(self, candidate: Candidate, length: int, skips: dict[str, str]) -> Step:
         """Return the step that launches a candidate of so many rungs, without those not needed."""
