@@ -88,6 +88,6 @@ def _sample(text: str) -> list[str]:
 
 
 def _without_noise(text: str) -> str:
-    if "\r\n" in text:
-        text = text.replace("\r\n", "\n")
+    if "\r\n" in text or text.endswith("\r"):  # the end of the last line may be cut in two
+        text = text.replace("\r\n", "\n").removesuffix("\r")
     return lines.without_ansi(text)

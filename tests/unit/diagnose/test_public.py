@@ -42,6 +42,7 @@ INNER = ("compose", "journald", "CRI", "docker -t", "a collector's JSON", "kubec
 OUTER = ("quoted", "indented", "timestamp and offset", "GitHub Actions", "Windows", "numbered")
 
 
+@example(log=PUBLIC / "bracket-name-prefix-oom.log", inner="a collector's JSON", outer="Windows")
 @given(log=st.sampled_from(ALL), inner=st.sampled_from(INNER), outer=st.sampled_from(OUTER))
 @settings(max_examples=60, deadline=None)
 def test_one_envelope_may_be_in_another(log: Path, inner: str, outer: str) -> None:
