@@ -584,6 +584,16 @@ CASES = (
         seconds=300,
     ),
     Case(
+        name="7b-two-uneven-stages",
+        asks="7B as a pipeline of 20 and 8 layers",
+        fixed=(*EAGER, "--pipeline-parallel-size", "2"),
+        env={"VLLM_PP_LAYER_PARTITION": "20,8"},
+        launches=1,
+        whole_context=True,
+        gpus=2,
+        seconds=260,
+    ),
+    Case(
         name="7b-twins",
         asks="two tunings on two GPUs at once",
         options=card(24),
