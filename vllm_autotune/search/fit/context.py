@@ -44,8 +44,10 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         room = prediction.kv_available
         if prediction.measured:
             room = Interval.exactly(room.middle - NOISE_BYTES[facts.devices[0].kind])
-        elif now.history and not asks:  # another refusal would cost more than it tells
-            room = Interval.exactly(room.low + RETRY_SHARE * (room.high - room.low))
+        elif not asks and (now.history or prediction.chance < now.least_chance):
+            # Another refusal would cost more than it tells; a first launch has some chance.
+            share = RETRY_SHARE if now.history else 1 - now.least_chance
+            room = Interval.exactly(room.low + share * (room.high - room.low))
         most = facts.checkpoints[config.model].context
         sure, perhaps = footprint.cache.longest(room, workload.concurrency, block, most)
         length = sure if room.low == room.high else perhaps
