@@ -19,11 +19,6 @@ ODD_SHAPES = ((1, 1), (3, 3), (4096, 1), (1, 4096))
 HEADER = b"\x89PNG\r\n\x1a\n"
 
 
-def about_image(rng: random.Random) -> Question:
-    """Return a question about an image that nobody has seen before."""
-    return about([png(SIDE, SIDE, rng)], "What is this?")
-
-
 def about(images: Sequence[bytes], text: str) -> Question:
     """Return a question about images, which come before its text."""
     urls = ("data:image/png;base64," + base64.b64encode(image).decode() for image in images)

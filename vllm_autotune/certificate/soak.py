@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..outcome import Item
@@ -28,18 +27,19 @@ async def soak(server: "GeneratingServer", name: str) -> Item:
     Memory that grows is followed to the horizon of the probe (judgement.Growth).
     """
     probe, began = server.workload.probe, time.monotonic()
-    ends = began + 60 * probe.soak_minutes
+    ends, due = began + 60 * probe.soak_minutes, began
     items = [(item, send) for item, send in server.items() if item not in ONCE]
+    checks: list[Item] = []
     fastest: dict[str, Item] = {}
     slow: Counter[str] = Counter()
-    total = Item(name=name, requests=0, seconds=0.0, prompt_tokens=0, output_tokens=0)
     host, device, lows = Growth("host memory"), Growth("device memory"), await server.free_bytes()
-    tell = _teller(server.say, name, ends)
     while time.monotonic() < ends:
         for item, send in items:
-            tell(total, host)
+            if time.monotonic() >= due:
+                due += SAY_SECONDS
+                server.say(_standing(name, ends, checks, host))
             check = await send(item)
-            total = _added(total, check, time.monotonic() - began)
+            checks.append(check)
             if server.host:
                 memory = await asyncio.to_thread(server.host)
                 host.add(time.monotonic(), memory.taken, memory.free)
@@ -58,38 +58,26 @@ async def soak(server: "GeneratingServer", name: str) -> Item:
         await server.expect_no_leak("between two rounds")
     for growth in (host, device):
         raise_if(growth.beyond(3600 * probe.soak_horizon_hours))
-    return replace(total, note=host.said)
-
-
-def _teller(say: Callable[[str], None], name: str, ends: float) -> Callable[[Item, Growth], None]:
-    """Return what says how a soak stands, once a minute."""
-    said = float("-inf")
-
-    def tell(total: Item, host: Growth) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - said < SAY_SECONDS:
-            return
-        said = now
-        counted = f", {total.requests} requests so far" if total.requests else ""
-        grown = f", {host.said}" if host.said else ""
-        say(f"{name}, {max(0.0, ends - now) / 60:.0f} min left{counted}{grown}")
-
-    return tell
-
-
-def _seconds_each(item: Item) -> float:
-    return item.seconds / item.requests
-
-
-def _added(total: Item, check: Item, seconds: float) -> Item:
-    read = (total.prompt_tokens or 0) + (check.prompt_tokens or 0)
-    written = (total.output_tokens or 0) + (check.output_tokens or 0)
-    return replace(
-        total,
-        requests=total.requests + check.requests,
+    seconds = time.monotonic() - began
+    read = sum(check.prompt_tokens for check in checks)
+    written = sum(check.output_tokens for check in checks)
+    return Item(
+        name=name,
+        requests=sum(check.requests for check in checks),
         prompt_tokens=read,
         output_tokens=written,
         seconds=seconds,
         tokens_per_second=(read + written) / seconds,
+        note=host.said,
     )
+
+
+def _standing(name: str, ends: float, checks: Sequence[Item], host: Growth) -> str:
+    """Return how a soak stands: a line a minute."""
+    left = f"{name}, {max(0.0, ends - time.monotonic()) / 60:.0f} min left"
+    sent = f"{sum(check.requests for check in checks)} requests so far" if checks else None
+    return ", ".join(filter(None, (left, sent, host.said)))
+
+
+def _seconds_each(item: Item) -> float:
+    return item.seconds / item.requests

@@ -81,7 +81,7 @@ class Endpoint:
         return await self._watched(prompts, work)
 
     async def expect_refusal(self, prompt: Prompt, what: str, cause: str) -> None:
-        """Send `what` must be refused with HTTP 400; else the server is degraded by this cause."""
+        """Send a prompt that must get HTTP 400, else the server is degraded; `what` names it."""
         work = self.client.post(prompt.path, json=prompt.sent(self.target.model))
         answer = await self._watched([prompt], work)
         if answer.status_code >= 500:

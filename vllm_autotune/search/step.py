@@ -149,14 +149,13 @@ class _Search:
             if length and rungs[length - 1].name in candidate.skipped:
                 continue  # the rung changes nothing: this prefix is the one before
             objection = self.objection(candidate)
-            chance = self.chance(candidate) if objection is None else 0.0
-            if objection is None and chance >= self.least_chance:
-                offloads = bool(candidate.config.cpu_offload_gib)
-                dared = spared if offloads and self.dares else None
-                return self.take(*(dared or (candidate, length)), skips)
             if objection is None:
+                chance, offloads = self.chance(candidate), candidate.config.cpu_offload_gib > 0
+                if chance >= self.least_chance:
+                    dared = spared if offloads and self.dares else None
+                    return self.take(*(dared or (candidate, length)), skips)
                 hoped = hoped or (candidate, length)
-                if chance >= best and not candidate.config.cpu_offload_gib:
+                if chance >= best and not offloads:
                     spared, best = (candidate, length), chance + SLIGHT
                 objection = _prospect(candidate.predicted)
             if length:

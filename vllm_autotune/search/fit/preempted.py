@@ -58,8 +58,10 @@ def fit_full_sequences(now: Situation, config: LaunchConfig) -> LaunchConfig | s
     stormed = min(_at_once(facts, storm.config) for storm in storms)
     held = [fit for storm in storms if (fit := _fit_at_once(facts, storm))]
     fits = max(facts.workload.concurrency, int(min(held, default=stormed / 4)))
+    if facts.workload.concurrency >= stormed:
+        return f"you asked for {facts.workload.concurrency} sequences at once"
     if fits >= stormed:
-        return f"{stormed} sequences at once are as few as you asked for"
+        return f"already at {stormed} sequences, which fit at full length"
     return config.replace({"max-num-seqs": fits})
 
 
