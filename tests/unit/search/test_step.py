@@ -30,7 +30,6 @@ from vllm_autotune.outcome import (
 )
 from vllm_autotune.search.auto_length import deployed
 from vllm_autotune.search.facts import Facts
-from vllm_autotune.search.fit.situation import CHANCES
 from vllm_autotune.search.step import next_step, prospects
 from vllm_autotune.search.trial import Trial
 from vllm_autotune.vllm.config import LaunchConfig, Value
@@ -154,16 +153,18 @@ def test_vllm_is_asked_for_the_length_where_nothing_measured_tells_it(tight: Fac
     assert "auto" not in flags(old, [])
 
 
-@pytest.mark.parametrize("gib", [17.6, 18.0, 18.4, 18.8])
-def test_a_length_that_hardly_fits_is_shortened_before_anything_dearer(
+@pytest.mark.parametrize("gib", [18.0, 18.5, 18.9, 19.0])
+def test_a_context_that_hardly_fits_is_shortened_before_anything_dearer(
     small: Facts, gib: float
 ) -> None:
+    """On 19 GiB the whole of it may fit, with a chance of 0.1."""
     exact = replace(small.workload, exact=True)
     devices = cards("NVIDIA RTX 4000 SFF Ada", gib, (8, 9), 1)
     found = next_step(replace(small, devices=devices, workload=exact), []).candidate
     assert found
     assert [rung.name for rung in found.rungs] == ["utilization", "shorter-context"]
-    assert found.predicted.chance == pytest.approx(CHANCES[0], abs=0.02)
+    assert found.config.max_model_len
+    assert found.config.max_model_len < 32_768
 
 
 @pytest.mark.parametrize(("served", "length"), [(20_000, 19_744), (32_768, 32_512), (4_100, 4_096)])

@@ -44,10 +44,8 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         room = prediction.kv_available
         if prediction.measured:
             room = Interval.exactly(room.middle - NOISE_BYTES[facts.devices[0].kind])
-        elif not asks and (now.history or prediction.chance < now.least_chance):
-            # Another refusal would cost more than it tells; a first launch has some chance.
-            share = RETRY_SHARE if now.history else 1 - now.least_chance
-            room = Interval.exactly(room.low + share * (room.high - room.low))
+        elif now.history and not asks:  # another refusal would cost more than it tells
+            room = Interval.exactly(room.low + RETRY_SHARE * (room.high - room.low))
         most = facts.checkpoints[config.model].context
         sure, perhaps = footprint.cache.longest(room, workload.concurrency, block, most)
         length = sure if room.low == room.high else perhaps
@@ -58,7 +56,9 @@ def fit_context(now: Situation, config: LaunchConfig) -> LaunchConfig | str:
         length = min(length, tried - block if len(stuck) == 1 else tried * 3 // 4)
     length = min(length, wanted) if length >= wanted else length // block * block
     if length == wanted and not asks:
-        return "the whole context may fit"
+        if now.history or prediction.chance >= now.least_chance:
+            return "the whole context may fit"
+        length -= block  # it hardly does: a refusal of this says what does
     if length < workload.min_context:
         return (
             f"at most {max(0, length):,} tokens fit, fewer than the {workload.min_context:,} "
